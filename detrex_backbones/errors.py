@@ -1,0 +1,125 @@
+"""Every error that this library raises on purpose.
+
+    DetrexBackbonesError
+    ├── ArgumentError (ValueError)            an argument of a layer, backbone or function is not one of those allowed
+    ├── InputError (ValueError)               an image or a tensor that can't be run
+    ├── DeviceError (RuntimeError)            a device that isn't there
+    ├── ConfigError
+    │   ├── ConfigTypeError (TypeError)       not something that a config can be made of
+    │   ├── ConfigValueError (ValueError)     a file name, a target or a value that a config can't hold
+    │   ├── ConfigKeyError (KeyError)         a key that the config doesn't have
+    │   ├── ConfigImportError (ImportError)   a config file that is missing, broken, or imports itself
+    │   ├── OverrideError (KeyError)          a command-line override that doesn't fit the config
+    │   └── InstantiateError (TypeError)      a node that can't be called
+    └── CheckpointError
+        ├── CheckpointFileError (OSError)     a file that is missing, cut, or no checkpoint
+        └── CheckpointMatchError (ValueError) a checkpoint that doesn't fit the model; carries the report
+
+Each also is the builtin exception that people expect there, so that `except KeyError` keeps working.
+A message says what was given, what is allowed, where it stands and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = [
+    "ArgumentError",
+    "CheckpointError",
+    "CheckpointFileError",
+    "CheckpointMatchError",
+    "ConfigError",
+    "ConfigImportError",
+    "ConfigKeyError",
+    "ConfigTypeError",
+    "ConfigValueError",
+    "DetrexBackbonesError",
+    "DeviceError",
+    "InputError",
+    "InstantiateError",
+    "OverrideError",
+    "closest",
+]
+
+
+class DetrexBackbonesError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of its message: quotes around it, newlines escaped.
+        return str(self.args[0]) if self.args else ""
+
+
+class ArgumentError(DetrexBackbonesError, ValueError):
+    """An argument that is not one of those allowed."""
+
+
+class InputError(DetrexBackbonesError, ValueError):
+    """An image or a tensor that can't be run through a backbone."""
+
+
+class DeviceError(DetrexBackbonesError, RuntimeError):
+    """A device that was asked for and isn't there."""
+
+
+class ConfigError(DetrexBackbonesError):
+    """Base of the errors of the config layer."""
+
+
+class ConfigTypeError(ConfigError, TypeError):
+    """Something that a config can't be made of."""
+
+
+class ConfigValueError(ConfigError, ValueError):
+    """A file name, a target or a value that a config can't hold."""
+
+
+class ConfigKeyError(ConfigError, KeyError):
+    """A key that the config doesn't have."""
+
+
+class ConfigImportError(ConfigError, ImportError):
+    """A config file that is missing, isn't Python, raises, or imports itself."""
+
+
+class OverrideError(ConfigError, KeyError):
+    """An override that doesn't fit the config."""
+
+
+class InstantiateError(ConfigError, TypeError):
+    """A config node that can't be called."""
+
+
+class CheckpointError(DetrexBackbonesError):
+    """Base of the errors about checkpoints."""
+
+
+class CheckpointFileError(CheckpointError, OSError):
+    """A checkpoint file that is missing, cut, or no checkpoint."""
+
+
+class CheckpointMatchError(CheckpointError, ValueError):
+    """A checkpoint that doesn't fit the model.
+
+    Args:
+        message: what doesn't fit and what to do.
+        report: the `LoadReport` of the attempt, with every key, where matching got that far.
+    """
+
+    def __init__(self, message: str, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def closest(name: object, allowed: Iterable[str], count: int = 3) -> str:
+    """The part of a message that suggests names: `" Did you mean 'res4'?"`, or "" where none is near.
+
+    Args:
+        name: what was given.
+        allowed: the names that would have been right.
+        count: how many to suggest at the most.
+    """
+    near = difflib.get_close_matches(str(name), [str(option) for option in allowed], n=count, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(option) for option in near)}?" if near else ""

@@ -1,0 +1,69 @@
+"""Package metadata: one pure-Python wheel, with the ready configs of `configs/` inside."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+CONFIGS = "detrex_backbones.configs"
+
+# The configs stand at top level, where people look for them, and are installed inside the package, where
+# `get_config` finds them. They are data that is read by path: the folders hold no __init__.py.
+config_folders = sorted({path.parent.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.py")})
+config_packages = {".".join([CONFIGS, *folder.parts[1:]]): folder.as_posix() for folder in config_folders}
+
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "mypy>=1.11",
+    "types-PyYAML",
+]
+
+setup(
+    name="detrex-backbones",
+    version="0.1.0",
+    description="Lazy-config detection backbones and a checkpoint loader that proves what it loaded",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["detrex_backbones", "detrex_backbones.*"]), *config_packages],
+    package_dir=config_packages,
+    package_data={"detrex_backbones": ["py.typed"]},
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "timm>=1.0.15",
+        "fvcore>=0.1.5.post20221221",
+        "omegaconf>=2.3,<2.5",
+        "PyYAML>=6",
+        "cloudpickle>=3",
+        "safetensors>=0.4.3",
+        "numpy>=1.26",
+        "tqdm>=4.66",
+        "rich>=13",
+        "matplotlib>=3.8",
+    ],
+    extras_require={
+        "test": TEST,
+        # The pictures need nothing beyond the ordinary install; the name is kept for requirement files.
+        "plots": ["matplotlib>=3.8"],
+        # detectron2 itself is on no package index: these are what a checkout of it imports.
+        "detectron2": ["pycocotools", "tensorboard", "hydra-core", "black", "setuptools<81"],
+    },
+    entry_points={"console_scripts": ["detrex-backbones = detrex_backbones.cli:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)
