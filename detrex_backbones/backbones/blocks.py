@@ -1,0 +1,158 @@
+"""Residual blocks: what a stage of a ResNet is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detrex_backbones.errors import ArgumentError
+from detrex_backbones.layers import Conv2d, FrozenBatchNorm2d, get_norm
+from detrex_backbones.layers.norm import Norm
+
+__all__ = ["BasicBlock", "BottleneckBlock", "CNNBlockBase", "ResNetBlockBase"]
+
+
+class CNNBlockBase(nn.Module):
+    """A part of a network with known channels and stride.
+
+    Args:
+        in_channels: C of the input (N, C, H, W).
+        out_channels: C of the output.
+        stride: H and W of the input over those of the output.
+    """
+
+    dilation: int = 1
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.stride = stride
+
+    def freeze(self) -> CNNBlockBase:
+        """Stop training it: no parameter gets a gradient, every batch norm becomes a `FrozenBatchNorm2d`."""
+        for parameter in self.parameters():
+            parameter.requires_grad = False
+        FrozenBatchNorm2d.convert_frozen_batchnorm(self)
+        return self
+
+
+ResNetBlockBase = CNNBlockBase  # the other name that detectron2 and detrex export it by
+
+
+class ResidualBlock(CNNBlockBase):
+    """`relu(residual(x) + shortcut(x))` (He et al. 2016); the shortcut is a 1x1 projection where shapes differ."""
+
+    shortcut: Conv2d | None
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, dilation: int, norm: Norm) -> None:
+        super().__init__(in_channels, out_channels, stride)
+        if dilation < 1:
+            raise ArgumentError(f"dilation={dilation!r} of a {type(self).__name__} is not allowed: 1 or more.")
+        self.dilation = dilation
+        self.shortcut = None
+        if in_channels != out_channels or stride != 1:
+            self.shortcut = conv_norm(in_channels, out_channels, 1, norm, stride=stride)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), before the addition."""
+        raise TypeError(f"{type(self).__name__} does not say what its residual branch is: define `residual`.")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)."""
+        residual = self.residual(x)
+        residual += x if self.shortcut is None else self.shortcut(x)
+        return F.relu_(residual)
+
+
+class BasicBlock(ResidualBlock):
+    """Two 3x3 convolutions: the block of ResNet-18 and ResNet-34 (He et al. 2016).
+
+    Args:
+        in_channels: C of the input (N, C, H, W).
+        out_channels: C of the output and of both convolutions.
+        stride: of the first convolution, and of the shortcut.
+        norm: after every convolution, see `get_norm`.
+        dilation: of both convolutions.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int = 1, norm: Norm = "BN", dilation: int = 1
+    ) -> None:
+        super().__init__(in_channels, out_channels, stride, dilation, norm)
+        self.conv1 = conv_norm(in_channels, out_channels, 3, norm, stride=stride, dilation=dilation)
+        self.conv2 = conv_norm(out_channels, out_channels, 3, norm, dilation=dilation)
+
+    def residual(self, x: Tensor) -> Tensor:
+        return self.conv2(F.relu_(self.conv1(x)))  # type: ignore[no-any-return]
+
+
+class BottleneckBlock(ResidualBlock):
+    """1x1, 3x3 and 1x1 convolutions: the block of ResNet-50, 101 and 152 (He et al. 2016), ResNeXt and wide ResNet.
+
+    Args:
+        in_channels: C of the input (N, C, H, W).
+        out_channels: C of the output.
+        bottleneck_channels: channels of the 3x3 convolution.
+        stride: of the block.
+        num_groups: groups of the 3x3 convolution (ResNeXt, Xie et al. 2017).
+        norm: after every convolution, see `get_norm`.
+        stride_in_1x1: True puts the stride into the first 1x1 convolution (the original MSRA networks, and Caffe's),
+            False into the 3x3 one (torchvision, Caffe2). Weights made for one load into the other,
+            and don't work there.
+        dilation: of the 3x3 convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        bottleneck_channels: int,
+        stride: int = 1,
+        num_groups: int = 1,
+        norm: Norm = "BN",
+        stride_in_1x1: bool = False,
+        dilation: int = 1,
+    ) -> None:
+        super().__init__(in_channels, out_channels, stride, dilation, norm)
+        if num_groups < 1 or bottleneck_channels % num_groups:
+            raise ArgumentError(
+                f"num_groups={num_groups!r} does not divide bottleneck_channels={bottleneck_channels}: the 3x3 "
+                f"convolution needs a width that is a multiple of its groups."
+            )
+        stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = conv_norm(in_channels, bottleneck_channels, 1, norm, stride=stride_1x1)
+        self.conv2 = self._make_conv2(
+            bottleneck_channels, stride=stride_3x3, padding=dilation, dilation=dilation, groups=num_groups, norm=norm
+        )
+        self.conv3 = conv_norm(bottleneck_channels, out_channels, 1, norm)
+
+    def _make_conv2(self, channels: int, *, norm: Norm, **kwargs: Any) -> Conv2d:
+        return Conv2d(channels, channels, kernel_size=3, bias=False, norm=get_norm(norm, channels), **kwargs)
+
+    def _run_conv2(self, x: Tensor) -> Tensor:
+        return self.conv2(x)  # type: ignore[no-any-return]
+
+    def residual(self, x: Tensor) -> Tensor:
+        x = F.relu_(self.conv1(x))
+        x = F.relu_(self._run_conv2(x))
+        return self.conv3(x)  # type: ignore[no-any-return]
+
+
+def conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int, norm: Norm, stride: int = 1, dilation: int = 1
+) -> Conv2d:
+    """A convolution without bias that keeps the size (but for its stride), followed by the norm."""
+    return Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=dilation * (kernel_size // 2),
+        dilation=dilation,
+        bias=False,
+        norm=get_norm(norm, out_channels),
+    )

@@ -1,0 +1,1 @@
+"""Checkpoints: read, matched, loaded, reported."""

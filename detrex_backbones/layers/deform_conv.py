@@ -1,0 +1,35 @@
+"""Deformable convolution on torchvision's operator: nothing to compile."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torchvision.ops import deform_conv2d
+
+from detrex_backbones.layers.conv import Conv2d
+
+__all__ = ["DeformConv2d"]
+
+
+class DeformConv2d(Conv2d):
+    """Convolution that samples at learned offsets (Dai et al. 2017), optionally modulated (Zhu et al. 2018).
+
+    Arguments and parameter names are those of `Conv2d`; what the offsets are is up to the caller.
+    """
+
+    def forward(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """(N, in_channels, H, W) -> (N, out_channels, H', W').
+
+        Args:
+            x: the input.
+            offset: (N, 2 * groups * kernel area, H', W'): y and x of each sampling point, in pixels of `x`.
+            mask: (N, groups * kernel area, H', W'): what each sample is multiplied by; None for plain deformable.
+        """
+        # One dtype for all: under autocast the offsets come in half precision and the weight does not.
+        weight = self.weight.to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        x = deform_conv2d(x, offset, weight, bias, self.stride, self.padding, self.dilation, mask)
+        if self.norm is not None:
+            x = self.norm(x)
+        if self.activation is not None:
+            x = self.activation(x)
+        return x

@@ -1,0 +1,125 @@
+"""Batch normalisation whose statistics and affine parameters never change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ["FrozenBatchNorm2d"]
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """BatchNorm2d with fixed statistics and fixed affine parameters.
+
+    `y = (x - running_mean) / sqrt(running_var + eps) * weight + bias` for each channel, in training as in evaluation.
+    All four are buffers: they are saved and loaded, and no optimiser sees them. A fresh one is the identity.
+    Behaviour and names are detectron2's.
+
+    Args:
+        num_features: channels C of the input (N, C, H, W).
+        eps: added to the variance. It belongs to the weights: a network trained with 1e-3 must be frozen with 1e-3.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.full((num_features,), 1.0 - eps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` of shape (N, C, H, W); the result has its shape and dtype."""
+        if not x.requires_grad:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        # batch_norm would keep its whole input for a gradient of weight and bias that nobody wants.
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale.to(x.dtype).reshape(1, -1, 1, 1) + shift.to(x.dtype).reshape(1, -1, 1, 1)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}"
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # A trainable BatchNorm2d counts its batches; frozen, there is nothing to count.
+        state_dict.pop(prefix + "num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @classmethod
+    def convert_frozen_batchnorm(cls, module: nn.Module) -> nn.Module:
+        """Replace every BatchNorm2d and SyncBatchNorm in `module` by a frozen one with the same eps and values.
+
+        A subclass with a forward of its own is left alone: timm's BatchNormAct2d, for one, also applies the
+        activation, and a plain frozen norm in its place would delete that.
+
+        Args:
+            module: changed in place; where it is a batch norm itself, the new one is returned instead.
+
+        Returns:
+            `module`, or the frozen norm that stands for it.
+        """
+        if _is_plain_batch_norm(module):
+            return cls._frozen_copy(module)
+        return _convert_children(module, cls.convert_frozen_batchnorm)
+
+    @classmethod
+    def convert_frozenbatchnorm2d_to_batchnorm2d(cls, module: nn.Module) -> nn.Module:
+        """Replace every FrozenBatchNorm2d in `module` by a trainable BatchNorm2d with the same eps and values.
+
+        Args:
+            module: changed in place; where it is a frozen norm itself, the new one is returned instead.
+
+        Returns:
+            `module`, or the trainable norm that stands for it.
+        """
+        if isinstance(module, FrozenBatchNorm2d):
+            norm = nn.BatchNorm2d(module.num_features, eps=module.eps, device=module.weight.device)
+            norm = norm.to(module.weight.dtype).train(module.training)
+            _copy_values(module, norm)
+            return norm
+        return _convert_children(module, cls.convert_frozenbatchnorm2d_to_batchnorm2d)
+
+    @classmethod
+    def _frozen_copy(cls, norm: nn.Module) -> FrozenBatchNorm2d:
+        frozen = cls(norm.num_features, eps=norm.eps)  # type: ignore[arg-type]
+        like = norm.running_mean if norm.running_mean is not None else norm.weight
+        if isinstance(like, Tensor):
+            frozen = frozen.to(device=like.device, dtype=like.dtype)
+        frozen.train(norm.training)
+        _copy_values(norm, frozen)
+        return frozen
+
+
+def _convert_children(module: nn.Module, convert: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    # Not named_children(): it leaves out the second name of a module that stands under two.
+    for name, child in list(module._modules.items()):
+        if child is not None:
+            setattr(module, name, convert(child))
+    return module
+
+
+def _is_plain_batch_norm(module: nn.Module) -> bool:
+    forwards = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and type(module).forward in forwards
+
+
+def _copy_values(source: nn.Module, target: nn.Module) -> None:
+    """Copy what `source` has of the four tensors; one without affine parameters or statistics leaves the identity."""
+    with torch.no_grad():
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            value = getattr(source, name, None)
+            if value is not None and not value.is_meta:
+                getattr(target, name).copy_(value)
