@@ -1,0 +1,10 @@
+"""ResNet-101-DC5, res5 at stride 16, the detectron2 way: every block of res5 is dilated."""
+
+from ..common.resnet import model
+from ..common.train import train
+
+model.backbone.stages.depth = 101
+model.backbone.stages.res5_dilation = 2
+model.backbone.stages.dilation_style = "detectron2"
+
+__all__ = ["model", "train"]

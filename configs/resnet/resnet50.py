@@ -1,0 +1,6 @@
+"""ResNet-50 (He et al. 2016), as torchvision's: strides 4, 8, 16, 32."""
+
+from ..common.resnet import model
+from ..common.train import train
+
+__all__ = ["model", "train"]

@@ -1,0 +1,10 @@
+"""ResNeXt-101 64x4d (Xie et al. 2017), as torchvision's."""
+
+from ..common.resnet import model
+from ..common.train import train
+
+model.backbone.stages.depth = 101
+model.backbone.stages.num_groups = 64
+model.backbone.stages.width_per_group = 4
+
+__all__ = ["model", "train"]

@@ -1,0 +1,9 @@
+"""ResNeXt-50 32x4d (Xie et al. 2017), as torchvision's."""
+
+from ..common.resnet import model
+from ..common.train import train
+
+model.backbone.stages.num_groups = 32
+model.backbone.stages.width_per_group = 4
+
+__all__ = ["model", "train"]

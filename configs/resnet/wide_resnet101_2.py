@@ -1,0 +1,9 @@
+"""Wide ResNet-101-2 (Zagoruyko and Komodakis 2016), as torchvision's."""
+
+from ..common.resnet import model
+from ..common.train import train
+
+model.backbone.stages.depth = 101
+model.backbone.stages.width_per_group = 128
+
+__all__ = ["model", "train"]

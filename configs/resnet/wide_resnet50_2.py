@@ -1,0 +1,8 @@
+"""Wide ResNet-50-2 (Zagoruyko and Komodakis 2016), as torchvision's."""
+
+from ..common.resnet import model
+from ..common.train import train
+
+model.backbone.stages.width_per_group = 128
+
+__all__ = ["model", "train"]

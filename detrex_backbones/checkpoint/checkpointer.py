@@ -1,0 +1,143 @@
+"""fvcore's Checkpointer with this library's loader: what a training loop saves, resumes and starts from."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.checkpoint import Checkpointer
+from torch import distributed, nn
+
+from detrex_backbones.checkpoint.files import read_checkpoint
+from detrex_backbones.checkpoint.load import apply_checkpoint
+from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.errors import CheckpointFileError
+
+__all__ = ["DetectionCheckpointer"]
+
+logger = logging.getLogger(__name__)
+
+
+class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
+    """Saves and loads a model with whatever else training needs. The interface is detectron2's, built on fvcore's.
+
+    Args:
+        model: loaded in place; the inner module of a DistributedDataParallel or DataParallel.
+        save_dir: folder of the checkpoints; "" saves nothing.
+        save_to_disk: whether this process writes; None: only the first of a distributed run does.
+        **checkpointables: objects with `state_dict` and `load_state_dict`: `optimizer=optimizer`.
+
+    Attributes:
+        report: the `LoadReport` of the last load; None before the first.
+    """
+
+    report: LoadReport | None = None
+
+    def __init__(
+        self, model: nn.Module, save_dir: str | Path = "", *, save_to_disk: bool | None = None, **checkpointables: Any
+    ) -> None:
+        if save_to_disk is None:
+            save_to_disk = not distributed.is_initialized() or distributed.get_rank() == 0
+        super().__init__(model, str(save_dir), save_to_disk=save_to_disk, **checkpointables)
+
+    def load(
+        self,
+        path: str | Path,
+        checkpointables: list[str] | None = None,
+        *,
+        source: str | None = None,
+        scope: str | None = None,
+        allow_missing: Iterable[str] = (),
+    ) -> dict[str, Any]:
+        """Load the model and, from one of our own checkpoints, what else was saved with it.
+
+        Args:
+            path: of the checkpoint; "" leaves the model as it is.
+            checkpointables: names of the objects to load; None for all that the file has.
+            source: as of `load_checkpoint`.
+            scope: as of `load_checkpoint`.
+            allow_missing: as of `load_checkpoint`.
+
+        Returns:
+            What else the file holds, such as the iteration.
+
+        Raises:
+            CheckpointFileError: the file can't be read.
+            CheckpointMatchError: it doesn't fit the model.
+        """
+        if not path:
+            logger.info("no checkpoint given: the model keeps its weights")
+            return {}
+        checkpoint = read_checkpoint(path)
+        self.report = apply_checkpoint(self.model, checkpoint, source=source, scope=scope, allow_missing=allow_missing)
+        logger.info("loaded a checkpoint\n%s", self.report)
+        rest = dict(checkpoint.extra)
+        for name in self.checkpointables if checkpointables is None else checkpointables:
+            if name in rest:
+                logger.info("loading %s from %s", name, path)
+                self.checkpointables[name].load_state_dict(rest.pop(name))
+        return rest
+
+    def resume_or_load(self, path: str | Path, *, resume: bool = True) -> dict[str, Any]:
+        """Continue from the last checkpoint of `save_dir`, all of it, or start from the weights of `path`.
+
+        Args:
+            path: weights to start from; "" for none.
+            resume: whether to continue where there is something to continue from.
+        """
+        if resume and self.has_checkpoint():
+            return self.load(self.get_checkpoint_file())
+        return self.load(path, checkpointables=[])
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write `save_dir/name.pth` and mark it as the last one. A crash leaves the one before it as it was.
+
+        Args:
+            name: of the file, without folder and extension.
+            **kwargs: what else to keep: `iteration=100`.
+
+        Raises:
+            CheckpointFileError: the folder can't be written to, or the disk is full.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict(), **kwargs}
+        data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
+        file = Path(self.save_dir) / f"{name}.pth"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _write_whole(file, lambda opened: torch.save(data, opened))
+            _write_whole(file.parent / "last_checkpoint", lambda opened: opened.write(file.name.encode()))
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            raise CheckpointFileError(
+                f"checkpoint {str(file)!r} can't be written: {error}. The last one that is whole is still marked."
+            ) from error
+        logger.info("saved %s", file)
+
+
+def _write_whole(path: Path, write: Callable[[Any], object]) -> None:
+    """Write beside `path`, to the disk, and rename: whoever reads sees the old file or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

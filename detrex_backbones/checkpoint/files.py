@@ -1,0 +1,153 @@
+"""From a path to what is stored there, safely. The reader is chosen by content, never by extension."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detrex_backbones.checkpoint import unpickler
+from detrex_backbones.errors import CheckpointFileError
+
+__all__ = ["Checkpoint", "read_checkpoint", "read_file"]
+
+# Where the weights are, the first that there is. "" is the top level.
+CONTAINERS = ("model", "state_dict", "")
+
+LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled, without its protocol
+READABLE = "a torch file (.pth, .pt, .bin), a pickle of arrays or tensors (.pkl), or .safetensors"
+
+
+@dataclass
+class Checkpoint:
+    """The weights of one file.
+
+    Args:
+        path: where it was read.
+        format: "torch", "torch-legacy", "pickle" or "safetensors".
+        container: the key that the weights stood under, "" for the top level.
+        tensors: name -> tensor, on the CPU; possibly mapped from the file, so not to be written to.
+        extra: what else is stored beside the weights: optimiser, iteration, author.
+    """
+
+    path: Path
+    format: str
+    container: str
+    tensors: dict[str, Tensor]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of any supported format; nothing in it is run.
+
+    Args:
+        path: the file.
+
+    Raises:
+        CheckpointFileError: a file that is missing, a folder, empty, cut, or holds no tensors.
+    """
+    path = Path(path)
+    content, kind = read_file(path)
+    if not isinstance(content, Mapping):
+        raise CheckpointFileError(
+            f"checkpoint {str(path)!r} holds a {type(content).__name__}. Expected a mapping of names to tensors."
+        )
+    for container in CONTAINERS:
+        weights = content.get(container) if container else content
+        if isinstance(weights, Mapping) and any(_is_tensor(value) for value in weights.values()):
+            tensors = {str(key): _as_tensor(value) for key, value in weights.items() if _is_tensor(value)}
+            extra = {str(key): value for key, value in content.items() if container and key != container}
+            return Checkpoint(path, kind, container, tensors, extra)
+    raise CheckpointFileError(
+        f"checkpoint {str(path)!r} holds no tensors, neither at the top level nor under "
+        f"{' or '.join(repr(name) for name in CONTAINERS if name)}. It has: {_summary(content)}."
+    )
+
+
+def read_file(path: str | Path) -> tuple[Any, str]:
+    """What is stored in a file, and the name of its format; see `read_checkpoint`."""
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointFileError(f"checkpoint {str(path)!r} {what}. Give the path of {READABLE}.")
+    kind = _format(path)
+    try:
+        return READERS[kind](path), kind
+    except Exception as error:  # what a damaged file sets off in a reader is not foreseeable
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointFileError(
+            f"checkpoint {str(path)!r} can't be read as {kind}: {type(error).__name__}: {reason}. "
+            f"Is it whole? Compare its size and hash with the source's, or fetch it again."
+        ) from error
+
+
+def _format(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        raise CheckpointFileError(f"checkpoint {str(path)!r} is empty (0 bytes). Fetch it again.")
+    if head.startswith(b"PK\x03\x04"):
+        return "torch"
+    if head[:1] == b"\x80" and LEGACY_MAGIC in head:
+        return "torch-legacy"
+    if len(head) > 8 and struct.unpack("<Q", head[:8])[0] <= path.stat().st_size and head[8:9] == b"{":
+        return "safetensors"
+    if head[:1] == b"\x80" or head[:1] in (b"(", b"}"):  # protocols 2 and later; 0 and 1
+        return "pickle"
+    raise CheckpointFileError(
+        f"checkpoint {str(path)!r} is no checkpoint: it starts with {head[:16]!r}. Give {READABLE}."
+    )
+
+
+def _read_torch(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
+            raise ValueError("a TorchScript archive holds a program; save the module's state_dict() instead")
+    return torch.load(
+        str(path), map_location="cpu", weights_only=False, pickle_module=unpickler, mmap=True, encoding="latin1"
+    )
+
+
+def _read_legacy(path: Path) -> Any:
+    return torch.load(str(path), map_location="cpu", weights_only=False, pickle_module=unpickler, encoding="latin1")
+
+
+def _read_pickle(path: Path) -> Any:
+    with path.open("rb") as file:
+        return unpickler.load(file)
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+READERS = {"torch": _read_torch, "torch-legacy": _read_legacy, "pickle": _read_pickle, "safetensors": _read_safetensors}
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub")
+
+
+def _as_tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach()
+    array = np.ascontiguousarray(value)
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("="))
+    if not array.flags.writeable:
+        array = array.copy()
+    return torch.from_numpy(array).reshape(np.shape(value))
+
+
+def _summary(content: Mapping[Any, Any]) -> str:
+    shown = [f"{key!r}: {type(value).__name__}" for key, value in list(content.items())[:6]]
+    return ", ".join(shown) + (f" and {len(content) - 6} more" if len(content) > 6 else "") if shown else "nothing"

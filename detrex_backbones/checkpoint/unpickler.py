@@ -1,0 +1,152 @@
+"""Reading a pickle without running anything that is in it.
+
+A pickle is a program: it names functions and calls them. Here only the functions that rebuild tensors, arrays and plain
+containers are known; every other name becomes an inert class whose instances swallow whatever they are given. So the
+bookkeeping of a training run (its arguments, its log buffers) does not keep its weights from being read, and no call
+that a stranger wrote into a file is ever made. There is no switch that turns this off.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections import Counter, OrderedDict, defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["Inert", "Unpickler", "load", "loads"]
+
+
+class Inert:
+    """Stands for an object of a class that isn't on the list: keeps nothing and does nothing."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Accept what the real class would have been given."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Forget the state."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Inert:
+        return self
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Swallow what a dict subclass would keep."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def append(self, value: Any) -> None:
+        """Swallow what a list subclass would keep."""
+
+    extend = append
+    add = append
+
+
+def _dtype(spec: Any, *args: Any) -> Any:
+    dtype = np.dtype(spec, *args)
+    if dtype.hasobject:
+        raise pickle.UnpicklingError("an array of Python objects is not allowed in a checkpoint")
+    return dtype
+
+
+def _encode(text: str, encoding: str = "latin1", *args: Any) -> bytes:
+    # How Python 2's protocol writes bytes. Other encodings would be a way to have code looked up by name.
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r} are not allowed in a checkpoint")
+    return text.encode("latin1")
+
+
+def _reconstruct(subtype: Any, shape: Any, dtype: Any) -> Any:
+    # Empty, to be filled by __setstate__, which checks the shape against the bytes that there are.
+    return np.ndarray.__new__(np.ndarray, (0,), np.dtype("b"))
+
+
+def _scalar(dtype: Any, data: Any = None) -> Any:
+    return np.frombuffer(data, dtype=dtype, count=1)[0] if isinstance(data, bytes) else None
+
+
+def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any, *args: Any) -> Any:
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+
+
+def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *args: Any) -> torch.Tensor:
+    """A view of what is stored. One that reaches past the end is refused: torch would allocate what is missing."""
+    size, stride = tuple(size), tuple(stride)
+    if min((offset, *size, *stride), default=0) < 0 or len(size) != len(stride):
+        raise pickle.UnpicklingError(f"a tensor of size {size} and stride {stride} at {offset} is not possible")
+    end = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) + 1
+    stored = storage._untyped_storage.nbytes() // storage.dtype.itemsize
+    if 0 not in size and end > stored:
+        raise pickle.UnpicklingError(f"a tensor of size {size} needs {end} numbers, but only {stored} are stored")
+    return torch._utils._rebuild_tensor(storage, offset, size, stride)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _rebuild_parameter(data: torch.Tensor, *args: Any) -> torch.Tensor:
+    return data
+
+
+def _storage_from_bytes(data: bytes) -> Any:
+    # How a tensor's storage is written by plain pickle: a legacy torch file within the file.
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False, pickle_module=sys.modules[__name__])
+
+
+def _allowed() -> dict[tuple[str, str], Any]:
+    names: dict[tuple[str, str], Any] = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("collections", "Counter"): Counter,
+        ("collections", "defaultdict"): defaultdict,
+        ("_codecs", "encode"): _encode,
+        ("numpy", "dtype"): _dtype,
+        ("torch", "Size"): torch.Size,
+        ("torch", "device"): torch.device,
+        ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+        ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+        ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+        ("torch.storage", "_load_from_bytes"): _storage_from_bytes,
+    }
+    for module in ("numpy.core", "numpy._core"):
+        names[f"{module}.multiarray", "_reconstruct"] = _reconstruct
+        names[f"{module}.multiarray", "scalar"] = _scalar
+        names[f"{module}.numeric", "_frombuffer"] = _from_buffer
+    # No bytes and bytearray: they allocate whatever number they are called with.
+    for builtin in (bool, int, float, complex, list, tuple, dict, set, frozenset):
+        for module in ("builtins", "__builtin__"):
+            names[module, builtin.__name__] = builtin
+    for name in dir(torch):
+        value = getattr(torch, name)
+        if isinstance(value, torch.dtype):
+            names["torch", name] = value
+    return names
+
+
+ALLOWED = _allowed()
+
+
+class Unpickler(pickle.Unpickler):
+    """`pickle.Unpickler` that finds only what is on the list, and `Inert` for everything else."""
+
+    def __init__(self, file: Any, *, encoding: str = "latin1", **kwargs: Any) -> None:
+        # Python 2 wrote text as bytes; ASCII fails on its arrays, and "bytes" gives keys that nothing matches.
+        super().__init__(file, encoding=encoding, **kwargs)
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = ALLOWED.get((module, name))
+        if found is None and module == "numpy.dtypes" and name.endswith("DType") and name != "ObjectDType":
+            found = getattr(np.dtypes, name, None)
+        return type(name.rpartition(".")[2] or "Inert", (Inert,), {}) if found is None else found
+
+
+def load(file: Any, **kwargs: Any) -> Any:
+    """Read one pickle from an open binary file. `torch.load(pickle_module=)` asks a module for this and `Unpickler`."""
+    return Unpickler(file, **kwargs).load()
+
+
+def loads(data: bytes) -> Any:
+    """Read one pickle from bytes."""
+    return Unpickler(io.BytesIO(data)).load()

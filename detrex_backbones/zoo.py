@@ -1,0 +1,98 @@
+"""From the name of a ready config to a model with its weights: the one place that knows configs, backbones and checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from detrex_backbones.checkpoint.load import load_checkpoint
+from detrex_backbones.config import LazyConfig, instantiate
+from detrex_backbones.errors import ConfigImportError, ConfigKeyError, DeviceError, closest
+
+__all__ = ["build_model", "config_file", "get_config", "list_configs"]
+
+logger = logging.getLogger(__name__)
+
+SHARED = "common"  # what ready configs import; no config of its own
+
+
+def get_config(name: str) -> DictConfig:
+    """A ready config, loaded afresh: change it as you like.
+
+    Args:
+        name: as `list_configs` gives it: "resnet/resnet50.py"; the extension may be left out.
+
+    Raises:
+        ConfigImportError: there is no such config; the closest names are suggested.
+    """
+    return LazyConfig.load(config_file(name))  # type: ignore[no-any-return]
+
+
+def list_configs() -> list[str]:
+    """The names of all ready configs, sorted."""
+    root = _config_root()
+    names = (path.relative_to(root).as_posix() for path in root.rglob("*.py"))
+    return sorted(name for name in names if not name.startswith(f"{SHARED}/"))
+
+
+def config_file(name: str) -> Path:
+    """Where the ready config of this name lies; see `get_config`."""
+    wanted = name if name.endswith(".py") else f"{name}.py"
+    if wanted not in list_configs():
+        raise ConfigImportError(
+            f"there is no ready config {name!r}.{closest(wanted, list_configs())} "
+            f"`detrex-backbones list` shows all {len(list_configs())}."
+        )
+    return _config_root() / wanted
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """The model of a config, on its device, with its weights.
+
+    Args:
+        cfg: `model` is what is built. `train.device` is where it is put: "" or absent for the GPU if there is one, else
+            the CPU. `train.init_checkpoint` is what is loaded: "" or absent leaves the weights random.
+
+    Raises:
+        ConfigKeyError: there is no `model`.
+        DeviceError: the device isn't there.
+        CheckpointError: the checkpoint can't be read or doesn't fit.
+    """
+    if "model" not in cfg:
+        raise ConfigKeyError(f"the config has no 'model' to build. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
+    # Asked for first: a device that isn't there should not cost the time of building.
+    device = _device(OmegaConf.select(cfg, "train.device", default="") or "")
+    checkpoint = OmegaConf.select(cfg, "train.init_checkpoint", default="") or ""
+    model: nn.Module = instantiate(cfg.model)
+    model.to(device)
+    if checkpoint:
+        load_checkpoint(model, checkpoint)
+    else:
+        logger.warning("train.init_checkpoint is empty: the weights are random")
+    return model
+
+
+def _device(name: str) -> torch.device:
+    cuda = torch.cuda.is_available()
+    if not name:
+        return torch.device("cuda" if cuda else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled for CUDA
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count() if cuda else 0))]
+        raise DeviceError(
+            f"train.device={name!r} isn't there ({str(error).splitlines()[0]}). On this machine: {', '.join(there)}. "
+            f"Leave it empty for the best one."
+        ) from error
+    return device
+
+
+def _config_root() -> Path:
+    package = Path(__file__).parent
+    # Inside the package once it is installed; beside it in a checkout.
+    return next((root for root in (package / "configs", package.parent / "configs") if root.is_dir()), package)
