@@ -1,0 +1,117 @@
+"""LazyCall: a call written down instead of made."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+from omegaconf.basecontainer import BaseContainer
+
+from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, set_made_at, take, unshared
+from detrex_backbones.config.signatures import unknown_argument
+from detrex_backbones.config.targets import _lookup, dotted_name
+from detrex_backbones.errors import ConfigTypeError
+
+__all__ = ["LazyCall"]
+
+Target = Callable[..., Any] | str | Mapping[Any, Any]
+"""What a config can call."""
+
+
+def LazyCall(target: Target) -> Callable[..., DictConfig]:  # noqa: N802  (detectron2's name, which configs import)
+    """Write a call down as a config node; `instantiate` makes it later.
+
+        conv = LazyCall(nn.Conv2d)(in_channels=3, out_channels=64, kernel_size=7)
+        conv.out_channels = 32
+        layer = instantiate(conv)
+
+    A node given as an argument is copied, with its structure but not the objects it holds: later edits of the
+    original don't show. From Python 3.11 on nodes written inside one another build in linear time, as one that
+    nobody else has is taken over instead. A keyword that the target doesn't take is warned about at the line where
+    it is written. That line is also what `instantiate` names when the call fails.
+
+    Args:
+        target: a callable, its dotted name, or a node that makes a callable.
+
+    Returns:
+        A function that takes the keyword arguments of the call and returns the node: a `DictConfig` that may hold
+        any object, with the target as `_target_` (for a dataclass, which omegaconf can't hold, its dotted name).
+
+    Raises:
+        ConfigTypeError: `target` is none of those, or arguments are given without their names.
+
+    The behaviour is detectron2's `LazyCall`.
+    """
+    if not (callable(target) or isinstance(target, (str, Mapping))):
+        raise ConfigTypeError(
+            f"LazyCall takes a callable, a dotted name or a config node, not {target!r} of type {type(target).__name__}."
+        )
+    stored = _storable(target)
+
+    # A plain function, not an object with __call__: only into a function are arguments handed over without the
+    # interpreter keeping a reference of its own, which `take` would have to read as somebody else's.
+    def call(*args: Any, **kwargs: Any) -> DictConfig:
+        if args:
+            raise ConfigTypeError(
+                f"LazyCall({target!r}) takes keyword arguments only; {len(args)} came without a name. "
+                "Write each as name=value."
+            )
+        frame = sys._getframe(1)
+        known = _lookup(target) if isinstance(target, str) else target
+        for name in kwargs:
+            problem = None if name == "_target_" else unknown_argument(known, name)
+            if problem:
+                warnings.warn(problem, UserWarning, stacklevel=2)
+        kwargs["_target_"] = stored
+        node = _build(kwargs)
+        set_made_at(node, f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        return node
+
+    return call
+
+
+def _storable(target: Target) -> Target:
+    """The target in a form that omegaconf keeps as it is: it would take a dataclass for a structured config."""
+    if (
+        dataclasses.is_dataclass(target)
+        or hasattr(type(target), "__attrs_attrs__")
+        or hasattr(target, "__attrs_attrs__")
+    ):
+        if isinstance(target, type):
+            return dotted_name(target) or functools.partial(target)
+        return target.__call__  # type: ignore[no-any-return, operator, union-attr]
+    return target
+
+
+def _build(arguments: dict[str, Any]) -> DictConfig:
+    """A node of these arguments, in which nodes among them are put by `take` rather than copied by omegaconf."""
+    found: list[tuple[tuple[Any, ...], Any]] = []
+    content = {"_target_": None}
+    content.update({key: _without_nodes(arguments, key, (key,), True, found) for key in arguments})
+    node = DictConfig(content, flags=dict(ALLOW_OBJECTS))
+    for path, child in found:
+        parent: Any = node
+        for key in path[:-1]:
+            parent = vars(parent)["_content"][key]
+        adopt(parent, path[-1], child)
+    return node
+
+
+def _without_nodes(holder: Any, key: Any, path: tuple[Any, ...], owned: bool, found: list[Any]) -> Any:
+    """`holder[key]`, with None in the place of each node in it, and the nodes with their paths added to `found`."""
+    if isinstance(holder[key], BaseContainer):
+        found.append((path, take(holder, key, owned)))
+        return None
+    kind = type(holder[key])
+    if kind not in (dict, list, tuple):
+        return holder[key]
+    owned = owned and unshared(holder, key)
+    value = holder[key]
+    keys = list(value) if kind is dict else range(len(value))
+    items = [_without_nodes(value, inner, (*path, inner), owned, found) for inner in keys]
+    return dict(zip(keys, items, strict=True)) if kind is dict else kind(items)

@@ -1,0 +1,146 @@
+"""LazyConfig: load, change, save and print whole configs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from detrex_backbones.config.imports import execute
+from detrex_backbones.config.nodes import ALLOW_OBJECTS, as_config
+from detrex_backbones.config.overrides import apply_overrides
+from detrex_backbones.config.save import save
+from detrex_backbones.config.to_py import to_py
+from detrex_backbones.errors import ConfigImportError, ConfigKeyError, ConfigValueError, closest
+
+__all__ = ["LazyConfig"]
+
+StrPath = str | os.PathLike[str]
+Keys = str | Iterable[str] | None
+ConfigT = TypeVar("ConfigT")
+
+
+class LazyConfig:
+    """Load, change, save and print configs made of lazy calls; the behaviour is detectron2's `LazyConfig`."""
+
+    @staticmethod
+    def load(path: StrPath, keys: Keys = None) -> Any:
+        """Load a config file.
+
+        A `.py` file is executed afresh, with relative imports that go by file location and need no `__init__.py`; a
+        `.yaml` or `.yml` file is read with the safe loader.
+
+        Args:
+            path: the file, absolute or from the current folder.
+            keys: one key, or a tuple of keys.
+
+        Returns:
+            Without keys, a DictConfig: of a `.py` file all its DictConfigs, ListConfigs and dicts whose names don't
+            start with "_". With one key its value, with several a tuple of their values; a dict comes as DictConfig.
+
+        Raises:
+            ConfigValueError: the file is none of these kinds, or its YAML doesn't hold plain data.
+            ConfigImportError: the file is missing, isn't Python or YAML, raises, or imports itself.
+            ConfigKeyError: it doesn't have one of the keys.
+        """
+        return _load(Path(path), keys)
+
+    @staticmethod
+    def load_rel(path: StrPath, keys: Keys = None) -> Any:
+        """`load`, with the path taken from the folder of the file that calls this.
+
+        Raises:
+            ConfigValueError: the caller is in no file, such as a prompt; otherwise as `load`.
+        """
+        caller = sys._getframe(1).f_code.co_filename
+        if caller.startswith("<"):
+            raise ConfigValueError(f"load_rel({str(path)!r}) is called from {caller}, which is no file. Use load.")
+        return _load(Path(caller).parent / path, keys)
+
+    @staticmethod
+    def save(cfg: Any, path: StrPath) -> None:
+        """Write a config to a YAML file; see `detrex_backbones.config.save.save`."""
+        save(cfg, Path(path))
+
+    @staticmethod
+    def apply_overrides(cfg: ConfigT, overrides: Iterable[str]) -> ConfigT:
+        """Change a config by texts such as `model.depth=101`; see `detrex_backbones.config.overrides`."""
+        return apply_overrides(cfg, overrides)
+
+    @staticmethod
+    def to_py(cfg: Any, prefix: str = "cfg.") -> str:
+        """The config as Python-like text to read; see `detrex_backbones.config.to_py.to_py`."""
+        return to_py(cfg, prefix)
+
+
+def _load(path: Path, keys: Keys) -> Any:
+    if path.suffix == ".py":
+        module = execute(path)
+        return _public(module) if keys is None else _pick(vars(module), keys, path, _offered(module))
+    if path.suffix in (".yaml", ".yml"):
+        cfg = _load_yaml(path)
+        return cfg if keys is None else _pick(cfg, keys, path, list(cfg) if isinstance(cfg, DictConfig) else [])
+    raise ConfigValueError(f"A config file ends in .py, .yaml or .yml; {path} doesn't.")
+
+
+def _public(module: ModuleType) -> DictConfig:
+    values = {
+        name: as_config(value)
+        for name, value in vars(module).items()
+        if isinstance(value, (DictConfig, ListConfig, dict)) and not name.startswith("_")
+    }
+    return DictConfig(values, flags=dict(ALLOW_OBJECTS))
+
+
+def _offered(module: ModuleType) -> list[str]:
+    """The names in a config file that somebody may want: neither private nor imported code."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not callable(value) and not isinstance(value, ModuleType)
+    ]
+
+
+def _pick(values: Any, keys: str | Iterable[str], path: Path, offered: list[Any]) -> Any:
+    def one(key: str) -> Any:
+        if isinstance(values, ListConfig) or key not in values:
+            names = ", ".join(map(str, offered)) or "none"
+            raise ConfigKeyError(f"{path} has no key {key!r}.{closest(key, offered)} It has: {names}.")
+        return as_config(values[key])
+
+    return one(keys) if isinstance(keys, str) else tuple(one(key) for key in keys)
+
+
+def _load_yaml(path: Path) -> Any:
+    """A YAML file by omegaconf's loader: PyYAML's safe one, that also reads 1e-4 and refuses duplicate keys."""
+    if not path.is_file():
+        beside = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise ConfigImportError(f"The config file {path} does not exist.{closest(path.name, beside)}")
+    try:
+        cfg = OmegaConf.load(path)
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigValueError(_not_plain(path, error)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigImportError(f"The config file {path} isn't YAML: {error}") from error
+    except (OSError, OmegaConfBaseException) as error:
+        raise ConfigImportError(f"The config file {path} can't be read: {error}") from error
+    cfg._set_flag("allow_objects", True)
+    return cfg
+
+
+def _not_plain(path: Path, error: yaml.constructor.ConstructorError) -> str:
+    line = f":{error.problem_mark.line + 1}" if error.problem_mark is not None else ""
+    text = f"{path}{line} doesn't hold plain data: {error.problem}."
+    if "tag" in str(error.problem):
+        text += (
+            " YAML is read without Python tags, which could run code. What YAML can't hold was written beside it, "
+            f"to {path.name}.pkl, if this package saved it; that file is loaded with pickle, if you trust it."
+        )
+    return text

@@ -1,0 +1,153 @@
+"""What the config layer does to omegaconf's nodes beyond omegaconf's public interface, all in this one place."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import omegaconf
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
+
+__all__ = [
+    "ALLOW_OBJECTS",
+    "TUPLE_CONFIG",
+    "adopt",
+    "as_config",
+    "clone",
+    "is_call",
+    "made_at",
+    "path_text",
+    "to_plain",
+    "set_made_at",
+    "take",
+]
+
+NodeT = TypeVar("NodeT", bound=Node)
+
+ALLOW_OBJECTS = {"allow_objects": True}
+
+# omegaconf 2.4 keeps tuples apart from lists; 2.3 has no such class, and makes a ListConfig of a tuple.
+TUPLE_CONFIG: tuple[type, ...] = (omegaconf.TupleConfig,) if hasattr(omegaconf, "TupleConfig") else ()
+
+
+def as_config(value: Any) -> Any:
+    """A dict as a DictConfig that may hold any object; anything else as it is."""
+    return DictConfig(value, flags=dict(ALLOW_OBJECTS)) if isinstance(value, dict) else value
+
+
+def is_call(value: object) -> bool:
+    """Whether `value` is a mapping that describes a call, also where its target is still `???`."""
+    return isinstance(value, Mapping) and "_target_" in value.keys()  # noqa: SIM118  (`in` a DictConfig skips ???)
+
+
+def made_at(node: object) -> str | None:
+    """Where the node was written, as `file:line`, where that is known."""
+    return vars(node._metadata).get("_made_at") if isinstance(node, Node) else None
+
+
+def set_made_at(node: Node, place: str) -> None:
+    """Remember where the node was written.
+
+    It rides on omegaconf's metadata, which deepcopy, pickle, merge and assignment into a parent all carry along, and
+    which no key, comparison or YAML shows.
+    """
+    vars(node._metadata)["_made_at"] = place
+
+
+def path_text(path: Any) -> str:
+    """The text of a path given as nested pairs `((None, "model"), "stages")`: `model.stages`, `list[2].x`."""
+    keys = []
+    while path is not None:
+        path, key = path
+        keys.append(key)
+    text = ""
+    for key in reversed(keys):
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
+    return text
+
+
+def clone(node: NodeT, parent: Node | None = None) -> NodeT:
+    """A copy of the node and all nodes below it that shares the objects they hold.
+
+    `copy.deepcopy` would copy a model that stands in the config, and fails on a generator.
+    """
+    twin = object.__new__(type(node))
+    state = dict(vars(node))
+    metadata = object.__new__(type(node._metadata))
+    vars(metadata).update((k, v.copy() if isinstance(v, dict) else v) for k, v in vars(node._metadata).items())
+    state.update(_metadata=metadata, _parent=parent, _flags_cache=None)
+    content = state.get("_content")
+    if isinstance(content, dict):
+        state["_content"] = {key: clone(child, twin) for key, child in content.items()}
+    elif isinstance(content, list):
+        state["_content"] = [clone(child, twin) for child in content]
+    elif isinstance(content, Node):
+        state["_content"] = clone(content, twin)
+    vars(twin).update(state)
+    return twin
+
+
+def adopt(parent: Node, key: Any, node: Node) -> None:
+    """Make `node` itself, not a copy as omegaconf would, the child of `parent` at `key`."""
+    node._set_parent(parent)  # type: ignore[arg-type]
+    node._set_key(key)
+    vars(parent)["_content"][key] = node
+
+
+def _children(node: Node) -> Iterator[Node]:
+    content = vars(node)["_content"]
+    return iter(content.values() if isinstance(content, dict) else content if isinstance(content, list) else ())
+
+
+def _count_of_a_lone_value() -> int:
+    holder = {"key": object()}
+    return sys.getrefcount(holder["key"])
+
+
+# Where the interpreter doesn't count references, nothing ever looks unshared, and `take` always copies.
+_LONE = _count_of_a_lone_value() if hasattr(sys, "getrefcount") else -1
+
+
+def unshared(holder: Any, key: Any) -> bool:
+    """Whether nobody but `holder` refers to `holder[key]`, so that nobody could tell it from a copy.
+
+    A count of exactly one is a proof: whatever else can reach the value would have been counted. Children point at
+    their parent, so each counts for one. (Whoever kept a node from deeper inside would see later edits; from Python
+    3.11 on a call's temporary arguments come out as unshared, before they don't and are copied.)
+    """
+    if _LONE < 0:
+        return False
+    inside = 0
+    if isinstance(holder[key], Node):
+        inside = sum(vars(child)["_parent"] is holder[key] for child in _children(holder[key]))
+    return sys.getrefcount(holder[key]) == _LONE + inside
+
+
+def take(holder: Any, key: Any, owned: bool) -> Node:
+    """The node `holder[key]` for use in another parent: itself if nobody else has it, else a clone.
+
+    That makes nested calls, each written inside the next, linear in time: none is copied once more at every level.
+    """
+    if owned and holder[key]._get_node_flag("allow_objects") and unshared(holder, key):
+        return holder[key]  # type: ignore[no-any-return]
+    return clone(holder[key])
+
+
+def to_plain(value: Any, keep_calls: bool = False) -> Any:
+    """Config containers as dict, list and tuple, resolved; every other object stays the same.
+
+    Args:
+        value: a config node, or anything.
+        keep_calls: leave nodes with a `_target_` as they are.
+    """
+    if isinstance(value, DictConfig):
+        if value._is_none() or (keep_calls and is_call(value)):
+            return None if value._is_none() else value
+        return {key: "???" if OmegaConf.is_missing(value, key) else to_plain(value[key], keep_calls) for key in value}
+    if isinstance(value, (ListConfig, *TUPLE_CONFIG)):
+        if value._is_none():
+            return None
+        items = ["???" if OmegaConf.is_missing(value, i) else to_plain(value[i], keep_calls) for i in range(len(value))]
+        return items if isinstance(value, ListConfig) else tuple(items)
+    return value

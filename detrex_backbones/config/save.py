@@ -1,0 +1,153 @@
+"""save: a config as YAML that loads again."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+import secrets
+import warnings
+from pathlib import Path, PurePath
+from types import FunctionType
+from typing import Any
+
+import cloudpickle
+import yaml
+from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf.basecontainer import BaseContainer
+
+from detrex_backbones.config.imports import DEFINED_IN_A_CONFIG
+from detrex_backbones.config.nodes import as_config
+from detrex_backbones.config.targets import dotted_name
+from detrex_backbones.errors import ConfigTypeError, ConfigValueError
+
+__all__ = ["save"]
+
+
+def save(cfg: Any, path: Path) -> None:
+    """Write a config to a YAML file, which appears whole or not at all.
+
+    Interpolations are written as they are, targets as the shortest dotted name that leads to the same object, nodes
+    made from a dataclass as `_target_` and fields, tuples as lists (plain YAML has none). The config isn't changed.
+
+    A config that holds what YAML can't, such as a lambda or a tensor, is written all the same, for reading; the whole
+    config goes to `<path>.pkl` beside it, by cloudpickle, and a warning says so.
+
+    Args:
+        cfg: a DictConfig, ListConfig, dict or list.
+        path: the file; its folder must exist.
+
+    Raises:
+        ConfigTypeError: `cfg` is none of these.
+        ConfigValueError: the config uses a function or class defined inside a config file, which nothing else can
+            import; or the file can't be written.
+
+    The behaviour is detectron2's `LazyConfig.save`.
+    """
+    if not isinstance(cfg, (BaseContainer, dict, list, tuple)):
+        raise ConfigTypeError(f"save writes a DictConfig, ListConfig, dict or list, not a {type(cfg).__name__}.")
+    problems: list[str] = []
+    text = _dump(_tree(cfg, "", problems))
+    if not problems and not _loads_again(text):
+        problems.append("something in it reads back differently")
+    _write(path, text.encode())
+    if problems:
+        _save_pickle(as_config(cfg), path, problems)
+
+
+def _dump(tree: Any) -> str:
+    text = yaml.dump(tree, Dumper=_Dumper, default_flow_style=None, allow_unicode=True, width=9999, sort_keys=False)
+    return str(text)
+
+
+class _Unsaveable(str):
+    """The repr of an object, which is written under a tag that nothing loads."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML as omegaconf's loader reads it, without references from one place to another."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(_Unsaveable, lambda dumper, text: dumper.represent_scalar("!unsaveable", str(text)))
+_Dumper.add_multi_representer(
+    PurePath,
+    lambda dumper, path: dumper.represent_sequence("tag:yaml.org,2002:python/object/apply:pathlib.Path", [str(path)]),
+)
+# The loader takes 1e-4 for a number, so that the string "1e-4" needs quotes.
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9._]+[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
+
+
+def _tree(value: Any, path: str, problems: list[str]) -> Any:
+    """The value as plain dicts, lists and scalars; what can't be one is added to `problems`."""
+    if isinstance(value, BaseContainer):
+        content = vars(value)["_content"]
+        kind = OmegaConf.get_type(value) if isinstance(value, DictConfig) else dict
+        if isinstance(content, dict) and kind not in (dict, None):
+            content = {"_target_": kind, **content}
+        value = content
+    if isinstance(value, Node):
+        value = value._value()
+    if isinstance(value, dict):
+        return {key: _tree(inner, f"{path}.{key}" if path else str(key), problems) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_tree(inner, f"{path}[{index}]", problems) for index, inner in enumerate(value)]
+    return _leaf(value, path, problems)
+
+
+def _leaf(value: Any, path: str, problems: list[str]) -> Any:
+    if value is None or type(value) in (bool, int, float, str, bytes) or isinstance(value, Path):
+        return value
+    if (
+        isinstance(value, (FunctionType, type))
+        and value.__module__ == DEFINED_IN_A_CONFIG
+        and "<" not in value.__name__
+    ):
+        raise ConfigValueError(
+            f"Can't save {path}: {value.__qualname__} is defined inside a config file, where nothing else can import "
+            "it from. Move it to a module and import it by an absolute import."
+        )
+    name = dotted_name(value) if path.rpartition(".")[2] == "_target_" else None
+    if name is None:
+        problems.append(f"{path} is {reprlib.repr(value)} of type {type(value).__name__}")
+        return _Unsaveable(reprlib.repr(value))
+    return name
+
+
+def _loads_again(text: str) -> bool:
+    try:
+        return _dump(_tree(OmegaConf.create(text), "", [])) == text
+    except Exception:  # whatever the reason, it doesn't load
+        return False
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write the file beside its place, then put it there in one step."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        try:
+            draft.write_bytes(data)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigValueError(f"The config can't be written to {path}: {error}") from error
+
+
+def _save_pickle(cfg: Any, path: Path, problems: list[str]) -> None:
+    beside = path.with_name(path.name + ".pkl")
+    try:
+        _write(beside, cloudpickle.dumps(cfg))
+        told = f"The whole config is in {beside}, by cloudpickle."
+    except ConfigValueError:
+        raise
+    except Exception as error:  # generators, open files and the like, each with an error of its own
+        told = f"Nor can cloudpickle write it to {beside}: {type(error).__name__}: {error}"
+    warnings.warn(
+        f"{path} is written for reading, but doesn't load again: {'; '.join(problems)}. {told}",
+        UserWarning,
+        stacklevel=4,
+    )
