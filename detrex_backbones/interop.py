@@ -14,8 +14,6 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from detrex_backbones.backbones.base import Backbone
-
 __all__ = ["register_with_detectron2"]
 
 BASE_MODULE = "detectron2.modeling.backbone.backbone"
@@ -31,6 +29,9 @@ def register_with_detectron2() -> None:
 
 
 def _register(module: ModuleType) -> None:
+    # Here, since the package of backbones imports this module first of all.
+    from detrex_backbones.backbones.base import Backbone
+
     module.Backbone.register(Backbone)
 
 
