@@ -80,5 +80,6 @@ class DeformBottleneckBlock(BottleneckBlock):
         offset = self.conv2_offset(x)
         if not self.deform_modulated:
             return self.conv2(x, offset)  # type: ignore[no-any-return]
-        y, x_offset, factor = torch.chunk(offset, 3, dim=1)
-        return self.conv2(x, torch.cat((y, x_offset), dim=1), factor.sigmoid())  # type: ignore[no-any-return]
+        factors = offset.shape[1] // 3
+        offset, factor = torch.split(offset, [2 * factors, factors], dim=1)
+        return self.conv2(x, offset, factor.sigmoid())  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
@@ -24,10 +25,13 @@ class DeformConv2d(Conv2d):
             offset: (N, 2 * groups * kernel area, H', W'): y and x of each sampling point, in pixels of `x`.
             mask: (N, groups * kernel area, H', W'): what each sample is multiplied by; None for plain deformable.
         """
-        # One dtype for all: under autocast the offsets come in half precision and the weight does not.
-        weight = self.weight.to(x.dtype)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        x = deform_conv2d(x, offset, weight, bias, self.stride, self.padding, self.dilation, mask)
+        # Half precision would round the sampling points (to whole pixels in bfloat16), and has no kernel on the CPU.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        weight, offset = self.weight.to(dtype), offset.to(dtype)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        mask = None if mask is None else mask.to(dtype)
+        sampled = deform_conv2d(x.to(dtype), offset, weight, bias, self.stride, self.padding, self.dilation, mask)
+        x = sampled.to(x.dtype)
         if self.norm is not None:
             x = self.norm(x)
         if self.activation is not None:
