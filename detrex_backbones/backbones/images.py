@@ -14,6 +14,7 @@ from detrex_backbones.errors import InputError
 
 __all__ = ["image_to_tensor", "read_image"]
 
+DTYPES = "uint8 (0-255), uint16 (0-65535), float (0-255)"
 LAYOUTS = "numpy arrays (H, W) or (H, W, C), tensors (H, W) or (C, H, W), PIL images"
 
 
@@ -63,7 +64,7 @@ def image_to_tensor(image: Any, channels: int, device: torch.device | str = "cpu
     if isinstance(image, np.ndarray):
         if image.ndim not in (2, 3):
             raise InputError(f"an image array has shape {image.shape}. Allowed: {LAYOUTS}.")
-        tensor = torch.from_numpy(np.ascontiguousarray(image))
+        tensor = _array_to_tensor(image)
         tensor = tensor[..., None] if tensor.dim() == 2 else tensor
         tensor = tensor.permute(2, 0, 1)
     elif isinstance(image, Tensor):
@@ -78,10 +79,18 @@ def image_to_tensor(image: Any, channels: int, device: torch.device | str = "cpu
     return _to_255(tensor.to(device))
 
 
+def _array_to_tensor(image: np.ndarray[Any, Any]) -> Tensor:
+    try:
+        # Writable, or torch warns: what Pillow and memory maps give is not.
+        return torch.from_numpy(np.require(image, requirements=["C", "W"]))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"an image array has dtype {image.dtype}. Allowed: {DTYPES}.") from error
+
+
 def _pil_to_array(image: Any) -> np.ndarray[Any, Any]:
     if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "1", "RGBX", "RGBa", "La"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    array = np.asarray(image)
+        image = image.convert({"1": "L", "La": "LA"}.get(image.mode, "RGB"))
+    array = np.array(image)  # a copy: Pillow's own memory is read-only
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Grey of 16 bits, which Pillow may hold in 32.
         array = np.clip(array, 0, 65535).astype(np.uint16)
@@ -112,7 +121,7 @@ def _to_255(tensor: Tensor) -> Tensor:
     if tensor.dtype == torch.uint16:
         return tensor.float() / 257
     if not tensor.is_floating_point():
-        raise InputError(f"an image has dtype {tensor.dtype}. Allowed: uint8 (0-255), uint16 (0-65535), float (0-255).")
+        raise InputError(f"an image has dtype {tensor.dtype}. Allowed: {DTYPES}.")
     tensor = tensor.float()
     # Looked at where it costs nothing: on a GPU it would wait for the device.
     if tensor.device.type == "cpu":
