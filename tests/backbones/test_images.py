@@ -1,0 +1,180 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detrex_backbones.backbones.images import image_to_tensor, read_image
+from detrex_backbones.errors import InputError
+
+HEIGHT, WIDTH = 5, 7
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.fixture
+def rgb():
+    return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def as_chw(array: np.ndarray) -> torch.Tensor:
+    """What is expected of (H, W) or (H, W, C)."""
+    array = array[..., None] if array.ndim == 2 else array
+    return torch.from_numpy(array.transpose(2, 0, 1).astype(np.float32))
+
+
+class TestLayouts:
+    def test_an_array_is_height_width_channels(self, rgb):
+        assert torch.equal(image_to_tensor(rgb, 3), as_chw(rgb))
+
+    def test_a_tensor_is_channels_height_width(self, rgb):
+        assert torch.equal(image_to_tensor(torch.from_numpy(rgb.transpose(2, 0, 1).copy()), 3), as_chw(rgb))
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_two_dimensions_are_grey_and_repeated_where_three_are_wanted(self, rgb, channels):
+        expected = as_chw(rgb[..., 0]).expand(channels, -1, -1)
+        assert torch.equal(image_to_tensor(rgb[..., 0], channels), expected)
+        assert torch.equal(image_to_tensor(torch.from_numpy(rgb[..., 0].copy()), channels), expected)
+
+    def test_alpha_is_dropped_unless_four_channels_are_wanted(self):
+        rgba = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8)
+        assert torch.equal(image_to_tensor(rgba, 3), as_chw(rgba[..., :3]))
+        assert torch.equal(image_to_tensor(rgba, 4), as_chw(rgba))
+        assert torch.equal(image_to_tensor(rgba[..., :2], 3), as_chw(rgba[..., :1]).expand(3, -1, -1))
+
+    def test_flipped_and_read_only_arrays_are_taken(self, rgb):
+        flipped = rgb[:, ::-1]
+        assert torch.equal(image_to_tensor(flipped, 3), as_chw(flipped))
+        rgb.setflags(write=False)
+        assert torch.equal(image_to_tensor(rgb, 3), as_chw(rgb))
+
+
+class TestDtypes:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+    def test_floats_are_0_to_255(self, rgb, dtype):
+        assert torch.equal(image_to_tensor(rgb.astype(dtype), 3), as_chw(rgb))
+
+    def test_sixteen_bits_are_scaled_to_0_to_255(self, rgb):
+        wide = rgb.astype(np.uint16) * 257  # 65535 = 255 * 257
+        torch.testing.assert_close(image_to_tensor(wide, 3), as_chw(rgb))
+        torch.testing.assert_close(image_to_tensor(torch.from_numpy(wide.transpose(2, 0, 1).copy()), 3), as_chw(rgb))
+
+    @pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.complex64, np.object_, np.str_])
+    def test_others_are_errors(self, rgb, dtype):
+        with pytest.raises(InputError, match=r"dtype.*uint8 \(0-255\), uint16 \(0-65535\), float \(0-255\)"):
+            image_to_tensor(rgb.astype(dtype), 3)
+
+    def test_a_float_image_from_0_to_1_warns(self, rgb):
+        with pytest.warns(UserWarning, match="no value above 1.*Multiply it by 255"):
+            image_to_tensor(rgb / 255, 3)
+
+    def test_a_black_float_image_does_not_warn(self, rgb):
+        assert not image_to_tensor(np.zeros_like(rgb, dtype=np.float32), 3).any()
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_numbers_that_are_none_are_an_error(self, rgb, value):
+        image = rgb.astype(np.float32)
+        image[2, 3, 1] = value
+        with pytest.raises(InputError, match="NaN or infinite"):
+            image_to_tensor(image, 3)
+
+
+class TestPillow:
+    @pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV"])
+    def test_every_mode_of_eight_bits_is_what_pillow_shows(self, rgb, mode):
+        source = Image.fromarray(rgb)
+        if mode in ("1", "L", "LA", "La", "P", "PA"):
+            source = source.convert("L")
+        elif mode in ("RGBA", "RGBa"):
+            source.putalpha(255)
+        image = source.convert("LA" if mode == "La" else mode)
+        image = image.convert("La") if mode == "La" else image
+        shown = image.convert("LA") if mode == "La" else image
+        expected = as_chw(np.asarray(shown.convert("L" if mode == "1" else "RGB")))
+        assert torch.equal(image_to_tensor(image, 3), expected.expand(3, -1, -1))
+
+    @pytest.mark.parametrize("mode", ["I;16", "I"])
+    def test_sixteen_bits_are_scaled(self, rgb, mode):
+        grey = rgb[..., 0].astype(np.uint16) * 257
+        image = Image.fromarray(grey).convert(mode) if mode == "I" else Image.fromarray(grey)
+        assert image.mode == mode
+        torch.testing.assert_close(image_to_tensor(image, 3), as_chw(rgb[..., 0]).expand(3, -1, -1))
+
+    def test_floats_are_kept(self, rgb):
+        image = Image.fromarray(rgb[..., 0].astype(np.float32))
+        assert image.mode == "F"
+        assert torch.equal(image_to_tensor(image, 1), as_chw(rgb[..., 0]))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("photo.jpg", "is a str.*read_image"),
+        (None, "is a NoneType"),
+        ([[1, 2], [3, 4]], "is a list"),
+        (np.zeros(5, np.uint8), r"shape \(5,\)"),
+        (np.zeros((1, 1, 5, 5), np.uint8), r"shape \(1, 1, 5, 5\)"),
+        (torch.zeros(5), r"shape \(5,\)"),
+        (np.zeros((0, 5, 3), np.uint8), "is empty"),
+        (np.zeros((3, 50, 70), np.uint8), "has 70 channels, the network takes 3.*first dimension fits"),
+        (torch.zeros(50, 70, 3), "has 50 channels, the network takes 3.*last dimension fits"),
+        (np.zeros((50, 70, 5), np.uint8), "has 5 channels, the network takes 3"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else type(value).__name__,
+)
+def test_what_is_no_image_is_an_error_that_says_what_is(image, message):
+    with pytest.raises(InputError, match=message):
+        image_to_tensor(image, 3)
+
+
+class TestReadImage:
+    def test_turns_a_photo_upright(self, tmp_path, rgb):
+        path = tmp_path / "photo.jpg"
+        exif = Image.Exif()
+        exif[0x0112] = 6  # orientation: turn a quarter clockwise to show
+        Image.fromarray(rgb).save(path, exif=exif, quality=100, subsampling=0)
+        stored = np.asarray(Image.open(path))
+        assert stored.shape == (HEIGHT, WIDTH, 3)
+        assert np.array_equal(read_image(path), np.rot90(stored, k=-1))
+
+    @pytest.mark.parametrize(
+        ("bands", "shape"), [(1, (HEIGHT, WIDTH)), (2, (HEIGHT, WIDTH, 2)), (4, (HEIGHT, WIDTH, 4))]
+    )
+    def test_keeps_grey_and_alpha(self, tmp_path, bands, shape):
+        array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        Image.fromarray(array).save(tmp_path / "image.png")
+        assert np.array_equal(read_image(str(tmp_path / "image.png")), array)
+
+    def test_keeps_sixteen_bits(self, tmp_path):
+        array = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH), dtype=np.uint16)
+        Image.fromarray(array).save(tmp_path / "image.png")
+        read = read_image(tmp_path / "image.png")
+        assert read.dtype == np.uint16
+        assert np.array_equal(read, array)
+
+    def test_a_missing_file_and_a_folder_are_errors(self, tmp_path):
+        with pytest.raises(InputError, match=r"nowhere.png' does not exist"):
+            read_image(tmp_path / "nowhere.png")
+        with pytest.raises(InputError, match="is a folder"):
+            read_image(tmp_path)
+
+    @pytest.mark.parametrize("content", [b"", b"no image at all\n" * 50], ids=["empty", "text"])
+    def test_a_file_that_is_no_image_is_an_error(self, tmp_path, content):
+        path = tmp_path / "image.png"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"image\.png' can't be read as an image"):
+            read_image(path)
+
+    @pytest.mark.parametrize("suffix", ["png", "jpg", "tiff", "gif", "webp", "bmp"])
+    def test_a_truncated_image_is_an_error(self, tmp_path, suffix):
+        path = tmp_path / f"image.{suffix}"
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+        path.write_bytes(path.read_bytes()[:600])
+        with pytest.raises(InputError, match="can't be read as an image"):
+            read_image(path)
