@@ -49,7 +49,7 @@ def LazyCall(target: Target) -> Callable[..., DictConfig]:  # noqa: N802  (detec
     """
     if not (callable(target) or isinstance(target, (str, Mapping))):
         raise ConfigTypeError(
-            f"LazyCall takes a callable, a dotted name or a config node, not {target!r} of type {type(target).__name__}."
+            f"LazyCall takes a callable, a dotted name or a config node, not {target!r}, a {type(target).__name__}."
         )
     stored = _storable(target)
 
@@ -84,7 +84,7 @@ def _storable(target: Target) -> Target:
     ):
         if isinstance(target, type):
             return dotted_name(target) or functools.partial(target)
-        return target.__call__  # type: ignore[no-any-return, operator, union-attr]
+        return target.__call__  # type: ignore[no-any-return, operator]
     return target
 
 

@@ -102,7 +102,7 @@ def _importer(path: Path) -> Any:
         globals: Any = None,
         locals: Any = None,
         fromlist: Any = (),
-        level: int = 0,  # noqa: A002
+        level: int = 0,
     ) -> Any:
         if level == 0:
             return builtins.__import__(name, globals, locals, fromlist, level)
@@ -135,7 +135,7 @@ def _import_relative(importer: Path, name: str, names: tuple[str, ...], level: i
         if not hasattr(module, wanted):
             offered = [known for known in vars(module) if not known.startswith("_")]
             raise ConfigImportError(
-                f"{where}: {file} has no {wanted!r}.{closest(wanted, offered)} It has: {', '.join(offered) or 'nothing'}."
+                f"{where}: {file} has no {wanted!r}.{closest(wanted, offered)} It has: {', '.join(offered)}."
             )
         setattr(module, wanted, as_config(getattr(module, wanted)))
     return module

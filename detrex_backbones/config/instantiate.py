@@ -12,7 +12,7 @@ from omegaconf.basecontainer import BaseContainer
 
 from detrex_backbones.config._notes import add_note
 from detrex_backbones.config.allow import Allowlist
-from detrex_backbones.config.nodes import ALLOW_OBJECTS, TUPLE_CONFIG, is_call, made_at, path_text, to_plain
+from detrex_backbones.config.nodes import ALLOW_OBJECTS, SEQUENCES, is_call, made_at, path_text, to_plain
 from detrex_backbones.config.signatures import unknown_argument
 from detrex_backbones.config.targets import describe, locate
 from detrex_backbones.errors import InstantiateError
@@ -87,7 +87,7 @@ class _Builder:
 
     def build(self, value: Any, path: Any) -> Any:
         """What the value becomes; `path` is where it stands, as nested pairs (rendered only in messages)."""
-        if isinstance(value, (ListConfig, *TUPLE_CONFIG)):
+        if isinstance(value, SEQUENCES):
             if value._is_none() or value._is_missing():
                 return value
             return self.sequence(value, path)

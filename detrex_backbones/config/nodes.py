@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import omegaconf
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
 __all__ = [
     "ALLOW_OBJECTS",
-    "TUPLE_CONFIG",
+    "SEQUENCES",
     "adopt",
     "as_config",
     "clone",
     "is_call",
     "made_at",
     "path_text",
-    "to_plain",
     "set_made_at",
     "take",
+    "to_plain",
 ]
 
 NodeT = TypeVar("NodeT", bound=Node)
@@ -28,7 +28,7 @@ NodeT = TypeVar("NodeT", bound=Node)
 ALLOW_OBJECTS = {"allow_objects": True}
 
 # omegaconf 2.4 keeps tuples apart from lists; 2.3 has no such class, and makes a ListConfig of a tuple.
-TUPLE_CONFIG: tuple[type, ...] = (omegaconf.TupleConfig,) if hasattr(omegaconf, "TupleConfig") else ()
+SEQUENCES: tuple[Any, ...] = (ListConfig, *([omegaconf.TupleConfig] if hasattr(omegaconf, "TupleConfig") else []))
 
 
 def as_config(value: Any) -> Any:
@@ -73,10 +73,10 @@ def clone(node: NodeT, parent: Node | None = None) -> NodeT:
     `copy.deepcopy` would copy a model that stands in the config, and fails on a generator.
     """
     twin = object.__new__(type(node))
-    state = dict(vars(node))
-    metadata = object.__new__(type(node._metadata))
-    vars(metadata).update((k, v.copy() if isinstance(v, dict) else v) for k, v in vars(node._metadata).items())
-    state.update(_metadata=metadata, _parent=parent, _flags_cache=None)
+    state = vars(twin)
+    state.update(vars(node))
+    state["_metadata"] = _clone_metadata(node._metadata)
+    state["_parent"], state["_flags_cache"] = parent, None
     content = state.get("_content")
     if isinstance(content, dict):
         state["_content"] = {key: clone(child, twin) for key, child in content.items()}
@@ -84,7 +84,15 @@ def clone(node: NodeT, parent: Node | None = None) -> NodeT:
         state["_content"] = [clone(child, twin) for child in content]
     elif isinstance(content, Node):
         state["_content"] = clone(content, twin)
-    vars(twin).update(state)
+    return twin
+
+
+def _clone_metadata(metadata: Any) -> Any:
+    twin = object.__new__(type(metadata))
+    state = vars(twin)
+    state.update(vars(metadata))
+    state["flags"] = dict(state["flags"] or ())
+    state["resolver_cache"] = state["resolver_cache"].copy()
     return twin
 
 
@@ -131,7 +139,7 @@ def take(holder: Any, key: Any, owned: bool) -> Node:
     """
     if owned and holder[key]._get_node_flag("allow_objects") and unshared(holder, key):
         return holder[key]  # type: ignore[no-any-return]
-    return clone(holder[key])
+    return clone(cast(Node, holder[key]))
 
 
 def to_plain(value: Any, keep_calls: bool = False) -> Any:
@@ -145,7 +153,7 @@ def to_plain(value: Any, keep_calls: bool = False) -> Any:
         if value._is_none() or (keep_calls and is_call(value)):
             return None if value._is_none() else value
         return {key: "???" if OmegaConf.is_missing(value, key) else to_plain(value[key], keep_calls) for key in value}
-    if isinstance(value, (ListConfig, *TUPLE_CONFIG)):
+    if isinstance(value, SEQUENCES):
         if value._is_none():
             return None
         items = ["???" if OmegaConf.is_missing(value, i) else to_plain(value[i], keep_calls) for i in range(len(value))]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, open_dict
 from omegaconf.basecontainer import BaseContainer
 
-from detrex_backbones.config.nodes import ALLOW_OBJECTS, TUPLE_CONFIG, adopt, clone, is_call
+from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, clone, is_call
 from detrex_backbones.config.signatures import unknown_argument
 from detrex_backbones.config.targets import locate
 from detrex_backbones.config.values import parse_value
@@ -19,7 +19,6 @@ from detrex_backbones.errors import ConfigTypeError, DetrexBackbonesError, Overr
 __all__ = ["apply_overrides"]
 
 ConfigT = TypeVar("ConfigT")
-_SEQUENCES = (ListConfig, *TUPLE_CONFIG)
 _PART = re.compile(r"([^.\[\]\s]+)|\[([^\[\]]+)\]")
 _KEY = re.compile(rf"({_PART.pattern})(\.[^.\[\]\s]+|\[[^\[\]]+\])*")
 
@@ -134,7 +133,7 @@ def _enter(node: Any, name: str, override: _Override, end: int) -> Any:
 
 def _is_empty(node: DictConfig, key: Any) -> bool:
     child = node._get_node(key, validate_access=False)
-    return child is None or child._is_none() or child._is_missing()  # type: ignore[union-attr]
+    return child is None or child._is_none() or child._is_missing()
 
 
 def _set(node: Any, key: Any, value: Any, override: _Override) -> None:

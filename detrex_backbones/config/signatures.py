@@ -38,7 +38,7 @@ def _read(target: Callable[..., Any]) -> tuple[str, ...] | None:
 
 
 def unknown_argument(target: Any, name: object) -> str | None:
-    """What is wrong with giving `target` an argument of that name: a sentence with the nearest names; None if nothing."""
+    """What is wrong with giving `target` an argument of that name: a sentence, or None if nothing."""
     allowed = parameters(target) if callable(target) else None
     if allowed is None or name in allowed:
         return None

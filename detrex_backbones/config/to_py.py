@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import keyword
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ __all__ = ["to_py"]
 
 
 def to_py(cfg: Any, prefix: str = "cfg.") -> str:
-    """The config as text to read: one assignment a line, keys in order, calls written as calls, interpolations resolved.
+    """The config as text to read: one assignment a line, keys in order, calls as calls, interpolations resolved.
 
         cfg.model = torch.nn.Conv2d(in_channels=3, kernel_size=7, out_channels=64)
         cfg.train.lr = 0.1
@@ -29,11 +30,11 @@ def to_py(cfg: Any, prefix: str = "cfg.") -> str:
     """
     text = "\n".join(_assignments(to_plain(cfg), prefix)) + "\n"
     try:
-        import black
+        black: Any = importlib.import_module("black")
     except ImportError:
         return text
     try:
-        return black.format_str(text, mode=black.Mode())
+        return str(black.format_str(text, mode=black.Mode()))
     except black.InvalidInput:  # the repr of some object is no Python
         return text
 

@@ -78,7 +78,8 @@ class _Parser:
 
     def items(self, end: str) -> list[Any]:
         """What stands in brackets: values, or pairs where they are braces."""
-        start, found = self.at, []
+        found: list[Any] = []
+        start = self.at
         self.at += 1
         self.space()
         while self.peek() != end:
