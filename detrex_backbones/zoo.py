@@ -1,4 +1,4 @@
-"""From the name of a ready config to a model with its weights: the one place that knows configs, backbones and checkpoints."""
+"""From the name of a ready config to a model with its weights: what knows configs, backbones and checkpoints alike."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from detrex_backbones.checkpoint.load import load_checkpoint
+from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.config import LazyConfig, instantiate
 from detrex_backbones.errors import ConfigImportError, ConfigKeyError, DeviceError, closest
 
-__all__ = ["build_model", "config_file", "get_config", "list_configs"]
+__all__ = ["build_model", "build_model_with_report", "config_file", "get_config", "list_configs"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +52,19 @@ def config_file(name: str) -> Path:
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
-    """The model of a config, on its device, with its weights.
+    """The model of a config, on its device, with its weights; see `build_model_with_report`."""
+    return build_model_with_report(cfg)[0]
+
+
+def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | None]:
+    """The model of a config, on its device, with its weights, and what the loader has to say of them.
 
     Args:
         cfg: `model` is what is built. `train.device` is where it is put: "" or absent for the GPU if there is one, else
             the CPU. `train.init_checkpoint` is what is loaded: "" or absent leaves the weights random.
+
+    Returns:
+        The model, in training mode as every new module, and the report; None without a checkpoint.
 
     Raises:
         ConfigKeyError: there is no `model`.
@@ -70,10 +79,9 @@ def build_model(cfg: DictConfig) -> nn.Module:
     model: nn.Module = instantiate(cfg.model)
     model.to(device)
     if checkpoint:
-        load_checkpoint(model, checkpoint)
-    else:
-        logger.warning("train.init_checkpoint is empty: the weights are random")
-    return model
+        return model, load_checkpoint(model, checkpoint)
+    logger.warning("train.init_checkpoint is empty: the weights are random")
+    return model, None
 
 
 def _device(name: str) -> torch.device:

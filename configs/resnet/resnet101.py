@@ -1,4 +1,4 @@
-"""ResNet-101 (He et al. 2016), as torchvision's: strides 4, 8, 16, 32."""
+"""ResNet-101 (He et al. 2016)."""
 
 from ..common.resnet import model
 from ..common.train import train

@@ -1,4 +1,7 @@
-"""ResNet-101-DC5, res5 at stride 16, the detectron2 way: every block of res5 is dilated."""
+"""ResNet-101-DC5, the detectron2 way.
+
+Every block of res5 is dilated.
+"""
 
 from ..common.resnet import model
 from ..common.train import train

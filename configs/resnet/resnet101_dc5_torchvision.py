@@ -1,4 +1,7 @@
-"""ResNet-101-DC5, res5 at stride 16, the torchvision way: what DETR-DC5's weights want."""
+"""ResNet-101-DC5, the torchvision way.
+
+The first block of res5 is not dilated: what DETR-DC5's weights want.
+"""
 
 from ..common.resnet import model
 from ..common.train import train

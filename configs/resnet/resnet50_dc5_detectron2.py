@@ -1,9 +1,11 @@
-"""ResNet-50-DC5, res5 at stride 16, the detectron2 way: every block of res5 is dilated."""
+"""ResNet-50-DC5, the detectron2 way.
+
+Every block of res5 is dilated.
+"""
 
 from ..common.resnet import model
 from ..common.train import train
 
-model.backbone.stages.depth = 50
 model.backbone.stages.res5_dilation = 2
 model.backbone.stages.dilation_style = "detectron2"
 

@@ -1,4 +1,4 @@
-"""ResNeXt-101 32x8d (Xie et al. 2017), as torchvision's."""
+"""ResNeXt-101 32x8d (Xie 2017)."""
 
 from ..common.resnet import model
 from ..common.train import train

@@ -1,4 +1,4 @@
-"""ResNeXt-50 32x4d (Xie et al. 2017), as torchvision's."""
+"""ResNeXt-50 32x4d (Xie 2017)."""
 
 from ..common.resnet import model
 from ..common.train import train

@@ -1,4 +1,4 @@
-"""Wide ResNet-101-2 (Zagoruyko and Komodakis 2016), as torchvision's."""
+"""Wide ResNet-101-2 (Zagoruyko 2016)."""
 
 from ..common.resnet import model
 from ..common.train import train

@@ -1,4 +1,4 @@
-"""timm's ResNet-152-D with frozen norms: maps p1, p2 and p3 at strides 4, 8 and 16."""
+"""timm's ResNet-152-D: p1, p2, p3."""
 
 from detrex_backbones import FeatureExtractor, FrozenBatchNorm2d, TimmBackbone
 from detrex_backbones.config import LazyCall as L

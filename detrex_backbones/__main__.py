@@ -1,0 +1,5 @@
+"""`python -m detrex_backbones` is `detrex-backbones`."""
+
+from detrex_backbones.cli import main
+
+raise SystemExit(main())

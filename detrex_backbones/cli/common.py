@@ -1,0 +1,103 @@
+"""What the subcommands share: the config argument, tables, and where files go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from detrex_backbones.errors import ConfigImportError, DetrexBackbonesError
+
+__all__ = [
+    "COLUMNS",
+    "add_command",
+    "add_config_arguments",
+    "add_json_argument",
+    "load_config",
+    "output_folder",
+    "parse_size",
+    "print_json",
+    "print_table",
+]
+
+COLUMNS = ("name", "channels", "stride", "height", "width")  # of a feature map
+
+
+def add_command(
+    subparsers: Any, name: str, run: Callable[[argparse.Namespace], None], *, summary: str, about: str, examples: str
+) -> argparse.ArgumentParser:
+    """A subcommand: `summary` stands in the list of them, `about` and `examples` in its own help."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=about,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """CONFIG and its overrides."""
+    parser.add_argument("config", metavar="CONFIG", help="a ready config, or a path to a config file")
+    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", default=[], help="key=value, changes the config")
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def load_config(args: argparse.Namespace) -> Any:
+    """The config that the arguments name, overrides applied."""
+    from detrex_backbones.config import LazyConfig
+    from detrex_backbones.zoo import config_file
+
+    path = Path(args.config)
+    if not path.is_file():
+        try:
+            path = config_file(args.config)
+        except ConfigImportError as error:
+            raise ConfigImportError(f"{error} Nor is there a file {args.config!r}.") from None
+    return LazyConfig.apply_overrides(LazyConfig.load(path), args.overrides)
+
+
+def output_folder(path: str) -> Path:
+    """The folder, made if it isn't there."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DetrexBackbonesError(f"--output {path!r} can't be used as a folder: {error}.") from error
+    return folder
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "800x1333" -> (800, 1333): height and width in pixels."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: HEIGHTxWIDTH in pixels, such as 800x1333")
+    return int(height), int(width)
+
+
+def print_json(content: Any) -> None:
+    """As JSON on standard output."""
+    print(json.dumps(content, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Aligned columns: text on the left, numbers on the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        numeric = all(isinstance(row[index], int | float) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    Console().print(table)

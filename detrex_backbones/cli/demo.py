@@ -1,0 +1,127 @@
+"""`detrex-backbones demo`: the main job from end to end, without network and without a file of yours."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detrex_backbones.cli.common import COLUMNS, add_command, add_json_argument, output_folder, print_json, print_table
+from detrex_backbones.cli.features import check_extractor, describe, extract, sample_photo, save
+from detrex_backbones.errors import DetrexBackbonesError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+EXAMPLES = """\
+examples:
+  detrex-backbones demo
+  detrex-backbones demo --output /tmp/demo --json
+"""
+
+CONFIG = "resnet/resnet50.py"
+SEED = 0
+TOLERANCE = 1e-5
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        subparsers,
+        "demo",
+        run,
+        summary="load torchvision's ResNet-50 into ours, run both on a photo, compare",
+        about="Write a checkpoint of torchvision's ResNet-50 (seeded random weights), load it\n"
+        "into this library's, run both on a photo, and compare every feature map.\n"
+        "Needs no network and no file.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument("--output", metavar="DIR", default="output", help="where files go (default: output)")
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """The demo."""
+    import torch
+
+    from detrex_backbones.backbones.images import read_image
+    from detrex_backbones.config import LazyConfig
+    from detrex_backbones.zoo import build_model_with_report, get_config
+
+    folder = output_folder(args.output)
+    checkpoint = folder / "torchvision_resnet50_random.pth"
+    reference = torchvision_resnet50()
+    torch.save(reference.state_dict(), checkpoint)
+    cfg = LazyConfig.apply_overrides(get_config(CONFIG), ["train.device=cpu"])
+    cfg.train.init_checkpoint = str(checkpoint)
+    model, report = build_model_with_report(cfg)
+    extractor = check_extractor(model)
+    photo = read_image(sample_photo())
+    maps = extract(extractor, photo)
+    difference = largest_difference(maps, reference_maps(reference, photo))
+    files = save(extractor, photo, maps, folder, stem="demo_features")
+    rows = describe(extractor, maps)
+    if args.json:
+        table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        written = [str(file) for file in (checkpoint, *files)]
+        print_json({"maps": table, "report": report and report.to_dict(), "difference": difference, "files": written})
+    else:
+        print(f"torchvision's ResNet-50 with random weights (seed {SEED}), loaded into {CONFIG}:\n\n{report}")
+        print_table(COLUMNS, rows)
+        print(f"largest relative difference to torchvision's own features: {difference:.1e}\n")
+        for file in (checkpoint, *files):
+            print(f"wrote {file}")
+        print(f"\nThe same with real weights:\n{real_weights_line()}")
+    if not difference <= TOLERANCE:
+        raise DetrexBackbonesError(
+            f"the features differ from torchvision's by {difference:.1e}, more than the {TOLERANCE:.0e} that rounding "
+            f"explains: please report it."
+        )
+
+
+def torchvision_resnet50() -> nn.Module:
+    """torchvision's network; its running statistics are random too, as fresh ones would hide a norm left out."""
+    import torch
+    import torchvision
+
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        model: nn.Module = torchvision.models.resnet50(weights=None)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.load_state_dict(
+                    {
+                        **module.state_dict(),
+                        "running_mean": torch.randn(module.num_features) / 10,
+                        "running_var": torch.rand(module.num_features) + 0.5,
+                    }
+                )
+    return model.eval()
+
+
+def reference_maps(model: nn.Module, photo: Any) -> dict[str, Tensor]:
+    """torchvision's own features of the photo, by torchvision's own preprocessing: res2 to res5."""
+    import torch
+    from torchvision.models.feature_extraction import create_feature_extractor
+    from torchvision.transforms.functional import normalize, to_tensor
+
+    layers = {f"layer{index}": f"res{index + 1}" for index in range(1, 5)}
+    image = normalize(to_tensor(photo), mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    with torch.inference_mode():
+        maps = create_feature_extractor(model, layers)(image[None])
+    return {name: value[0] for name, value in maps.items()}
+
+
+def largest_difference(maps: dict[str, Tensor], references: dict[str, Tensor]) -> float:
+    """The largest `||ours - theirs|| / ||theirs||` over the maps."""
+    return max(float((maps[name] - value).norm() / value.norm()) for name, value in references.items())
+
+
+def real_weights_line() -> str:
+    """The one line that does it with torchvision's trained weights."""
+    from torchvision.models import ResNet50_Weights
+
+    url = ResNet50_Weights.IMAGENET1K_V2.url
+    return (
+        f"curl -LO {url} && detrex-backbones features {CONFIG} --image photo.jpg train.init_checkpoint={Path(url).name}"
+    )

@@ -1,0 +1,96 @@
+"""`detrex-backbones show`: what a config says, and what its model would be."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from detrex_backbones.cli.common import (
+    COLUMNS,
+    add_command,
+    add_config_arguments,
+    add_json_argument,
+    load_config,
+    parse_size,
+    print_json,
+    print_table,
+)
+from detrex_backbones.errors import ConfigKeyError, ConfigTypeError
+
+EXAMPLES = """\
+examples:
+  detrex-backbones show resnet/resnet50.py
+  detrex-backbones show resnet/resnet50.py model.backbone.stages.depth=101 --size 800x1333
+  detrex-backbones show my_config.py --yaml
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        subparsers,
+        "show",
+        run,
+        summary="print a config, its parameters, GFLOPs and output shapes",
+        about="Print the resolved config, and what its model costs and gives, without allocating\nits weights.",
+        examples=EXAMPLES,
+    )
+    add_config_arguments(parser)
+    parser.add_argument("--yaml", action="store_true", help="print the config as YAML instead of Python")
+    parser.add_argument(
+        "--size",
+        metavar="HxW",
+        type=parse_size,
+        default=(224, 224),
+        help="input size in pixels for the GFLOPs and shapes (default: 224x224)",
+    )
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the config and the figures."""
+    from detrex_backbones.config import LazyConfig
+
+    cfg = load_config(args)
+    if "model" not in cfg:
+        raise ConfigKeyError(f"the config has no 'model' to show. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
+    text = LazyConfig.to_yaml(cfg) if args.yaml else LazyConfig.to_py(cfg)
+    figures = measure_config(cfg.model, args.size)
+    if args.json:
+        print_json({"config": text, "size": list(args.size), **figures})
+        return
+    height, width = args.size
+    print(text.rstrip() + "\n")
+    print(f"parameters  {figures['parameters']:,} ({figures['trainable']:,} trainable)")
+    print(f"GFLOPs      {figures['gflops']:.2f} (multiply-adds for {height} x {width} pixels)")
+    print_table(COLUMNS, [[row[column] for column in COLUMNS] for row in figures["maps"]])
+
+
+def measure_config(node: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Parameters, GFLOPs and maps of a config's model, built without weights."""
+    import torch
+
+    from detrex_backbones.backbones.base import Backbone
+    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+    from detrex_backbones.backbones.measure import measure
+    from detrex_backbones.config import instantiate
+
+    with torch.device("meta"):
+        model = instantiate(node)
+    channels = len(model.pixel_mean) if isinstance(model, FeatureExtractor) else 3
+    backbone = model.backbone if isinstance(model, FeatureExtractor) else model
+    if not isinstance(backbone, Backbone):
+        raise ConfigTypeError(f"model is a {type(model).__name__}. show takes a FeatureExtractor or a Backbone.")
+    shapes = backbone.output_shape()
+    measures = measure(backbone, size, channels)
+    rows = [
+        # A classifier's scores have no height and width.
+        dict(zip(COLUMNS, (name, shape[0], shapes[name].stride, *(shape[1:] or ("", ""))), strict=True))
+        for name, shape in measures.shapes.items()
+    ]
+    return {
+        "parameters": measures.parameters,
+        "trainable": measures.trainable,
+        "gflops": round(measures.gflops, 3),
+        "maps": rows,
+    }
