@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         written = [str(file) for file in (checkpoint, *files)]
         print_json({"maps": table, "report": report and report.to_dict(), "difference": difference, "files": written})
     else:
-        print(f"torchvision's ResNet-50 with random weights (seed {SEED}), loaded into {CONFIG}:\n\n{report}")
+        print(f"torchvision's ResNet-50, random weights (seed {SEED}), into {CONFIG}:\n\n{report}")
         print_table(COLUMNS, rows)
         print(f"largest relative difference to torchvision's own features: {difference:.1e}\n")
         for file in (checkpoint, *files):

@@ -20,7 +20,8 @@ from detrex_backbones.errors import ConfigKeyError, ConfigTypeError
 EXAMPLES = """\
 examples:
   detrex-backbones show resnet/resnet50.py
-  detrex-backbones show resnet/resnet50.py model.backbone.stages.depth=101 --size 800x1333
+  detrex-backbones show resnet/resnet50.py --size 800x1333 \\
+      model.backbone.stages.depth=101
   detrex-backbones show my_config.py --yaml
 """
 
@@ -32,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
         "show",
         run,
         summary="print a config, its parameters, GFLOPs and output shapes",
-        about="Print the resolved config, and what its model costs and gives, without allocating\nits weights.",
+        about="Print the resolved config, and what its model costs and gives, without\nallocating its weights.",
         examples=EXAMPLES,
     )
     add_config_arguments(parser)
