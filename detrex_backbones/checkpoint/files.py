@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 
 from detrex_backbones.checkpoint import unpickler
+from detrex_backbones.checkpoint.containers import find_weights, is_tensor
 from detrex_backbones.errors import CheckpointFileError
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_file"]
-
-# Where the weights are, the first that there is. "" is the top level.
-CONTAINERS = ("model", "state_dict", "")
 
 LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled, without its protocol
 READABLE = "a torch file (.pth, .pt, .bin), a pickle of arrays or tensors (.pkl), or .safetensors"
@@ -44,11 +42,12 @@ class Checkpoint:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoint:
     """Read a checkpoint of any supported format; nothing in it is run.
 
     Args:
         path: the file.
+        container: the key that the weights stand under; None to find it.
 
     Raises:
         CheckpointFileError: a file that is missing, a folder, empty, cut, or holds no tensors.
@@ -59,16 +58,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointFileError(
             f"checkpoint {str(path)!r} holds a {type(content).__name__}. Expected a mapping of names to tensors."
         )
-    for container in CONTAINERS:
-        weights = content.get(container) if container else content
-        if isinstance(weights, Mapping) and any(_is_tensor(value) for value in weights.values()):
-            tensors = {str(key): _as_tensor(value) for key, value in weights.items() if _is_tensor(value)}
-            extra = {str(key): value for key, value in content.items() if container and key != container}
-            return Checkpoint(path, kind, container, tensors, extra)
-    raise CheckpointFileError(
-        f"checkpoint {str(path)!r} holds no tensors, neither at the top level nor under "
-        f"{' or '.join(repr(name) for name in CONTAINERS if name)}. It has: {_summary(content)}."
-    )
+    found = find_weights(content, container)
+    if found is None:
+        where = f"under {container!r}" if container else "in any place that trainers put them"
+        raise CheckpointFileError(f"checkpoint {str(path)!r} holds no tensors {where}. It has: {_summary(content)}.")
+    key, weights = found
+    tensors = {str(name): _as_tensor(value) for name, value in weights.items() if is_tensor(value)}
+    extra = {str(name): value for name, value in content.items() if key and name != key}
+    return Checkpoint(path, kind, key, tensors, extra)
 
 
 def read_file(path: str | Path) -> tuple[Any, str]:
@@ -131,10 +128,6 @@ def _read_safetensors(path: Path) -> Any:
 
 
 READERS = {"torch": _read_torch, "torch-legacy": _read_legacy, "pickle": _read_pickle, "safetensors": _read_safetensors}
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor) or (isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub")
 
 
 def _as_tensor(value: Any) -> Tensor:

@@ -23,12 +23,14 @@ class Loaded:
         checkpoint_key: its name in the file.
         shape: of both.
         cast: "float16 -> float32" where the dtype changed on the way, otherwise "".
+        adapted: what was done to the values on the way, otherwise "".
     """
 
     model_key: str
     checkpoint_key: str
     shape: tuple[int, ...]
     cast: str = ""
+    adapted: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class LoadReport:
         mismatched: model keys of the scope whose tensor has another shape.
         left_over: checkpoint key -> why it was not used.
         outside: model keys outside the scope, which kept their values.
+        twins: what else these very names can be, where names alone don't tell.
         ambiguous: what could as well have been matched otherwise; such a load is refused.
         not_finite: model key -> how many of its numbers are NaN or infinite.
     """
@@ -72,6 +75,7 @@ class LoadReport:
     mismatched: list[Mismatch] = field(default_factory=list)
     left_over: dict[str, str] = field(default_factory=dict)
     outside: list[str] = field(default_factory=list)
+    twins: str = ""
     ambiguous: str = ""
     not_finite: dict[str, int] = field(default_factory=dict)
 
@@ -101,6 +105,7 @@ class LoadReport:
                     "checkpoint_key": item.checkpoint_key,
                     "shape": list(item.shape),
                     "cast": item.cast,
+                    "adapted": item.adapted,
                 }
                 for item in self.loaded
             ],
@@ -116,6 +121,7 @@ class LoadReport:
             ],
             "left_over": dict(self.left_over),
             "outside": list(self.outside),
+            "twins": self.twins,
             "ambiguous": self.ambiguous,
             "not_finite": dict(self.not_finite),
         }
@@ -137,12 +143,17 @@ class LoadReport:
         casts = Counter(item.cast for item in self.loaded if item.cast)
         if casts:
             lines.append(_line("cast", ", ".join(f"{count} {cast}" for cast, count in casts.items())))
+        adapted = Counter(item.adapted for item in self.loaded if item.adapted)
+        if adapted:
+            lines.append(_line("adapted", ", ".join(f"{what} ({count})" for what, count in adapted.items())))
         if self.missing:
             lines.append(_line("missing", f"{len(self.missing)}: {shorten(self.missing)}"))
         if self.mismatched:
             lines.append(_line("other shape", f"{len(self.mismatched)}: {shorten(map(describe, self.mismatched))}"))
         if self.left_over:
             lines.append(_line("left over", ", ".join(_reasons(self.left_over))))
+        if self.twins:
+            lines.append(_line("note", f"names alone don't tell: {self.twins}"))
         if self.ambiguous:
             lines.append(_line("AMBIGUOUS", self.ambiguous))
         if self.not_finite:

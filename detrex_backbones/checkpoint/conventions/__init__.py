@@ -1,6 +1,7 @@
-"""How each source names its tensors: one small table of rules a file.
+"""How each source names its tensors: one small table a file.
 
-A module of this folder that holds a `CONVENTION` is a source. To add one, add a file; nothing else changes.
+A module of this folder that holds a `CONVENTION`, or several in `CONVENTIONS`, is a source. To add one, add a file;
+nothing else changes.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import importlib
 import pkgutil
 from functools import cache
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Rule
+from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
 
-__all__ = ["Convention", "Rule", "conventions"]
+__all__ = ["Convention", "Pair", "conventions"]
 
 
 @cache
@@ -20,6 +21,7 @@ def conventions() -> dict[str, Convention]:
     found = {}
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
-            convention = importlib.import_module(f"{__name__}.{module.name}").CONVENTION
-            found[convention.name] = convention
+            content = vars(importlib.import_module(f"{__name__}.{module.name}"))
+            for convention in content.get("CONVENTIONS", ()) or (content["CONVENTION"],):
+                found[convention.name] = convention
     return found

@@ -1,27 +1,20 @@
-"""What a naming convention is: how to recognise it, how its names become ours, what of it is no part of a backbone."""
+"""What a naming convention is: its marks, its names and ours for them, and what is no part of a network."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property
 
-__all__ = ["Convention", "Rule"]
+from torch import Tensor
 
+from detrex_backbones.checkpoint.conventions._names import Names, Pair
 
-class Rule(NamedTuple):
-    """Rewrites a part of a name.
+__all__ = ["Adaptation", "Convention", "Pair"]
 
-    Args:
-        pattern: regular expression, searched in the name.
-        replacement: what to put in its place.
-        rank: only for tensors with so many dimensions; None for all.
-    """
-
-    pattern: str
-    replacement: str
-    rank: int | None = None
+# From a network's tensors by their own names to those that the table of names knows, and what was done to which.
+Adaptation = Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -29,32 +22,49 @@ class Convention:
     """How one source names its tensors. Names are relative to the prefix of the network in the file.
 
     Args:
-        name: of the source.
-        anchors: names that every network of this source has; where all of them stand behind one prefix, it is there.
-        rules: from its names to this library's, applied in this order.
-        left_out: pattern of names that are no part of a backbone -> what they are.
+        name: of the source, as `source=` and `--to` take it.
+        anchors: sets of names; where all names of one set stand behind a prefix, a network of this source is there.
+        pairs: its names and this library's, in both directions. Empty: they are the same.
+        left_out: pattern of names that are no part of the network -> what they are.
+        elsewhere: beginnings of names that stand outside the prefix and belong to the network all the same -> what
+            they begin with inside it.
+        twins: what else these very names can be, where it is another network: said in the report, never guessed.
+        adapt: changes values where names alone won't do (rows of a classifier, parts to be put together), or None.
     """
 
     name: str
-    anchors: tuple[str, ...]
-    rules: tuple[Rule, ...]
+    anchors: tuple[tuple[str, ...], ...]
+    pairs: tuple[Pair, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
+    elsewhere: dict[str, str] = field(default_factory=dict)
+    twins: str = ""
+    adapt: Adaptation | None = None
+
+    @cached_property
+    def names(self) -> Names:
+        """The pairs, ready to translate."""
+        return Names(self.pairs)
 
     def prefixes(self, keys: Iterable[str]) -> list[str]:
         """The prefixes ("" or ending with a dot) behind which a network of this source stands among `keys`."""
-        keys = keys if isinstance(keys, set | dict) else set(keys)
-        first, *others = self.anchors
-        ending = "." + first
-        found = [key[: -len(first)] for key in keys if key == first or key.endswith(ending)]
-        return sorted(prefix for prefix in found if all(prefix + anchor in keys for anchor in others))
+        keys = keys if isinstance(keys, set | Mapping) else set(keys)
+        found = set()
+        for first, *others in self.anchors:
+            for key in keys:
+                if key == first or key.endswith("." + first):
+                    prefix = key[: len(key) - len(first)]
+                    if all(prefix + other in keys for other in others):
+                        found.add(prefix)
+        return sorted(found)
 
-    def rename(self, key: str, rank: int) -> str:
-        """This library's name for `key`, a tensor of `rank` dimensions."""
-        for pattern, replacement, wanted in self.rules:
-            if wanted is None or wanted == rank:
-                key = re.sub(pattern, replacement, key)
-        return key
+    def read(self, key: str, rank: int) -> str | None:
+        """This library's name for `key`, a tensor of `rank` dimensions; None where there is none."""
+        return self.names.read(key, rank) if self.pairs else key
+
+    def write(self, key: str, rank: int) -> str | None:
+        """This source's name for our `key`, a tensor of `rank` dimensions; None where there is none."""
+        return self.names.write(key, rank) if self.pairs else key
 
     def why_left_out(self, key: str) -> str:
-        """What `key` is when it is no part of a backbone; "" when it is one."""
+        """What `key` is when it is no part of the network; "" when it is one."""
         return next((why for pattern, why in self.left_out.items() if re.search(pattern, key)), "")

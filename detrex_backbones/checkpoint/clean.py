@@ -1,0 +1,51 @@
+"""Names as the network itself would give them: what wrappers put in is taken out, what is no weight is set aside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+__all__ = ["clean_names"]
+
+# Components that DistributedDataParallel, DataParallel, AveragedModel and torch.compile put anywhere into a path.
+WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:(?:module|_orig_mod)\.)+")
+
+# Never a weight of the network that is wanted. A momentum encoder's names end like those of the encoder itself.
+SET_ASIDE = (
+    (re.compile(r"(^|\.)(encoder_k|momentum_encoder|key_encoder|backbone_k|teacher_ema)\."), "momentum encoder"),
+    (re.compile(r"(^|\.)student\."), "student of a teacher"),
+    (re.compile(r"(^|\.)queue\w*$"), "queue of negatives"),
+    (re.compile(r"_momentum$"), "optimiser momentum"),
+    (re.compile(r"(^|\.)(n_averaged|steps|total_ops|total_params)$"), "bookkeeping"),
+)
+# OpenMMLab 2.x keeps averaged weights as buffers of the model, dots written as underscores, beside the plain ones.
+FLAT_EMA = re.compile(r"^ema_[a-z]\w*$")
+
+
+def clean_names(keys: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Take wrappers out of names, and set aside what is no weight.
+
+    Args:
+        keys: the names in a file.
+
+    Returns:
+        Clean name -> name in the file; and name in the file -> why it was set aside.
+    """
+    cleaned: dict[str, str] = {}
+    aside: dict[str, str] = {}
+    keys = list(keys)
+    has_teacher = any(re.search(r"(^|\.)teacher\.", key) for key in keys)
+    for key in keys:
+        why = next((why for pattern, why in SET_ASIDE if pattern.search(key)), "")
+        if why == "student of a teacher" and not has_teacher:
+            why = ""
+        if not why and FLAT_EMA.match(key):
+            why = "averaged weights, swapped into the plain names already"
+        name = WRAPPERS.sub("", key)
+        if not why and name in cleaned:
+            why = f"second copy of {cleaned[name]}"
+        if why:
+            aside[key] = why
+        else:
+            cleaned[name] = key
+    return cleaned, aside

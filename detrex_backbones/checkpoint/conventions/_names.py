@@ -1,0 +1,99 @@
+"""Tables of names that are read both ways: a source's name on the left, this library's on the right."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+__all__ = ["Names", "Pair"]
+
+LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+NUMBER = re.compile(r"\d+")
+PART = re.compile(r"\{(\w+?)([+-]\d+)?\}|(\d+)")
+
+
+class Pair(NamedTuple):
+    """A name of a source, and this library's name for the same tensor.
+
+    `{leaf}` stands for weight, bias, running_mean, running_var or num_batches_tracked; every other placeholder for a
+    number, the same on both sides: `layer{s}.{i}` and `res{s+1}.{i}`.
+
+    Args:
+        theirs: the source's name.
+        ours: this library's name.
+        rank: only for tensors with so many dimensions; None for all.
+        also: other names that sources use for the same tensor: read, never written.
+    """
+
+    theirs: str
+    ours: str
+    rank: int | None = None
+    also: tuple[str, ...] = ()
+
+
+class Names:
+    """A table of pairs that translates in both directions; the first pair that fits is taken.
+
+    A name is looked up by its text with every number replaced by "#", so the time does not grow with the table.
+    """
+
+    def __init__(self, pairs: Iterable[Pair]) -> None:
+        pairs = tuple(pairs)
+        self._read = _table((name, pair.ours, pair.rank) for pair in pairs for name in (pair.theirs, *pair.also))
+        self._write = _table((pair.ours, pair.theirs, pair.rank) for pair in pairs)
+
+    def read(self, key: str, rank: int) -> str | None:
+        """This library's name for a source's tensor of `rank` dimensions; None where the table has none."""
+        return _translate(self._read, key, rank)
+
+    def write(self, key: str, rank: int) -> str | None:
+        """The source's name for this library's tensor of `rank` dimensions; None where the table has none."""
+        return _translate(self._write, key, rank)
+
+
+class _Row(NamedTuple):
+    numbers: tuple[tuple[str, int], ...]  # of each number in the key: placeholder and offset, or "" and the literal
+    result: str
+    rank: int | None
+
+
+def _table(rows: Iterable[tuple[str, str, int | None]]) -> dict[str, list[_Row]]:
+    table: dict[str, list[_Row]] = defaultdict(list)
+    for source, target, rank in rows:
+        leaves = LEAVES if "{leaf}" in source else ("",)
+        for leaf in leaves:
+            template = source.replace("{leaf}", leaf)
+            numbers = tuple(
+                (found[1] or "", int(found[2] or 0) if found[1] else int(found[3])) for found in PART.finditer(template)
+            )
+            table[PART.sub("#", template)].append(_Row(numbers, target.replace("{leaf}", leaf), rank))
+    return dict(table)
+
+
+def _translate(table: dict[str, list[_Row]], key: str, rank: int) -> str | None:
+    rows = table.get(NUMBER.sub("#", key))
+    if rows is None:
+        return None
+    numbers = [int(number) for number in NUMBER.findall(key)]
+    for row in rows:
+        if row.rank in (None, rank):
+            bound = _bind(row, numbers)
+            if bound is not None:
+                return PART.sub(lambda part: _fill(part, bound), row.result)  # noqa: B023  (used at once)
+    return None
+
+
+def _bind(row: _Row, numbers: list[int]) -> dict[str, int] | None:
+    bound: dict[str, int] = {}
+    for (placeholder, offset), number in zip(row.numbers, numbers, strict=True):
+        value = number - offset
+        if value != 0 if not placeholder else bound.setdefault(placeholder, value) != value:
+            return None
+    return bound
+
+
+def _fill(part: re.Match[str], bound: dict[str, int]) -> str:
+    return str(bound[part[1]] + int(part[2] or 0)) if part[1] else part[0]

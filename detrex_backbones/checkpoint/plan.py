@@ -1,0 +1,155 @@
+"""From a checkpoint and a model's names to what a load would do: the reading that fits best, and its report."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from detrex_backbones.checkpoint.conventions import conventions
+from detrex_backbones.checkpoint.files import Checkpoint
+from detrex_backbones.checkpoint.match import Plan, Shapes, make_plan
+from detrex_backbones.checkpoint.reading import Reading, readings
+from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch, describe, shorten
+from detrex_backbones.errors import CheckpointMatchError
+
+__all__ = ["Attempt", "check_report", "plan_checkpoint"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a load would do.
+
+    Args:
+        report: of every key.
+        plan: model key -> our name for what fills it.
+        reading: our name -> tensor.
+    """
+
+    report: LoadReport
+    plan: Plan
+    reading: Reading
+
+
+def plan_checkpoint(
+    model: Shapes,
+    checkpoint: Checkpoint,
+    *,
+    source: str | None = None,
+    prefix: str | None = None,
+    scope: str | None = None,
+) -> Attempt:
+    """What a load would do. Names and shapes of the model are enough; nothing is refused yet, see `check_report`.
+
+    Args:
+        model: name -> shape.
+        checkpoint: the file.
+        source: as of `load_checkpoint`.
+        prefix: as of `load_checkpoint`.
+        scope: as of `load_checkpoint`.
+
+    Raises:
+        ArgumentError: an unknown source or scope.
+        CheckpointMatchError: the file has none of the names that `source` is known by.
+    """
+    candidates = readings(checkpoint.tensors, source, prefix)
+    plans = [make_plan(model, candidate.shapes, scope) for candidate in candidates]
+    best = max(range(len(plans)), key=lambda index: len(plans[index].matched))
+    plan, reading = plans[best], candidates[best]
+    rivals = [
+        candidate
+        for candidate, other in zip(candidates, plans, strict=True)
+        if candidate.source == reading.source and len(other.matched) == len(plan.matched) and candidate is not reading
+    ]
+    if plan.matched and not plan.ambiguous and not all(_same(reading, rival) for rival in rivals):
+        places = ", ".join(repr(candidate.prefix.rstrip(".")) for candidate in (reading, *rivals))
+        plan.ambiguous = f"it holds {len(rivals) + 1} networks that fit: {places}. Say which: prefix='...'."
+    return Attempt(_report(checkpoint, reading, plan, model), plan, reading)
+
+
+def check_report(report: LoadReport, allow_missing: Iterable[str] = ()) -> None:
+    """Refuse a load that would leave parameters of the scope without a value.
+
+    Args:
+        report: of the attempt.
+        allow_missing: as of `load_checkpoint`.
+
+    Raises:
+        CheckpointMatchError: with the keys, and what to do.
+    """
+    keys = len(report.loaded) + len(report.left_over)
+    if not report.loaded or (2 * len(report.loaded) < keys and 2 * len(report.loaded) < report.expected):
+        raise CheckpointMatchError(
+            f"checkpoint {report.path!r} is not for this model: {len(report.loaded)} of its {keys} tensors fit. "
+            f"Names taken: {report.source}. In the file: {shorten(report.left_over) or '-'}. "
+            f"In the model: {shorten(report.missing + [describe(item) for item in report.mismatched])}. "
+            f"Is it the right architecture? Known conventions: {', '.join(conventions())}.",
+            report,
+        )
+    if report.ambiguous:
+        raise CheckpointMatchError(
+            f"checkpoint {report.path!r} is ambiguous for this model: {report.ambiguous}", report
+        )
+    globs = list(allow_missing)
+    missing = [key for key in report.missing if not _allowed(key, report.scope, globs)]
+    mismatched = [item for item in report.mismatched if not _allowed(item.model_key, report.scope, globs)]
+    if missing or mismatched:
+        lines = [f"checkpoint {report.path!r} leaves parameters of the model without a value."]
+        if missing:
+            lines.append(f"{len(missing)} are not in the file: {shorten(missing)}.")
+        if mismatched:
+            lines.append(f"{len(mismatched)} have another shape: {shorten(map(describe, mismatched))}.")
+        first = (missing or [mismatched[0].model_key])[0]
+        lines.append(
+            f"Build the model that the file is for, or allow it: allow_missing=[{first.rpartition('.')[0] + '.*'!r}]."
+        )
+        raise CheckpointMatchError(" ".join(lines), report)
+
+
+def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes) -> LoadReport:
+    origin, shapes = reading.origin, reading.shapes
+    loaded = [
+        Loaded(key, origin[stored], model[key], adapted=reading.adapted.get(stored, ""))
+        for key, stored in plan.matched.items()
+    ]
+    mismatched = [Mismatch(key, origin[stored], model[key], shapes[stored]) for key, stored in plan.mismatched.items()]
+    unused = {origin[ours]: _why_unused(ours, reading.source) for ours in plan.unused}
+    return LoadReport(
+        path=str(checkpoint.path),
+        format=checkpoint.format,
+        container=checkpoint.container,
+        source=reading.source,
+        prefix=reading.prefix,
+        scope=plan.scope.rstrip("."),
+        loaded=loaded,
+        missing=plan.missing,
+        mismatched=mismatched,
+        left_over={**unused, **reading.left_over},
+        outside=plan.outside,
+        ambiguous=plan.ambiguous,
+        twins=reading.twins,
+    )
+
+
+def _why_unused(ours: str, source: str) -> str:
+    """What a tensor is that nothing in the model asked for, in the words of its convention or of our own names."""
+    known = conventions()
+    own = known.get(source)
+    reasons = [own.why_left_out(own.write(ours, 1) or ours)] if own else []
+    reasons += [convention.why_left_out(ours) for convention in known.values() if not convention.pairs or not own]
+    return next(filter(None, reasons), "no place in the model")
+
+
+def _same(one: Reading, other: Reading) -> bool:
+    """Whether two readings hold the same values: some trainers write a network twice."""
+    return one.tensors.keys() == other.tensors.keys() and all(
+        tensor is other.tensors[name] or torch.equal(tensor, other.tensors[name])
+        for name, tensor in one.tensors.items()
+    )
+
+
+def _allowed(key: str, scope: str, globs: list[str]) -> bool:
+    relative = key[len(scope) + 1 :] if scope else key
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in (key, relative))
