@@ -77,6 +77,7 @@ def apply_checkpoint(
     report = attempt.report
     check_report(report, allow_missing)
     values = {key: attempt.reading.tensors[ours] for key, ours in attempt.plan.matched.items()}
+    _check_shared(targets, values, report)
     report.not_finite = {key: count for key, value in values.items() if (count := _not_finite(value))}
     report.loaded = [_with_cast(item, values[item.model_key], targets[item.model_key]) for item in report.loaded]
     with torch.no_grad():
@@ -86,6 +87,19 @@ def apply_checkpoint(
     if report.not_finite:
         logger.warning("%s: NaN or infinite values in %s", checkpoint.path, shorten(report.not_finite))
     return report
+
+
+def _check_shared(targets: dict[str, Tensor], values: dict[str, Tensor], report: LoadReport) -> None:
+    """Refuse a file with different values for one tensor that the model has under several names."""
+    first: dict[int, str] = {}
+    for key, value in values.items():
+        other = first.setdefault(id(targets[key]), key)
+        if other != key and not _equal(value, values[other]):
+            raise CheckpointMatchError(
+                f"checkpoint {report.path!r} has different values for {other!r} and {key!r}, which are one tensor in the "
+                "model. Build the model that the file is for, with a module of its own for each.",
+                report,
+            )
 
 
 def _verify(model: nn.Module, values: dict[str, Tensor], report: LoadReport) -> None:
@@ -103,6 +117,11 @@ def _verify(model: nn.Module, values: dict[str, Tensor], report: LoadReport) -> 
             f"{shorten(wrong)}. The module changes what is written to it, or two names share one tensor.",
             report,
         )
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    # NaN equals itself here: what is not finite is reported, not refused.
+    return one.shape == other.shape and torch.allclose(one.double(), other.double(), rtol=0, atol=0, equal_nan=True)
 
 
 def _not_finite(tensor: Tensor) -> int:

@@ -116,6 +116,7 @@ def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes)
     ]
     mismatched = [Mismatch(key, origin[stored], model[key], shapes[stored]) for key, stored in plan.mismatched.items()]
     unused = {origin[ours]: _why_unused(ours, reading.source) for ours in plan.unused}
+    kept = {key: why for key in plan.missing if (why := _why_kept(key, reading.source))}
     return LoadReport(
         path=str(checkpoint.path),
         format=checkpoint.format,
@@ -124,8 +125,9 @@ def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes)
         prefix=reading.prefix,
         scope=plan.scope.rstrip("."),
         loaded=loaded,
-        missing=plan.missing,
+        missing=[key for key in plan.missing if key not in kept],
         mismatched=mismatched,
+        kept=kept,
         left_over={**unused, **reading.left_over},
         outside=plan.outside,
         ambiguous=plan.ambiguous,
@@ -140,6 +142,13 @@ def _why_unused(ours: str, source: str) -> str:
     reasons = [own.why_left_out(own.write(ours, 1) or ours)] if own else []
     reasons += [convention.why_left_out(ours) for convention in known.values() if not convention.pairs or not own]
     return next(filter(None, reasons), "no place in the model")
+
+
+def _why_kept(key: str, source: str) -> str:
+    """What a model's key is that files of a source never hold. Names used as stored may be of any source of ours."""
+    known = conventions()
+    sources = [known[source]] if source in known else [other for other in known.values() if not other.pairs]
+    return next(filter(None, (convention.why_kept(key) for convention in sources)), "")
 
 
 def _same(one: Reading, other: Reading) -> bool:

@@ -57,6 +57,7 @@ class LoadReport:
         loaded: every tensor that found its place.
         missing: model keys of the scope that the file has nothing for.
         mismatched: model keys of the scope whose tensor has another shape.
+        kept: model key of the scope that files of this source never hold -> what it is. It kept its value.
         left_over: checkpoint key -> why it was not used.
         outside: model keys outside the scope, which kept their values.
         twins: what else these very names can be, where names alone don't tell.
@@ -73,6 +74,7 @@ class LoadReport:
     loaded: list[Loaded] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     mismatched: list[Mismatch] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
     left_over: dict[str, str] = field(default_factory=dict)
     outside: list[str] = field(default_factory=list)
     twins: str = ""
@@ -81,7 +83,7 @@ class LoadReport:
 
     @property
     def expected(self) -> int:
-        """How many tensors the scope has."""
+        """How many tensors the file must have for the scope."""
         return len(self.loaded) + len(self.missing) + len(self.mismatched)
 
     @property
@@ -119,6 +121,7 @@ class LoadReport:
                 }
                 for item in self.mismatched
             ],
+            "kept": dict(self.kept),
             "left_over": dict(self.left_over),
             "outside": list(self.outside),
             "twins": self.twins,
@@ -150,6 +153,8 @@ class LoadReport:
             lines.append(_line("missing", f"{len(self.missing)}: {shorten(self.missing)}"))
         if self.mismatched:
             lines.append(_line("other shape", f"{len(self.mismatched)}: {shorten(map(describe, self.mismatched))}"))
+        if self.kept:
+            lines.append(_line("kept", ", ".join(_reasons(self.kept))))
         if self.left_over:
             lines.append(_line("left over", ", ".join(_reasons(self.left_over))))
         if self.twins:
@@ -174,10 +179,10 @@ def shorten(names: Iterable[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def _reasons(left_over: dict[str, str]) -> Iterator[str]:
+def _reasons(keys_and_reasons: dict[str, str]) -> Iterator[str]:
     """Each reason with how many tensors it holds for, and their names where they are few."""
-    for reason, count in Counter(left_over.values()).items():
-        keys = [key for key, why in left_over.items() if why == reason]
+    for reason, count in Counter(keys_and_reasons.values()).items():
+        keys = [key for key, why in keys_and_reasons.items() if why == reason]
         yield f"{reason}: {count}" + (f" ({', '.join(keys)})" if count <= 2 else "")
 
 

@@ -30,6 +30,9 @@ class Convention:
             they begin with inside it.
         twins: what else these very names can be, where it is another network: said in the report, never guessed.
         adapt: changes values where names alone won't do (rows of a classifier, parts to be put together), or None.
+        kept: pattern of this library's names that files of this source never hold -> what they are. A model that has
+            them keeps its own values.
+        one_way: why nothing can be written in these names, where `adapt` loses what is needed for it; "" where it can.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Convention:
     elsewhere: dict[str, str] = field(default_factory=dict)
     twins: str = ""
     adapt: Adaptation | None = None
+    kept: dict[str, str] = field(default_factory=dict)
+    one_way: str = ""
 
     @cached_property
     def names(self) -> Names:
@@ -68,3 +73,7 @@ class Convention:
     def why_left_out(self, key: str) -> str:
         """What `key` is when it is no part of the network; "" when it is one."""
         return next((why for pattern, why in self.left_out.items() if re.search(pattern, key)), "")
+
+    def why_kept(self, key: str) -> str:
+        """What our `key` is when files of this source never hold it; "" when they do."""
+        return next((why for pattern, why in self.kept.items() if re.search(pattern, key)), "")
