@@ -96,8 +96,8 @@ def _check_shared(targets: dict[str, Tensor], values: dict[str, Tensor], report:
         other = first.setdefault(id(targets[key]), key)
         if other != key and not _equal(value, values[other]):
             raise CheckpointMatchError(
-                f"checkpoint {report.path!r} has different values for {other!r} and {key!r}, which are one tensor in the "
-                "model. Build the model that the file is for, with a module of its own for each.",
+                f"checkpoint {report.path!r} has different values for {other!r} and {key!r}, which are one tensor in "
+                "the model. Build the model that the file is for, with a module of its own for each.",
                 report,
             )
 
