@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from detrex_backbones.checkpoint import unpickler
+from detrex_backbones.checkpoint.catalog import resolve
 from detrex_backbones.checkpoint.containers import find_weights, is_tensor
 from detrex_backbones.errors import CheckpointFileError
 
@@ -46,13 +47,13 @@ def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoin
     """Read a checkpoint of any supported format; nothing in it is run.
 
     Args:
-        path: the file.
+        path: the file, or a name or URL of it: "torchvision://resnet50-v2", see `resolve`.
         container: the key that the weights stand under; None to find it.
 
     Raises:
-        CheckpointFileError: a file that is missing, a folder, empty, cut, or holds no tensors.
+        CheckpointFileError: a file that is missing, a folder, empty, cut, or holds no tensors; an unknown name.
     """
-    path = Path(path)
+    path = resolve(path)
     content, kind = read_file(path)
     if not isinstance(content, Mapping):
         raise CheckpointFileError(
