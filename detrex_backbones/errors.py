@@ -13,6 +13,7 @@
     │   └── InstantiateError (TypeError)      a node that can't be called
     └── CheckpointError
         ├── CheckpointFileError (OSError)     a file that is missing, cut, or no checkpoint
+        ├── PreprocessingError (ValueError)   a model that contradicts what known weights were trained with
         └── CheckpointMatchError (ValueError) a checkpoint that doesn't fit the model; carries the report
 
 Each also is the builtin exception that people expect there, so that `except KeyError` keeps working.
@@ -40,6 +41,7 @@ __all__ = [
     "InputError",
     "InstantiateError",
     "OverrideError",
+    "PreprocessingError",
     "closest",
 ]
 
@@ -98,6 +100,10 @@ class CheckpointError(DetrexBackbonesError):
 
 class CheckpointFileError(CheckpointError, OSError):
     """A checkpoint file that is missing, cut, or no checkpoint."""
+
+
+class PreprocessingError(CheckpointError, ValueError):
+    """A model that contradicts what known weights were trained with: mean, channel order, place of the stride ..."""
 
 
 class CheckpointMatchError(CheckpointError, ValueError):

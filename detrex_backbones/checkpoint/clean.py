@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 __all__ = ["clean_names"]
 
 # Components that DistributedDataParallel, DataParallel, AveragedModel and torch.compile put anywhere into a path.
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:(?:module|_orig_mod)\.)+")
+LEADING = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
 
 # Never a weight of the network that is wanted. A momentum encoder's names end like those of the encoder itself.
 SET_ASIDE = (
@@ -22,11 +23,12 @@ SET_ASIDE = (
 FLAT_EMA = re.compile(r"^ema_[a-z]\w*$")
 
 
-def clean_names(keys: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+def clean_names(keys: Iterable[str], own: Container[str] = ()) -> tuple[dict[str, str], dict[str, str]]:
     """Take wrappers out of names, and set aside what is no weight.
 
     Args:
         keys: the names in a file.
+        own: names of the model in hand. A few networks call a part of theirs `module`: there it is no wrapper.
 
     Returns:
         Clean name -> name in the file; and name in the file -> why it was set aside.
@@ -41,7 +43,7 @@ def clean_names(keys: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
             why = ""
         if not why and FLAT_EMA.match(key):
             why = "averaged weights, swapped into the plain names already"
-        name = WRAPPERS.sub("", key)
+        name = _unwrap(key, own)
         if not why and name in cleaned:
             why = f"second copy of {cleaned[name]}"
         if why:
@@ -49,3 +51,10 @@ def clean_names(keys: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
         else:
             cleaned[name] = key
     return cleaned, aside
+
+
+def _unwrap(key: str, own: Container[str]) -> str:
+    name = WRAPPERS.sub("", key)
+    if name == key:
+        return key
+    return next((given for given in (key, LEADING.sub("", key)) if given in own and name not in own), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,12 +12,36 @@ from torch import Tensor, nn
 
 from detrex_backbones.checkpoint.files import Checkpoint, read_checkpoint
 from detrex_backbones.checkpoint.plan import check_report, plan_checkpoint
+from detrex_backbones.checkpoint.preprocessing import check_traits
 from detrex_backbones.checkpoint.report import Loaded, LoadReport, shorten
-from detrex_backbones.errors import CheckpointMatchError
+from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
 
-__all__ = ["apply_checkpoint", "load_checkpoint"]
+__all__ = ["LoadOptions", "apply_checkpoint", "load_checkpoint"]
 
 logger = logging.getLogger(__name__)
+
+CHECKS = ("error", "warn", "off")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a checkpoint is loaded; see `load_checkpoint` for each."""
+
+    source: str | None = None
+    prefix: str | None = None
+    scope: str | None = None
+    container: str | None = None
+    allow_missing: Iterable[str] = ()
+    stem_adapt: str = "error"
+    swap_channels: bool = False
+    check_preprocessing: str = "error"
+
+    def __post_init__(self) -> None:
+        if self.check_preprocessing not in CHECKS:
+            raise ArgumentError(
+                f"check_preprocessing={self.check_preprocessing!r} is not known. Allowed: {', '.join(CHECKS)}."
+                f"{closest(self.check_preprocessing, CHECKS)}"
+            )
 
 
 def load_checkpoint(
@@ -29,6 +53,9 @@ def load_checkpoint(
     scope: str | None = None,
     container: str | None = None,
     allow_missing: Iterable[str] = (),
+    stem_adapt: str = "error",
+    swap_channels: bool = False,
+    check_preprocessing: str = "error",
 ) -> LoadReport:
     """Load a checkpoint into a model, all of it into the right place, or refuse.
 
@@ -38,13 +65,18 @@ def load_checkpoint(
 
     Args:
         model: changed in place.
-        path: of the checkpoint.
+        path: of the checkpoint, or the name of known weights: "torchvision://resnet50-v2".
         source: name of the convention ("torchvision", "detectron2", ..., "as stored"); None to recognise it.
         prefix: what stands before the network's names in the file: "backbone", "teacher"; None to find it.
         scope: path of the submodule of the model; "" for the whole model, None to find it.
         container: the key that the weights stand under in the file; None to find it.
         allow_missing: globs of model keys that may stay without a value or have another shape, with or without the
             scope before them: "linear.*".
+        stem_adapt: what to do where the model takes another number of channels than the file's: "error", "repeat" (as
+            timm does it), "mean" or "zero"; see `stem_adapt.adapt_channels`.
+        swap_channels: swap RGB and BGR in the first convolution.
+        check_preprocessing: what to do where the model's mean, standard deviation, channel order, place of the stride,
+            kind of DC5 or eps are not those of known weights: "error", "warn" or "off".
 
     Returns:
         What went where.
@@ -53,31 +85,41 @@ def load_checkpoint(
         CheckpointFileError: the file can't be read.
         CheckpointMatchError: it doesn't fit: nothing matched, or parameters would be left without a value. Its `report`
             has every key.
-        ArgumentError: an unknown source or scope.
+        PreprocessingError: known weights, and the model contradicts what they were trained with.
+        ArgumentError: an unknown option.
     """
-    checkpoint = read_checkpoint(path, container)
-    report = apply_checkpoint(model, checkpoint, source=source, prefix=prefix, scope=scope, allow_missing=allow_missing)
+    options = LoadOptions(
+        source=source,
+        prefix=prefix,
+        scope=scope,
+        container=container,
+        allow_missing=tuple(allow_missing),
+        stem_adapt=stem_adapt,
+        swap_channels=swap_channels,
+        check_preprocessing=check_preprocessing,
+    )
+    report = apply_checkpoint(model, read_checkpoint(path, container), options)
     logger.info("loaded a checkpoint\n%s", report)
     return report
 
 
-def apply_checkpoint(
-    model: nn.Module,
-    checkpoint: Checkpoint,
-    *,
-    source: str | None = None,
-    prefix: str | None = None,
-    scope: str | None = None,
-    allow_missing: Iterable[str] = (),
-) -> LoadReport:
+def apply_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> LoadReport:
     """`load_checkpoint` for a checkpoint that was read already."""
     targets = {key: value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
-    shapes = {key: tuple(value.shape) for key, value in targets.items()}
-    attempt = plan_checkpoint(shapes, checkpoint, source=source, prefix=prefix, scope=scope)
+    attempt = plan_checkpoint(
+        {key: tuple(value.shape) for key, value in targets.items()},
+        checkpoint,
+        source=options.source,
+        prefix=options.prefix,
+        scope=options.scope,
+        stem_adapt=options.stem_adapt,
+        swap_channels=options.swap_channels,
+    )
     report = attempt.report
-    check_report(report, allow_missing)
+    check_report(report, options.allow_missing)
     values = {key: attempt.reading.tensors[ours] for key, ours in attempt.plan.matched.items()}
     _check_shared(targets, values, report)
+    check_traits(model, report, options.check_preprocessing)
     report.not_finite = {key: count for key, value in values.items() if (count := _not_finite(value))}
     report.loaded = [_with_cast(item, values[item.model_key], targets[item.model_key]) for item in report.loaded]
     with torch.no_grad():

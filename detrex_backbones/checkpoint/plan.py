@@ -7,13 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from detrex_backbones.checkpoint.conventions import conventions
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match import Plan, Shapes, make_plan
 from detrex_backbones.checkpoint.reading import Reading, readings
 from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch, describe, shorten
+from detrex_backbones.checkpoint.stem_adapt import fit_stem
 from detrex_backbones.errors import CheckpointMatchError
+
+OWN = "detectron2"  # the convention of this library's own names
 
 __all__ = ["Attempt", "check_report", "plan_checkpoint"]
 
@@ -40,6 +44,8 @@ def plan_checkpoint(
     source: str | None = None,
     prefix: str | None = None,
     scope: str | None = None,
+    stem_adapt: str = "error",
+    swap_channels: bool = False,
 ) -> Attempt:
     """What a load would do. Names and shapes of the model are enough; nothing is refused yet, see `check_report`.
 
@@ -49,23 +55,29 @@ def plan_checkpoint(
         source: as of `load_checkpoint`.
         prefix: as of `load_checkpoint`.
         scope: as of `load_checkpoint`.
+        stem_adapt: as of `load_checkpoint`.
+        swap_channels: as of `load_checkpoint`.
 
     Raises:
-        ArgumentError: an unknown source or scope.
+        ArgumentError: an unknown source, scope or way to adapt.
         CheckpointMatchError: the file has none of the names that `source` is known by.
     """
-    candidates = readings(checkpoint.tensors, source, prefix)
+    candidates = readings(checkpoint.tensors, source, prefix, model)
     plans = [make_plan(model, candidate.shapes, scope) for candidate in candidates]
     best = max(range(len(plans)), key=lambda index: len(plans[index].matched))
     plan, reading = plans[best], candidates[best]
+    values = _values(plan, reading)
     rivals = [
         candidate
         for candidate, other in zip(candidates, plans, strict=True)
-        if candidate.source == reading.source and len(other.matched) == len(plan.matched) and candidate is not reading
+        if candidate.source == reading.source
+        and len(other.matched) == len(plan.matched)
+        and not _same(values, _values(other, candidate))
     ]
-    if plan.matched and not plan.ambiguous and not all(_same(reading, rival) for rival in rivals):
+    if plan.matched and not plan.ambiguous and rivals:
         places = ", ".join(repr(candidate.prefix.rstrip(".")) for candidate in (reading, *rivals))
         plan.ambiguous = f"it holds {len(rivals) + 1} networks that fit: {places}. Say which: prefix='...'."
+    fit_stem(plan, reading, model, stem_adapt, swap_channels)
     return Attempt(_report(checkpoint, reading, plan, model), plan, reading)
 
 
@@ -115,7 +127,7 @@ def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes)
         for key, stored in plan.matched.items()
     ]
     mismatched = [Mismatch(key, origin[stored], model[key], shapes[stored]) for key, stored in plan.mismatched.items()]
-    unused = {origin[ours]: _why_unused(ours, reading.source) for ours in plan.unused}
+    unused = {origin[ours]: _why_unused(ours, reading) for ours in plan.unused}
     kept = {key: why for key in plan.missing if (why := _why_kept(key, reading.source))}
     return LoadReport(
         path=str(checkpoint.path),
@@ -135,12 +147,12 @@ def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes)
     )
 
 
-def _why_unused(ours: str, source: str) -> str:
+def _why_unused(ours: str, reading: Reading) -> str:
     """What a tensor is that nothing in the model asked for, in the words of its convention or of our own names."""
     known = conventions()
-    own = known.get(source)
-    reasons = [own.why_left_out(own.write(ours, 1) or ours)] if own else []
-    reasons += [convention.why_left_out(ours) for convention in known.values() if not convention.pairs or not own]
+    theirs = reading.theirs.get(ours, ours)
+    kin = [(known[name], theirs[len(place) :]) for name, place in reading.kin if theirs.startswith(place)]
+    reasons = (convention.why_left_out(name) for convention, name in (*kin, (known[OWN], ours)))
     return next(filter(None, reasons), "no place in the model")
 
 
@@ -151,11 +163,14 @@ def _why_kept(key: str, source: str) -> str:
     return next(filter(None, (convention.why_kept(key) for convention in sources)), "")
 
 
-def _same(one: Reading, other: Reading) -> bool:
-    """Whether two readings hold the same values: some trainers write a network twice."""
-    return one.tensors.keys() == other.tensors.keys() and all(
-        tensor is other.tensors[name] or torch.equal(tensor, other.tensors[name])
-        for name, tensor in one.tensors.items()
+def _values(plan: Plan, reading: Reading) -> dict[str, Tensor]:
+    return {key: reading.tensors[stored] for key, stored in plan.matched.items()}
+
+
+def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether the model would get the same values: some trainers write a network twice."""
+    return one.keys() == other.keys() and all(
+        tensor is other[key] or torch.equal(tensor, other[key]) for key, tensor in one.items()
     )
 
 

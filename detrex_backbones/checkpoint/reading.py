@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from detrex_backbones.checkpoint.clean import clean_names
-from detrex_backbones.checkpoint.conventions import Convention, conventions
+from detrex_backbones.checkpoint.conventions import Convention, conventions, sources
+from detrex_backbones.checkpoint.fitting import ModelNames
 from detrex_backbones.checkpoint.match import Shapes
 from detrex_backbones.checkpoint.report import shorten
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
@@ -16,6 +17,7 @@ from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
 __all__ = ["AS_STORED", "Reading", "readings"]
 
 AS_STORED = "as stored"
+TIMM = "timm"
 
 
 @dataclass
@@ -27,18 +29,22 @@ class Reading:
         prefix: what stands before the network's names in the file.
         tensors: our name -> tensor.
         origin: our name -> name in the file.
+        theirs: our name -> the convention's, or the whole clean name where names are used as stored.
         adapted: our name -> what was done to the values.
         left_over: name in the file -> why this reading has no use for it.
         twins: what else these names can be.
+        kin: the conventions that know what `theirs` are, and what stands before the names that they know.
     """
 
     source: str
     prefix: str = ""
     tensors: dict[str, Tensor] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
+    theirs: dict[str, str] = field(default_factory=dict)
     adapted: dict[str, str] = field(default_factory=dict)
     left_over: dict[str, str] = field(default_factory=dict)
     twins: str = ""
+    kin: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def shapes(self) -> Shapes:
@@ -46,52 +52,106 @@ class Reading:
         return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
 
-def readings(tensors: Mapping[str, Tensor], source: str | None = None, prefix: str | None = None) -> list[Reading]:
+def readings(
+    tensors: Mapping[str, Tensor], source: str | None = None, prefix: str | None = None, model: Shapes | None = None
+) -> list[Reading]:
     """Every way to read the file: as stored first, then by each convention, at each prefix where its marks are.
 
     Args:
         tensors: name in the file -> tensor.
-        source: name of the convention; None for all whose marks the names bear.
+        source: name or alias of conventions; None for all whose marks the names bear.
         prefix: what stands before the network's names; None for all places where the marks are.
+        model: name -> shape of the model in hand. With it, names stored behind a prefix are found without marks, and
+            names of timm's plain networks become those that its feature wrappers have.
 
     Raises:
         ArgumentError: an unknown source.
         CheckpointMatchError: the file has none of the names that `source` is known by.
     """
-    known = conventions()
-    if source not in (None, AS_STORED, *known):
-        allowed = [AS_STORED, *known]
-        raise ArgumentError(f"source={source!r} is not known. Allowed: {', '.join(allowed)}.{closest(source, allowed)}")
-    cleaned, aside = clean_names(tensors)
+    wanted = _wanted(source)
+    own = ModelNames(model or {})
+    cleaned, aside = clean_names(tensors, own)
+    places = {convention.name: _places(convention, cleaned, tensors, source, prefix) for convention in wanted}
     found = []
     if source in (None, AS_STORED):
         # Comes first, and so wins where a renaming gains nothing.
-        kept = {name: key for name, key in cleaned.items() if name.startswith(_dotted(prefix))}
-        found.append(_as_stored(tensors, kept, aside, _dotted(prefix)))
-    for convention in known.values():
-        if source in (None, convention.name):
-            places = [place for place in convention.prefixes(cleaned) if prefix is None or place == _dotted(prefix)]
-            found += [_read(convention, place, tensors, cleaned, aside) for place in places]
+        marks = [(name, place) for name, found_at in places.items() for place in found_at]
+        stored = {name: tensors[key] for name, key in cleaned.items()}
+        heads = ["", *own.prefixes(stored)] if prefix is None else [_dotted(prefix)]
+        found += [_as_stored(tensors, cleaned, aside, head, marks) for head in dict.fromkeys(heads)]
+    found += [
+        _read(convention, place, tensors, cleaned, aside) for convention in wanted for place in places[convention.name]
+    ]
     if not found:
-        anchors = " or ".join(", ".join(names) for names in known[str(source)].anchors)
-        where = "" if prefix is None else f" behind prefix={prefix!r}"
-        raise CheckpointMatchError(
-            f"the checkpoint has none of the names that source={source!r} is known by{where}: {anchors}. "
-            f"It has: {shorten(tensors)}."
-        )
+        raise _not_there(tensors, str(source), prefix, wanted)
+    for reading in found:
+        _flatten(reading, own)
     return found
 
 
+def _wanted(source: str | None) -> list[Convention]:
+    known = conventions()
+    if source is None or source == AS_STORED:
+        return list(known.values())
+    if source not in sources():
+        allowed = [AS_STORED, *sources()]
+        raise ArgumentError(f"source={source!r} is not known. Allowed: {', '.join(allowed)}.{closest(source, allowed)}")
+    return [known[name] for name in sources()[source]]
+
+
+def _places(
+    convention: Convention,
+    cleaned: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    source: str | None,
+    prefix: str | None,
+) -> list[str]:
+    """The prefixes behind which the file is to be read by a convention."""
+    if convention.name == source and not convention.anchors:
+        return [_dotted(prefix)]
+    shaped = {name: tensors[key] for name, key in cleaned.items() if convention.shapes}
+    # Whoever names a convention himself means it, whatever the shapes are.
+    found = [p for p in convention.prefixes(cleaned) if convention.name == source or convention.fits(p, shaped)]
+    return [place for place in found if prefix is None or place == _dotted(prefix)]
+
+
+def _not_there(
+    tensors: Mapping[str, Tensor], source: str, prefix: str | None, wanted: Iterable[Convention]
+) -> CheckpointMatchError:
+    anchors = " or ".join(", ".join(names) for convention in wanted for names in convention.anchors)
+    where = "" if prefix is None else f" behind prefix={prefix!r}"
+    return CheckpointMatchError(
+        f"the checkpoint has none of the names that source={source!r} is known by{where}: {anchors}. "
+        f"It has: {shorten(tensors)}."
+    )
+
+
+def _flatten(reading: Reading, own: ModelNames) -> None:
+    """Give a reading the names that timm's feature wrappers in the model have, where they differ."""
+    names = own.flattened(reading.tensors)
+    if names:
+        reading.source = TIMM if reading.source == AS_STORED else reading.source
+        for kept in ("tensors", "origin", "theirs", "adapted"):
+            setattr(reading, kept, {names.get(name, name): value for name, value in getattr(reading, kept).items()})
+
+
 def _as_stored(
-    tensors: Mapping[str, Tensor], kept: Mapping[str, str], aside: Mapping[str, str], prefix: str
+    tensors: Mapping[str, Tensor],
+    cleaned: Mapping[str, str],
+    aside: Mapping[str, str],
+    prefix: str,
+    marks: list[tuple[str, str]],
 ) -> Reading:
-    reading = Reading(AS_STORED, prefix, left_over=dict(aside))
-    for name, key in kept.items():
-        reading.tensors[name[len(prefix) :]] = tensors[key]
-        reading.origin[name[len(prefix) :]] = key
-    # A file in this library's own names may leave the same things over as detectron2's.
-    if prefix == "":
-        reading.twins = next((c.twins for c in conventions().values() if not c.pairs and c.prefixes(kept)), "")
+    reading = Reading(AS_STORED, prefix, left_over=dict(aside), kin=[*marks, (TIMM, prefix)])
+    for name, key in cleaned.items():
+        if name.startswith(prefix):
+            reading.tensors[name[len(prefix) :]] = tensors[key]
+            reading.origin[name[len(prefix) :]] = key
+            reading.theirs[name[len(prefix) :]] = name
+    # Whoever has the names of the model itself may all the same be told apart by nothing but them.
+    known = conventions()
+    twins = [known[name].twins for name, _ in marks if not known[name].pairs]
+    reading.twins = next(filter(None, twins), "")
     reading.left_over |= _outside(tensors, [*reading.origin.values(), *aside], prefix)
     return reading
 
@@ -104,6 +164,7 @@ def _read(
     aside: Mapping[str, str],
 ) -> Reading:
     reading = Reading(convention.name, prefix, left_over=dict(aside), twins=convention.twins)
+    reading.kin = [(convention.name, "")]
     inside = {}
     for name, key in cleaned.items():
         theirs = _relative(name, prefix, convention.elsewhere)
@@ -119,6 +180,7 @@ def _read(
             continue
         reading.tensors[ours] = tensor
         reading.origin[ours] = inside.get(theirs, theirs)
+        reading.theirs[ours] = theirs
         if theirs in done:
             reading.adapted[ours] = done[theirs]
     used = set(reading.origin.values())

@@ -154,9 +154,9 @@ class LoadReport:
         if self.mismatched:
             lines.append(_line("other shape", f"{len(self.mismatched)}: {shorten(map(describe, self.mismatched))}"))
         if self.kept:
-            lines.append(_line("kept", ", ".join(_reasons(self.kept))))
+            lines.append(_line("kept", ", ".join(reasons(self.kept))))
         if self.left_over:
-            lines.append(_line("left over", ", ".join(_reasons(self.left_over))))
+            lines.append(_line("left over", ", ".join(reasons(self.left_over))))
         if self.twins:
             lines.append(_line("note", f"names alone don't tell: {self.twins}"))
         if self.ambiguous:
@@ -179,7 +179,7 @@ def shorten(names: Iterable[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def _reasons(keys_and_reasons: dict[str, str]) -> Iterator[str]:
+def reasons(keys_and_reasons: dict[str, str]) -> Iterator[str]:
     """Each reason with how many tensors it holds for, and their names where they are few."""
     for reason, count in Counter(keys_and_reasons.values()).items():
         keys = [key for key, why in keys_and_reasons.items() if why == reason]

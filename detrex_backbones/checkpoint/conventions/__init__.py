@@ -12,7 +12,7 @@ from functools import cache
 
 from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
 
-__all__ = ["Convention", "Pair", "conventions"]
+__all__ = ["Convention", "Pair", "conventions", "sources"]
 
 
 @cache
@@ -24,4 +24,14 @@ def conventions() -> dict[str, Convention]:
             content = vars(importlib.import_module(f"{__name__}.{module.name}"))
             for convention in content.get("CONVENTIONS", ()) or (content["CONVENTION"],):
                 found[convention.name] = convention
+    return found
+
+
+@cache
+def sources() -> dict[str, list[str]]:
+    """Every name that `source=` takes -> the names of the conventions that it stands for."""
+    found: dict[str, list[str]] = {name: [name] for name in conventions()}
+    for convention in conventions().values():
+        for alias in convention.aliases:
+            found.setdefault(alias, []).append(convention.name)
     return found

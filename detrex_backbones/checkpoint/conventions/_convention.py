@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
@@ -24,6 +25,9 @@ class Convention:
     Args:
         name: of the source, as `source=` and `--to` take it.
         anchors: sets of names; where all names of one set stand behind a prefix, a network of this source is there.
+        without: names of which none stands there; else it is another source that shares the anchors.
+        shapes: name -> its shape, None for any length: tells networks apart whose names are the same.
+        aliases: other sources with these names, as `source=` takes them; one alias may stand for several conventions.
         pairs: its names and this library's, in both directions. Empty: they are the same.
         left_out: pattern of names that are no part of the network -> what they are.
         elsewhere: beginnings of names that stand outside the prefix and belong to the network all the same -> what
@@ -32,18 +36,24 @@ class Convention:
         adapt: changes values where names alone won't do (rows of a classifier, parts to be put together), or None.
         kept: pattern of this library's names that files of this source never hold -> what they are. A model that has
             them keeps its own values.
+        suggests: traits (see `preprocessing.TRAITS`) that files of this source have as a rule: a warning where the model
+            differs.
         one_way: why nothing can be written in these names, where `adapt` loses what is needed for it; "" where it can.
     """
 
     name: str
-    anchors: tuple[tuple[str, ...], ...]
+    anchors: tuple[tuple[str, ...], ...] = ()
     pairs: tuple[Pair, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     elsewhere: dict[str, str] = field(default_factory=dict)
     twins: str = ""
     adapt: Adaptation | None = None
     kept: dict[str, str] = field(default_factory=dict)
+    suggests: dict[str, Any] = field(default_factory=dict)
     one_way: str = ""
+    without: tuple[str, ...] = ()
+    shapes: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
 
     @cached_property
     def names(self) -> Names:
@@ -58,9 +68,19 @@ class Convention:
             for key in keys:
                 if key == first or key.endswith("." + first):
                     prefix = key[: len(key) - len(first)]
-                    if all(prefix + other in keys for other in others):
+                    complete = all(prefix + other in keys for other in others)
+                    if complete and not any(prefix + other in keys for other in self.without):
                         found.add(prefix)
         return sorted(found)
+
+    def fits(self, prefix: str, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether the tensors behind `prefix` have the shapes that this source is told by."""
+        return all(
+            len(wanted) == tensors[prefix + name].dim()
+            and all(length in (None, given) for length, given in zip(wanted, tensors[prefix + name].shape, strict=True))
+            for name, wanted in self.shapes.items()
+            if prefix + name in tensors
+        )
 
     def read(self, key: str, rank: int) -> str | None:
         """This library's name for `key`, a tensor of `rank` dimensions; None where there is none."""

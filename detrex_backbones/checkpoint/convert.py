@@ -1,0 +1,162 @@
+"""From one source's names to another's, and back."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detrex_backbones.checkpoint.conventions import Convention, conventions, sources
+from detrex_backbones.checkpoint.files import read_checkpoint
+from detrex_backbones.checkpoint.reading import AS_STORED, Reading, readings
+from detrex_backbones.checkpoint.report import shorten
+from detrex_backbones.checkpoint.write import write_whole
+from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest
+
+__all__ = ["Conversion", "convert_checkpoint"]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did.
+
+    Args:
+        source: the convention that was read.
+        target: the convention that was written.
+        names: name in the old file -> name in the new one.
+        left_out: name in the old file -> why it is not in the new one.
+    """
+
+    source: str
+    target: str
+    names: dict[str, str]
+    left_out: dict[str, str]
+
+
+def convert_checkpoint(
+    path: str | Path, output: str | Path, *, to: str, source: str | None = None, prefix: str = ""
+) -> Conversion:
+    """Write a checkpoint again in another source's names.
+
+    Values keep their bytes, unless the source's own rules change them: a DETR's class rows, say.
+
+    Args:
+        path: the file to read.
+        output: the file to write; its extension chooses the container: .pth, .pt and .bin (names to tensors), .pkl
+            (as detectron2's tools write it), .safetensors, .pyth (pycls), .ckpt (under "state_dict").
+        to: name of the convention to write.
+        source: name of the convention to read; None to recognise it.
+        prefix: put before every name that is written: "backbone".
+
+    Raises:
+        ArgumentError: an unknown convention or extension.
+        CheckpointFileError: a file that can't be read or written.
+        CheckpointError: names that fit two conventions, or a tensor that the target has no name for. Nothing is
+            written then.
+    """
+    output = Path(output)
+    save = _writer(output)
+    if to not in sources():
+        raise ArgumentError(f"to={to!r} is not known. Allowed: {', '.join(sources())}.{closest(to, sources())}")
+    reading = _only_reading(readings(read_checkpoint(path).tensors, source), str(path))
+    names, target = _rename(reading, [conventions()[name] for name in sources()[to]], str(path))
+    dotted = prefix.rstrip(".") + "." if prefix else ""
+    save({dotted + name: reading.tensors[ours] for ours, name in names.items()}, reading.source, output)
+    return Conversion(
+        reading.source,
+        target,
+        {reading.origin[ours]: dotted + name for ours, name in names.items()},
+        dict(reading.left_over),
+    )
+
+
+def _only_reading(found: list[Reading], path: str) -> Reading:
+    """The convention whose marks the file bears; where a part of it bears those of another, the one of the whole."""
+    recognised = [reading for reading in found if reading.source != AS_STORED]
+    if not recognised:
+        raise CheckpointError(
+            f"checkpoint {path!r} bears the marks of no known convention. It has: {shorten(found[0].origin.values())}. "
+            f"Known: {', '.join(conventions())}."
+        )
+    most = max(len(reading.tensors) for reading in recognised)
+    widest = [reading for reading in recognised if len(reading.tensors) == most]
+    if len(widest) > 1:
+        places = ", ".join(f"{reading.source} at {reading.prefix or 'the top'!r}" for reading in widest)
+        raise CheckpointError(
+            f"checkpoint {path!r} can be read in {len(widest)} ways: {places}. Say which by source= (--from)."
+        )
+    return widest[0]
+
+
+def _rename(reading: Reading, targets: list[Convention], path: str) -> tuple[dict[str, str], str]:
+    """Our name -> the target's, for every tensor; and which target it is, of those that an alias stands for."""
+    problems = []
+    for target in targets:
+        names = {ours: target.write(ours, tensor.dim()) for ours, tensor in reading.tensors.items()}
+        found = {ours: name for ours, name in names.items() if name is not None}
+        nameless = [reading.origin[ours] for ours, name in names.items() if name is None]
+        if target.one_way:
+            problems.append(f"{target.name}: {target.one_way}")
+        elif nameless:
+            problems.append(f"{target.name}: {len(nameless)} tensors have no name there: {shorten(nameless)}")
+        elif len(set(found.values())) != len(found) or not target.prefixes(found.values()):
+            problems.append(f"{target.name}: it is another network")
+        else:
+            return found, target.name
+    raise CheckpointError(
+        f"checkpoint {path!r}, read as {reading.source}, can't be expressed in these names ({'; '.join(problems)}). "
+        f"Nothing was written."
+    )
+
+
+def _save_torch(tensors: Mapping[str, Tensor], source: str, path: Path) -> None:
+    write_whole(path, lambda file: torch.save(dict(tensors), file))
+
+
+def _save_pickle(tensors: Mapping[str, Tensor], source: str, path: Path) -> None:
+    if any(tensor.dtype == torch.bfloat16 for tensor in tensors.values()):
+        raise CheckpointError("arrays of a .pkl can't hold bfloat16. Choose another extension. Nothing was written.")
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    content = {"model": arrays, "__author__": source, "matching_heuristics": True}
+    write_whole(path, lambda file: pickle.dump(content, file))
+
+
+def _save_safetensors(tensors: Mapping[str, Tensor], source: str, path: Path) -> None:
+    from safetensors.torch import save
+
+    # Two names of one tensor are written twice: the format has no sharing.
+    data = save({name: tensor.clone() for name, tensor in tensors.items()}, metadata={"format": "pt"})
+    write_whole(path, lambda file: file.write(data))
+
+
+def _under(key: str) -> Callable[[Mapping[str, Tensor], str, Path], None]:
+    def save(tensors: Mapping[str, Tensor], source: str, path: Path) -> None:
+        write_whole(path, lambda file: torch.save({key: dict(tensors)}, file))
+
+    return save
+
+
+WRITERS: dict[str, Any] = {
+    ".pth": _save_torch,
+    ".pt": _save_torch,
+    ".bin": _save_torch,
+    ".pkl": _save_pickle,
+    ".safetensors": _save_safetensors,
+    ".pyth": _under("model_state"),
+    ".ckpt": _under("state_dict"),
+}
+
+
+def _writer(output: Path) -> Callable[[Mapping[str, Tensor], str, Path], None]:
+    if output.suffix not in WRITERS:
+        raise ArgumentError(
+            f"output {str(output)!r} has the extension {output.suffix!r}. Allowed: {', '.join(WRITERS)}."
+        )
+    if not output.absolute().parent.is_dir():
+        raise CheckpointFileError(f"output {str(output)!r}: the folder {str(output.parent)!r} does not exist.")
+    return WRITERS[output.suffix]  # type: ignore[no-any-return]

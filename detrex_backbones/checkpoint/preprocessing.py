@@ -1,0 +1,124 @@
+"""What a network's weights silently assume, compared with what the model does.
+
+Mean, standard deviation, channel order, the place of the stride, the kind of DC5 and the norms' eps are in no tensor:
+weights load all the same, and the results are worse. Traits are a plain dict with any of the keys of `TRAITS`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from detrex_backbones.checkpoint.conventions import conventions
+from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.errors import PreprocessingError
+
+__all__ = ["TRAITS", "check_traits", "compare_traits", "traits_of"]
+
+logger = logging.getLogger(__name__)
+
+# Trait -> the override that sets it, for a model that is called `model` in its config.
+TRAITS = {
+    "pixel_mean": "model.pixel_mean",
+    "pixel_std": "model.pixel_std",
+    "input_format": "model.input_format",
+    "stride_in_1x1": "model.backbone.stages.stride_in_1x1",
+    "dilation_style": "model.backbone.stages.dilation_style",
+    "norm_eps": "",  # no override: the norm is to be given as a callable
+}
+
+
+def check_traits(model: nn.Module, report: LoadReport, mode: str) -> None:
+    """Compare the model with what the weights were trained with, as far as that is known.
+
+    A file that is known by its name or hash, and contradicts the model, is an error; a naming convention that only
+    suggests something else is a warning.
+
+    Args:
+        model: that the checkpoint is for.
+        report: of the load.
+        mode: "error", "warn" or "off".
+
+    Raises:
+        PreprocessingError: with the overrides that mend it.
+    """
+    if mode == "off":
+        return
+    from detrex_backbones.checkpoint.catalog import find_known
+
+    actual = traits_of(model, report.scope)
+    weight = find_known(report.path)
+    if weight is not None:
+        different = compare_traits(weight.traits, actual)
+        if different:
+            text = f"{_sentence(weight.name, different)} Or check_preprocessing='off', if this is meant."
+            if mode == "error":
+                raise PreprocessingError(text)
+            logger.warning(text)
+        return
+    convention = conventions().get(report.source)
+    different = compare_traits(convention.suggests, actual) if convention else {}
+    if different:
+        logger.warning(_sentence(f"files in {report.source}'s names, as a rule,", different))
+
+
+def traits_of(model: nn.Module, scope: str = "") -> dict[str, Any]:
+    """What a model does, as far as it can be read off its modules by their names.
+
+    Args:
+        model: a feature extractor, a detector or a backbone.
+        scope: path of the backbone in it.
+    """
+    traits: dict[str, Any] = {}
+    for name in ("pixel_mean", "pixel_std"):
+        value = getattr(model, name, None)
+        if isinstance(value, Tensor) and not value.is_meta:
+            traits[name] = [float(number) for number in value.flatten()]
+    input_format = getattr(model, "input_format", None)
+    if isinstance(input_format, str):
+        traits["input_format"] = input_format
+    modules = dict(model.get_submodule(scope).named_modules())
+    first, second = (getattr(modules.get(f"res3.0.conv{index}"), "stride", None) for index in (1, 2))
+    if "res3.0.conv3" in modules and first != second:
+        traits["stride_in_1x1"] = first == (2, 2)
+    dilations = [getattr(modules.get(f"res5.{block}.conv2"), "dilation", (1, 1)) for block in (0, 1)]
+    if dilations[1] == (2, 2):
+        traits["dilation_style"] = "detectron2" if dilations[0] == (2, 2) else "torchvision"
+    epsilons = {float(norm.eps) for name, norm in modules.items() if hasattr(norm, "running_mean")}
+    if len(epsilons) == 1:
+        traits["norm_eps"] = epsilons.pop()
+    return traits
+
+
+def compare_traits(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs: trait -> (what the weights want, what the model does). Traits that either lacks don't count."""
+    different = {}
+    for name in TRAITS:
+        if name in expected and name in actual and not _equal(name, expected[name], actual[name]):
+            different[name] = (expected[name], actual[name])
+    return different
+
+
+def _sentence(who: str, different: Mapping[str, tuple[Any, Any]]) -> str:
+    wants = ", ".join(
+        f"{name}={_as_override(wanted)} (the model has {_as_override(given)})"
+        for name, (wanted, given) in different.items()
+    )
+    mends = [f"{TRAITS[name]}={_as_override(wanted)}" for name, (wanted, _) in different.items() if TRAITS[name]]
+    return f"{who} want {wants}." + (f" Mend it by: {' '.join(mends)}" if mends else "")
+
+
+def _equal(name: str, wanted: Any, given: Any) -> bool:
+    if not isinstance(wanted, list | tuple):
+        return bool(abs(wanted - given) <= 1e-3 * wanted) if name == "norm_eps" else bool(wanted == given)
+    # Configs round: 58.395 and 58.4 are the same preprocessing, 58.395 and 57.375 are not.
+    return len(wanted) == len(given) and all(abs(one - other) < 0.1 for one, other in zip(wanted, given, strict=True))
+
+
+def _as_override(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(f"{number:g}" for number in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,58 @@
+"""`detrex-backbones convert`: a checkpoint in another source's names."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from detrex_backbones.cli.common import add_command, add_json_argument, print_json
+
+EXAMPLES = """\
+examples:
+  detrex-backbones convert resnet50.pth r50.pkl --to detectron2
+  detrex-backbones convert r50.pkl resnet50.safetensors --to torchvision
+  detrex-backbones convert detr-r50.pth detr.pth --to detrex
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        subparsers,
+        "convert",
+        run,
+        summary="write a checkpoint in another source's names",
+        about="Write a checkpoint in another source's names. OUT's extension chooses the\n"
+        "container: .pth .pt .bin .pkl .safetensors .pyth .ckpt. What can't be expressed\n"
+        "is refused, and nothing is written then.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument("path", metavar="IN", help="the checkpoint to read")
+    parser.add_argument("output", metavar="OUT", help="the checkpoint to write")
+    parser.add_argument("--to", metavar="NAME", required=True, help="naming convention to write")
+    parser.add_argument("--from", metavar="NAME", dest="source", help="convention to read (default: recognised)")
+    parser.add_argument("--prefix", metavar="P", default="", help="put before every name that is written")
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert, and say what became of every tensor."""
+    from detrex_backbones.checkpoint.convert import convert_checkpoint
+    from detrex_backbones.checkpoint.report import reasons
+
+    done = convert_checkpoint(args.path, args.output, to=args.to, source=args.source, prefix=args.prefix)
+    if args.json:
+        print_json(
+            {
+                "source": done.source,
+                "target": done.target,
+                "output": args.output,
+                "names": done.names,
+                "left_out": done.left_out,
+            }
+        )
+        return
+    print(f"{len(done.names)} tensors, {done.source} -> {done.target}")
+    if done.left_out:
+        print(f"left out    {', '.join(reasons(done.left_out))}")
+    print(f"wrote {args.output}")

@@ -1,0 +1,54 @@
+"""`detrex-backbones infer`: the lazy config of the backbone inside a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from detrex_backbones.cli.common import add_command, add_json_argument, print_json
+
+EXAMPLES = """\
+examples:
+  detrex-backbones infer resnet50.pth > config.py
+  detrex-backbones infer detector.pkl --prefix backbone.bottom_up
+  detrex-backbones infer resnet50.pth --json
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        subparsers,
+        "infer",
+        run,
+        summary="write the config of the backbone inside a checkpoint",
+        about="Read off names and shapes which ResNet a checkpoint holds, and print its lazy\n"
+        "config. What names cannot tell is marked as assumed, and why.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a path, or the name of known weights")
+    parser.add_argument("--source", metavar="NAME", help="naming convention of the file (default: recognised)")
+    parser.add_argument("--prefix", metavar="P", help="what stands before the names in the file (default: found)")
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the config."""
+    from detrex_backbones.infer import infer_config
+
+    inferred = infer_config(args.checkpoint, args.source, args.prefix)
+    if not args.json:
+        print(inferred.to_py(args.checkpoint), end="")
+        return
+    print_json(
+        {
+            "source": inferred.source,
+            "prefix": inferred.prefix,
+            "known": inferred.known,
+            "stem": {"class": inferred.stem[0], **inferred.stem[1]},
+            "stages": inferred.stages,
+            "num_classes": inferred.num_classes,
+            "preprocessing": inferred.preprocessing,
+            "assumed": {name: {"value": value, "why": why} for name, (value, why) in inferred.assumed.items()},
+        }
+    )

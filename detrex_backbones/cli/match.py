@@ -1,0 +1,72 @@
+"""`detrex-backbones match`: what a load would do, without allocating the model."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from detrex_backbones.cli.common import (
+    add_command,
+    add_json_argument,
+    load_config,
+    print_json,
+)
+from detrex_backbones.errors import ConfigKeyError
+
+EXAMPLES = """\
+examples:
+  detrex-backbones match resnet/resnet50.py resnet50.pth
+  detrex-backbones match my_config.py detector.pkl --prefix backbone.bottom_up
+  detrex-backbones match resnet/resnet50.py resnet50.pth --json \\
+      model.backbone.stages.depth=101
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        subparsers,
+        "match",
+        run,
+        summary="say which tensor of a checkpoint would go where",
+        about="Match a checkpoint with a config's model, and print the load report, without\n"
+        "allocating the model. Exit status 1 where the load would be refused.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument("config", metavar="CONFIG", help="a ready config, or a path to a config file")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a path, or the name of known weights")
+    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", default=[], help="key=value, changes the config")
+    parser.add_argument("--source", metavar="NAME", help="naming convention of the file (default: recognised)")
+    parser.add_argument("--prefix", metavar="P", help="what stands before the names in the file (default: found)")
+    parser.add_argument("--scope", metavar="PATH", help="submodule of the model (default: found)")
+    parser.add_argument("--all", action="store_true", help="print every key, not only the summary")
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the report of a dry run, and raise where the load would."""
+    import torch
+
+    from detrex_backbones.checkpoint.files import read_checkpoint
+    from detrex_backbones.checkpoint.plan import check_report, plan_checkpoint
+    from detrex_backbones.config import instantiate
+
+    cfg = load_config(args)
+    if "model" not in cfg:
+        raise ConfigKeyError(f"the config has no 'model' to match. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    checkpoint = read_checkpoint(args.checkpoint)
+    report = plan_checkpoint(shapes, checkpoint, source=args.source, prefix=args.prefix, scope=args.scope).report
+    if args.json:
+        print_json(report.to_dict())
+    else:
+        print(report)
+        if args.all:
+            print()
+            for item in report.loaded:
+                print(f"{item.checkpoint_key} -> {item.model_key} {item.shape}")
+            for key, why in report.left_over.items():
+                print(f"{key}: {why}")
+    check_report(report)
