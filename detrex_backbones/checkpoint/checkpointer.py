@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -13,9 +14,9 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import distributed, nn
 
 from detrex_backbones.checkpoint.files import read_checkpoint
-from detrex_backbones.checkpoint.load import apply_checkpoint
+from detrex_backbones.checkpoint.load import check_checkpoint, copy_checkpoint
 from detrex_backbones.checkpoint.report import LoadReport
-from detrex_backbones.errors import CheckpointFileError
+from detrex_backbones.errors import ArgumentError, CheckpointFileError, CheckpointMatchError, closest
 
 __all__ = ["DetectionCheckpointer"]
 
@@ -67,20 +68,41 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
 
         Raises:
             CheckpointFileError: the file can't be read.
-            CheckpointMatchError: it doesn't fit the model.
+            CheckpointMatchError: it doesn't fit the model or one of the objects. The model keeps its weights.
+            ArgumentError: a name in `checkpointables` that this checkpointer doesn't have.
         """
+        names = list(self.checkpointables if checkpointables is None else checkpointables)
+        for name in names:
+            if name not in self.checkpointables:
+                raise ArgumentError(
+                    f"checkpointables={names!r}: there is no {name!r}. "
+                    f"Allowed: {', '.join(self.checkpointables) or '-'}.{closest(name, self.checkpointables)}"
+                )
         if not path:
             logger.info("no checkpoint given: the model keeps its weights")
             return {}
         checkpoint = read_checkpoint(path)
-        self.report = apply_checkpoint(self.model, checkpoint, source=source, scope=scope, allow_missing=allow_missing)
-        logger.info("loaded a checkpoint\n%s", self.report)
-        rest = dict(checkpoint.extra)
-        for name in self.checkpointables if checkpointables is None else checkpointables:
+        report = check_checkpoint(self.model, checkpoint, source=source, scope=scope, allow_missing=allow_missing)
+        # Copied, since optimisers keep the tensors that they are given, and these are mapped from the file.
+        rest = copy.deepcopy(checkpoint.extra)
+        for name in names:
             if name in rest:
                 logger.info("loading %s from %s", name, path)
-                self.checkpointables[name].load_state_dict(rest.pop(name))
+                self._load_checkpointable(name, rest.pop(name), report)
+        copy_checkpoint(self.model, checkpoint, report)
+        self.report = report
+        logger.info("loaded a checkpoint\n%s", report)
         return rest
+
+    def _load_checkpointable(self, name: str, state: Any, report: LoadReport) -> None:
+        try:
+            self.checkpointables[name].load_state_dict(state)
+        except Exception as error:  # whatever the object finds wrong
+            raise CheckpointMatchError(
+                f"checkpoint {report.path!r}: its {name!r} doesn't fit the one of this run: {error} "
+                f"Load the others alone: checkpointables=[...].",
+                report,
+            ) from error
 
     def resume_or_load(self, path: str | Path, *, resume: bool = True) -> dict[str, Any]:
         """Continue from the last checkpoint of `save_dir`, all of it, or start from the weights of `path`.
@@ -102,7 +124,10 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
 
         Raises:
             CheckpointFileError: the folder can't be written to, or the disk is full.
+            ArgumentError: a name with a folder in it.
         """
+        if Path(name).name != name:
+            raise ArgumentError(f"name={name!r} is no name of a file in save_dir={self.save_dir!r}.")
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **kwargs}

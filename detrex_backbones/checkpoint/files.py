@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     for container in CONTAINERS:
         weights = content.get(container) if container else content
         if isinstance(weights, Mapping) and any(_is_tensor(value) for value in weights.values()):
-            tensors = {str(key): _as_tensor(value) for key, value in weights.items() if _is_tensor(value)}
+            tensors = {str(key): _as_tensor(value, key, path) for key, value in weights.items() if _is_tensor(value)}
             extra = {str(key): value for key, value in content.items() if container and key != container}
             return Checkpoint(path, kind, container, tensors, extra)
     raise CheckpointFileError(
@@ -74,10 +75,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def read_file(path: str | Path) -> tuple[Any, str]:
     """What is stored in a file, and the name of its format; see `read_checkpoint`."""
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise CheckpointFileError(f"checkpoint {str(path)!r} {what}. Give the path of {READABLE}.")
-    kind = _format(path)
+    kind = _format(path, _head(path))
     try:
         return READERS[kind](path), kind
     except Exception as error:  # what a damaged file sets off in a reader is not foreseeable
@@ -88,9 +86,21 @@ def read_file(path: str | Path) -> tuple[Any, str]:
         ) from error
 
 
-def _format(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(64)
+def _head(path: Path) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            reason = "is a folder" if path.is_dir() else "is no ordinary file"
+        else:
+            with path.open("rb") as file:
+                return file.read(64)
+    except FileNotFoundError:
+        reason = "does not exist"
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = f"can't be opened: {getattr(error, 'strerror', None) or error}"
+    raise CheckpointFileError(f"checkpoint {str(path)!r} {reason}. Give the path of {READABLE}.")
+
+
+def _format(path: Path, head: bytes) -> str:
     if not head:
         raise CheckpointFileError(f"checkpoint {str(path)!r} is empty (0 bytes). Fetch it again.")
     if head.startswith(b"PK\x03\x04"):
@@ -110,13 +120,23 @@ def _read_torch(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
             raise ValueError("a TorchScript archive holds a program; save the module's state_dict() instead")
+    if path.name.endswith(".safetensors"):
+        return _read_opened(path)
     return torch.load(
         str(path), map_location="cpu", weights_only=False, pickle_module=unpickler, mmap=True, encoding="latin1"
     )
 
 
 def _read_legacy(path: Path) -> Any:
-    return torch.load(str(path), map_location="cpu", weights_only=False, pickle_module=unpickler, encoding="latin1")
+    if tarfile.is_tarfile(path):
+        raise ValueError("it is a tar archive, which torch would unpack")
+    return _read_opened(path)
+
+
+def _read_opened(path: Path) -> Any:
+    # Opened, since torch goes by the extension where it is given a path.
+    with path.open("rb") as file:
+        return torch.load(file, map_location="cpu", weights_only=False, pickle_module=unpickler, encoding="latin1")
 
 
 def _read_pickle(path: Path) -> Any:
@@ -137,7 +157,7 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub")
 
 
-def _as_tensor(value: Any) -> Tensor:
+def _as_tensor(value: Any, key: Any, path: Path) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
     array = np.ascontiguousarray(value)
@@ -145,7 +165,13 @@ def _as_tensor(value: Any) -> Tensor:
         array = array.astype(array.dtype.newbyteorder("="))
     if not array.flags.writeable:
         array = array.copy()
-    return torch.from_numpy(array).reshape(np.shape(value))
+    try:
+        return torch.from_numpy(array).reshape(np.shape(value))
+    except TypeError as error:
+        raise CheckpointFileError(
+            f"checkpoint {str(path)!r}: {str(key)!r} is an array of {array.dtype}, which torch doesn't have. "
+            f"Convert it to float32 and save it again."
+        ) from error
 
 
 def _summary(content: Mapping[Any, Any]) -> str:

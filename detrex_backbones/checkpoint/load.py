@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,17 +10,26 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from detrex_backbones.checkpoint.check import check_report
 from detrex_backbones.checkpoint.conventions import Convention, conventions
 from detrex_backbones.checkpoint.files import Checkpoint, read_checkpoint
 from detrex_backbones.checkpoint.match import Plan, Shapes, make_plan
-from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch, describe, shorten
+from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch, shorten
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
 
-__all__ = ["AS_STORED", "apply_checkpoint", "load_checkpoint", "plan_checkpoint"]
+__all__ = [
+    "AS_STORED",
+    "apply_checkpoint",
+    "check_checkpoint",
+    "copy_checkpoint",
+    "load_checkpoint",
+    "plan_checkpoint",
+]
 
 logger = logging.getLogger(__name__)
 
 AS_STORED = "as stored"
+NO_PLACE = "no place in the model"
 
 
 def load_checkpoint(
@@ -51,9 +59,9 @@ def load_checkpoint(
 
     Raises:
         CheckpointFileError: the file can't be read.
-        CheckpointMatchError: it doesn't fit: nothing matched, or parameters would be left without a value. Its `report`
-            has every key.
-        ArgumentError: an unknown source or scope.
+        CheckpointMatchError: it doesn't fit: nothing matched, parameters would be left without a value, or stages of
+            the model have no place for what the file has of them. Its `report` has every key.
+        ArgumentError: an unknown source or scope, a model on the meta device.
     """
     checkpoint = read_checkpoint(path)
     report = apply_checkpoint(model, checkpoint, source=source, scope=scope, allow_missing=allow_missing)
@@ -70,13 +78,40 @@ def apply_checkpoint(
     allow_missing: Iterable[str] = (),
 ) -> LoadReport:
     """`load_checkpoint` for a checkpoint that was read already."""
-    targets = {key: value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+    report = check_checkpoint(model, checkpoint, source=source, scope=scope, allow_missing=allow_missing)
+    copy_checkpoint(model, checkpoint, report)
+    return report
+
+
+def check_checkpoint(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    *,
+    source: str | None = None,
+    scope: str | None = None,
+    allow_missing: Iterable[str] = (),
+) -> LoadReport:
+    """What `apply_checkpoint` will do, or its error. Changes nothing."""
+    targets = _targets(model)
+    meta = [key for key, value in targets.items() if value.is_meta]
+    if meta:
+        raise ArgumentError(
+            f"the model has no memory for its weights: {shorten(meta)} are on the meta device. "
+            f"Give it some first: model.to_empty(device='cpu')."
+        )
     report = plan_checkpoint(_shapes(targets), checkpoint, source=source, scope=scope)
     for item in report.loaded:
-        bad = _not_finite(checkpoint.tensors[item.checkpoint_key])
+        # As the model will have them: a cast to half precision makes large numbers infinite.
+        bad = _not_finite(checkpoint.tensors[item.checkpoint_key].to(targets[item.model_key].dtype))
         if bad:
             report.not_finite[item.model_key] = bad
     check_report(report, allow_missing)
+    return report
+
+
+def copy_checkpoint(model: nn.Module, checkpoint: Checkpoint, report: LoadReport) -> None:
+    """Do what `check_checkpoint` found."""
+    targets = _targets(model)
     with torch.no_grad():
         for item in report.loaded:
             targets[item.model_key].copy_(checkpoint.tensors[item.checkpoint_key])
@@ -86,7 +121,6 @@ def apply_checkpoint(
     ]
     if report.not_finite:
         logger.warning("%s: NaN or infinite values in %s", checkpoint.path, shorten(report.not_finite))
-    return report
 
 
 def plan_checkpoint(
@@ -96,42 +130,15 @@ def plan_checkpoint(
     candidates = _candidates(checkpoint.tensors, source)
     plans = [make_plan(model, candidate.shapes(checkpoint.tensors), scope) for candidate in candidates]
     best = max(range(len(plans)), key=lambda index: len(plans[index].matched))
-    return _report(checkpoint, candidates[best], plans[best], model)
-
-
-def check_report(report: LoadReport, allow_missing: Iterable[str] = ()) -> None:
-    """Refuse a load that would leave parameters of the scope without a value.
-
-    Raises:
-        CheckpointMatchError: with the keys, and what to do.
-    """
-    keys = len(report.loaded) + len(report.left_over)
-    if not report.loaded or (2 * len(report.loaded) < keys and 2 * len(report.loaded) < report.expected):
-        raise CheckpointMatchError(
-            f"checkpoint {report.path!r} is not for this model: {len(report.loaded)} of its {keys} tensors fit. "
-            f"Names taken: {report.source}. In the file: {shorten(report.left_over) or '-'}. "
-            f"In the model: {shorten(report.missing + [describe(item) for item in report.mismatched])}. "
-            f"Is it the right architecture? Known conventions: {', '.join(conventions())}.",
-            report,
+    report = _report(checkpoint, candidates[best], plans[best], model)
+    most = len(plans[best].matched)
+    places = [found.prefix for found, plan in zip(candidates, plans, strict=True) if len(plan.matched) == most]
+    if most and candidates[best].convention and len(set(places)) > 1 and not report.ambiguous:
+        report.ambiguous = (
+            f"the file has {len(places)} networks that fit equally well, under {_quoted(places)}. "
+            f"Save the one that is meant to a file of its own."
         )
-    if report.ambiguous:
-        raise CheckpointMatchError(
-            f"checkpoint {report.path!r} is ambiguous for this model: {report.ambiguous}", report
-        )
-    globs = list(allow_missing)
-    missing = [key for key in report.missing if not _allowed(key, report.scope, globs)]
-    mismatched = [item for item in report.mismatched if not _allowed(item.model_key, report.scope, globs)]
-    if missing or mismatched:
-        lines = [f"checkpoint {report.path!r} leaves parameters of the model without a value."]
-        if missing:
-            lines.append(f"{len(missing)} are not in the file: {shorten(missing)}.")
-        if mismatched:
-            lines.append(f"{len(mismatched)} have another shape: {shorten(map(describe, mismatched))}.")
-        first = (missing or [mismatched[0].model_key])[0]
-        lines.append(
-            f"Build the model that the file is for, or allow it: allow_missing=[{first.rpartition('.')[0] + '.*'!r}]."
-        )
-        raise CheckpointMatchError(" ".join(lines), report)
+    return report
 
 
 @dataclass(frozen=True)
@@ -193,6 +200,7 @@ def _report(checkpoint: Checkpoint, candidate: _Candidate, plan: Plan, model: Sh
         missing=plan.missing,
         mismatched=mismatched,
         left_over=left_over,
+        unplaced=_unplaced(left_over, used, candidate),
         outside=plan.outside,
         ambiguous=plan.ambiguous,
     )
@@ -201,14 +209,29 @@ def _report(checkpoint: Checkpoint, candidate: _Candidate, plan: Plan, model: Sh
 def _why_left_over(key: str, candidate: _Candidate) -> str:
     if not key.startswith(candidate.prefix):
         return f"outside {candidate.prefix.rstrip('.')!r}"
-    readings = [candidate.convention] if candidate.convention else list(conventions().values())
-    reasons = (convention.why_left_out(key[len(candidate.prefix) :]) for convention in readings)
-    return next(filter(None, reasons), "no place in the model")
+    reasons = (convention.why_left_out(key[len(candidate.prefix) :]) for convention in _readings(candidate))
+    return next(filter(None, reasons), NO_PLACE)
 
 
-def _allowed(key: str, scope: str, globs: list[str]) -> bool:
-    relative = key[len(scope) + 1 :] if scope else key
-    return any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in (key, relative))
+def _unplaced(left_over: Mapping[str, str], used: set[str], candidate: _Candidate) -> list[str]:
+    """What is left over of stages of which other tensors were used."""
+    readings = _readings(candidate)
+    stages = {convention.stage_of(key) for convention in readings for key in used} - {""}
+    unknown = (key for key, reason in left_over.items() if reason == NO_PLACE)
+    return [key for key in unknown if any(convention.stage_of(key) in stages for convention in readings)]
+
+
+def _readings(candidate: _Candidate) -> list[Convention]:
+    """The conventions that say what a name means; all of them where none was needed."""
+    return [candidate.convention] if candidate.convention else list(conventions().values())
+
+
+def _quoted(prefixes: Iterable[str]) -> str:
+    return ", ".join(repr(prefix.rstrip(".")) for prefix in prefixes)
+
+
+def _targets(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

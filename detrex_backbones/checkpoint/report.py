@@ -56,6 +56,8 @@ class LoadReport:
         missing: model keys of the scope that the file has nothing for.
         mismatched: model keys of the scope whose tensor has another shape.
         left_over: checkpoint key -> why it was not used.
+        unplaced: keys left over of stages that the model has otherwise: the file is of another architecture, and such a
+            load is refused.
         outside: model keys outside the scope, which kept their values.
         ambiguous: what could as well have been matched otherwise; such a load is refused.
         not_finite: model key -> how many of its numbers are NaN or infinite.
@@ -71,6 +73,7 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     mismatched: list[Mismatch] = field(default_factory=list)
     left_over: dict[str, str] = field(default_factory=dict)
+    unplaced: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     ambiguous: str = ""
     not_finite: dict[str, int] = field(default_factory=dict)
@@ -115,6 +118,7 @@ class LoadReport:
                 for item in self.mismatched
             ],
             "left_over": dict(self.left_over),
+            "unplaced": list(self.unplaced),
             "outside": list(self.outside),
             "ambiguous": self.ambiguous,
             "not_finite": dict(self.not_finite),

@@ -33,12 +33,15 @@ class Convention:
         anchors: names that every network of this source has; where all of them stand behind one prefix, it is there.
         rules: from its names to this library's, applied in this order.
         left_out: pattern of names that are no part of a backbone -> what they are.
+        stage: pattern of the name of a stage within a tensor's name. A stage is loaded whole or not at all: what the
+            model's has no place for shows that the file is of another architecture.
     """
 
     name: str
     anchors: tuple[str, ...]
     rules: tuple[Rule, ...]
     left_out: dict[str, str] = field(default_factory=dict)
+    stage: str = r"(?!)"
 
     def prefixes(self, keys: Iterable[str]) -> list[str]:
         """The prefixes ("" or ending with a dot) behind which a network of this source stands among `keys`."""
@@ -54,6 +57,11 @@ class Convention:
             if wanted is None or wanted == rank:
                 key = re.sub(pattern, replacement, key)
         return key
+
+    def stage_of(self, key: str) -> str:
+        """The part of `key` up to the name of its stage; "" for what is in none."""
+        found = re.search(self.stage, key)
+        return key[: found.end()] if found else ""
 
     def why_left_out(self, key: str) -> str:
         """What `key` is when it is no part of a backbone; "" when it is one."""

@@ -14,4 +14,5 @@ CONVENTION = Convention(
         r"\.num_batches_tracked$": "batch counter",
         r"^pixel_(mean|std)$": "preprocessing, which the config holds",
     },
+    stage=r"(^|\.)res[2-5](?=\.)",
 )

@@ -22,4 +22,5 @@ CONVENTION = Convention(
         Rule(r"\.downsample\.\d\.", ".shortcut.norm."),
     ),
     left_out={r"^fc\.": "classifier head", r"\.num_batches_tracked$": "batch counter"},
+    stage=r"(^|\.)layer[1-4](?=\.)",
 )
