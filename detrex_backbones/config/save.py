@@ -12,11 +12,11 @@ from typing import Any
 
 import cloudpickle
 import yaml
-from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf import Node, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
 from detrex_backbones.config.imports import DEFINED_IN_A_CONFIG
-from detrex_backbones.config.nodes import as_config
+from detrex_backbones.config.nodes import as_config, structured_type
 from detrex_backbones.config.targets import dotted_name
 from detrex_backbones.errors import ConfigTypeError, ConfigValueError
 
@@ -85,8 +85,8 @@ def _tree(value: Any, path: str, problems: list[str]) -> Any:
     """The value as plain dicts, lists and scalars; what can't be one is added to `problems`."""
     if isinstance(value, BaseContainer):
         content = vars(value)["_content"]
-        kind = OmegaConf.get_type(value) if isinstance(value, DictConfig) else dict
-        if isinstance(content, dict) and kind not in (dict, None):
+        kind = structured_type(value)
+        if isinstance(content, dict) and kind is not None:
             content = {"_target_": kind, **content}
         value = content
     if isinstance(value, Node):

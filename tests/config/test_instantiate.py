@@ -243,6 +243,18 @@ def test_better_a_wrong_argument_suggests_the_right_one() -> None:
     assert "Did you mean 'freeze_at'?" in caught.value.__notes__[0]
 
 
+def test_better_the_note_shows_what_cannot_be_resolved_or_shown() -> None:
+    class Unshowable:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    with pytest.raises(OwnError) as caught:
+        instantiate(L(fail)(depth={"x": "${nowhere}", "y": "???"}, text=Unshowable()))
+    (note,) = caught.value.__notes__
+    assert "${nowhere}" in note
+    assert "<Unshowable instance" in note
+
+
 def test_better_a_broken_interpolation_says_where() -> None:
     with pytest.raises(InterpolationKeyError) as caught:
         instantiate(config({"model": L(keep)(x="${nowhere}")}).model)

@@ -10,6 +10,7 @@ import itertools
 import pickle
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -191,7 +192,11 @@ def _chain(depth: int) -> DictConfig:
     return L(keep)(child=_chain(depth - 1)) if depth else L(keep)(x=1)
 
 
-def _calls_to_build(depth: int) -> int:
+def _chain_in_lists(depth: int) -> DictConfig:
+    return L(keep)(children=[L(keep)(y=1), (_chain_in_lists(depth - 1),)]) if depth else L(keep)(x=1)
+
+
+def _calls_to_build(chain: Callable[[int], DictConfig], depth: int) -> int:
     count = 0
 
     def profile(frame: Any, event: str, argument: Any) -> None:
@@ -201,16 +206,17 @@ def _calls_to_build(depth: int) -> int:
     gc.collect()
     sys.setprofile(profile)
     try:
-        _chain(depth)
+        chain(depth)
     finally:
         sys.setprofile(None)
     return count
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 keeps arguments referenced during a call")
-def test_better_nested_calls_build_in_linear_time() -> None:
-    _chain(3)
-    assert _calls_to_build(60) < 2.1 * _calls_to_build(30)
+@pytest.mark.parametrize("chain", [_chain, _chain_in_lists])
+def test_better_nested_calls_build_in_linear_time(chain: Callable[[int], DictConfig]) -> None:
+    chain(3)
+    assert _calls_to_build(chain, 60) < 2.1 * _calls_to_build(chain, 30)
 
 
 def test_better_a_deep_chain_is_whole() -> None:

@@ -101,6 +101,16 @@ def test_28_live_objects_are_neither_copied_nor_lost() -> None:
     assert made_at(cfg.model) is not None
 
 
+def test_28_a_failure_changes_nothing_outside_either() -> None:
+    """The path leads through an interpolation to a part of the config beside the one that is changed."""
+    cfg = config({"other": {"x": 1}, "model": [{"a": "${other}"}]})
+    with pytest.raises(OverrideError):
+        LazyConfig.apply_overrides(cfg.model[0], ["a.x=2", "a.x.y=3"])
+    assert cfg.other.x == 1
+    LazyConfig.apply_overrides(cfg.model[0], ["a.x=2"])
+    assert cfg.other.x == 2
+
+
 def test_28_read_only_configs_refuse() -> None:
     cfg = config({"a": {"b": 1}, "t": (1, 2)})
     OmegaConf.set_readonly(cfg, True)
@@ -229,6 +239,12 @@ def test_better_also_on_the_way_to_a_deeper_key() -> None:
     with pytest.raises(OverrideError, match=r"sets model\.stm, but .*Did you mean 'stem'"):
         apply(MODEL, "model.stm.depth=1")
     assert apply(MODEL, "model.stages.x=1").model.stages.x == 1
+
+
+def test_better_a_key_that_is_there_is_no_typo() -> None:
+    with pytest.warns(UserWarning, match="takes no argument 'freze_at'"):
+        node = L(Model)(freze_at=1)
+    assert apply({"m": node}, "m.freze_at=2").m.freze_at == 2
 
 
 def test_better_plus_forces_it_in() -> None:
