@@ -210,6 +210,11 @@ class _Short(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxother = 60
+        self.maxlevel = 2
+
+    def repr_instance(self, value: Any, level: int) -> str:
+        text = super().repr_instance(value, level)
+        return f"<{type(value).__name__}>" if "\n" in text else text  # a module prints all of its children
 
 
 def _short(value: Any) -> str:

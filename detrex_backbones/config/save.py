@@ -16,11 +16,11 @@ from omegaconf import Node, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
 from detrex_backbones.config.imports import DEFINED_IN_A_CONFIG
-from detrex_backbones.config.nodes import as_config, structured_type
+from detrex_backbones.config.nodes import as_config, structured_type, to_plain
 from detrex_backbones.config.targets import dotted_name
 from detrex_backbones.errors import ConfigTypeError, ConfigValueError
 
-__all__ = ["save"]
+__all__ = ["save", "to_yaml"]
 
 
 def save(cfg: Any, path: Path) -> None:
@@ -52,6 +52,15 @@ def save(cfg: Any, path: Path) -> None:
     _write(path, text.encode())
     if problems:
         _save_pickle(as_config(cfg), path, problems)
+
+
+def to_yaml(cfg: Any) -> str:
+    """The config as YAML to read, interpolations resolved.
+
+    Args:
+        cfg: a config or any part of one.
+    """
+    return _dump(_tree(to_plain(cfg), "", []))
 
 
 def _dump(tree: Any) -> str:
