@@ -126,7 +126,7 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
             CheckpointFileError: the folder can't be written to, or the disk is full.
             ArgumentError: a name with a folder in it.
         """
-        if Path(name).name != name:
+        if not name or Path(name).name != name:
             raise ArgumentError(f"name={name!r} is no name of a file in save_dir={self.save_dir!r}.")
         if not self.save_dir or not self.save_to_disk:
             return

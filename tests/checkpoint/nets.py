@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones import BasicStem, ResNet, make_stage
-from tests.reference import TORCHVISION_MAPS, assert_close, noise, torchvision_maps, torchvision_net
+from tests.reference import assert_close, noise, torchvision_maps, torchvision_net
+
+IMAGES = noise(1, 3, 49, 65)
 
 RES = ("res2", "res3", "res4", "res5")
 
@@ -29,6 +31,13 @@ FAMILY: dict[str, dict[str, int]] = {
 def theirs(name: str = "resnet18") -> nn.Module:
     """torchvision's network with random weights and running statistics. Shared between tests: not to be changed."""
     return torchvision_net(name)
+
+
+@cache
+@torch.no_grad()
+def their_maps(name: str = "resnet18") -> dict[str, Tensor]:
+    """What torchvision's network makes of `IMAGES`, under our names of the maps."""
+    return torchvision_maps(theirs(name), IMAGES)
 
 
 def weights(name: str = "resnet18", *, counters: bool = True) -> dict[str, Tensor]:
@@ -62,14 +71,12 @@ def empty(*args: Any, **kwargs: Any) -> ResNet:
 
 
 @torch.no_grad()
-def assert_same_features(net: nn.Module, reference: nn.Module, maps: Iterable[str] = RES) -> None:
-    """Every map of ours is that of torchvision's network."""
-    images = noise(1, 3, 65, 97)
-    expected = torchvision_maps(reference.float(), images)
-    found = net(images.to(next(net.parameters()).dtype))
+def assert_same_features(net: nn.Module, name: str = "resnet18", maps: Iterable[str] = RES) -> None:
+    """Every map of ours is that of torchvision's network of this name."""
+    expected, found = their_maps(name), net(IMAGES)
     assert set(found) == set(maps)
-    for name in found:
-        assert_close(found[name], expected[name])
+    for key, value in found.items():
+        assert_close(value, expected[key])
 
 
 def snapshot(model: nn.Module) -> dict[str, bytes]:
@@ -118,21 +125,3 @@ def small_state() -> dict[str, Tensor]:
 def arrays(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """As numpy arrays."""
     return {key: value.numpy() for key, value in state.items()}
-
-
-__all__ = [
-    "FAMILY",
-    "RES",
-    "TORCHVISION_MAPS",
-    "arrays",
-    "assert_same_features",
-    "assert_same_tensors",
-    "converted",
-    "empty",
-    "ours",
-    "raw",
-    "small_state",
-    "snapshot",
-    "theirs",
-    "weights",
-]
