@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -74,7 +75,7 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     if "model" not in cfg:
         raise ConfigKeyError(f"the config has no 'model' to build. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
     # Asked for first: a device that isn't there should not cost the time of building.
-    device = _device(OmegaConf.select(cfg, "train.device", default="") or "")
+    device = _device(OmegaConf.select(cfg, "train.device"))
     checkpoint = OmegaConf.select(cfg, "train.init_checkpoint", default="") or ""
     model: nn.Module = instantiate(cfg.model)
     model.to(device)
@@ -84,14 +85,14 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     return model, None
 
 
-def _device(name: str) -> torch.device:
+def _device(name: Any) -> torch.device:
     cuda = torch.cuda.is_available()
-    if not name:
+    if name in (None, ""):
         return torch.device("cuda" if cuda else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled for CUDA
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch asserts that it was compiled for CUDA
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count() if cuda else 0))]
         raise DeviceError(
             f"train.device={name!r} isn't there ({str(error).splitlines()[0]}). On this machine: {', '.join(there)}. "

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import os
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import distributed, nn
 
 from detrex_backbones.checkpoint.files import read_checkpoint
-from detrex_backbones.checkpoint.load import apply_checkpoint
+from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, copy_checkpoint
 from detrex_backbones.checkpoint.report import LoadReport
-from detrex_backbones.errors import CheckpointFileError
+from detrex_backbones.checkpoint.write import write_whole
+from detrex_backbones.errors import ArgumentError, CheckpointFileError, CheckpointMatchError, closest
 
 __all__ = ["DetectionCheckpointer"]
 
@@ -44,43 +44,55 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
             save_to_disk = not distributed.is_initialized() or distributed.get_rank() == 0
         super().__init__(model, str(save_dir), save_to_disk=save_to_disk, **checkpointables)
 
-    def load(
-        self,
-        path: str | Path,
-        checkpointables: list[str] | None = None,
-        *,
-        source: str | None = None,
-        scope: str | None = None,
-        allow_missing: Iterable[str] = (),
-    ) -> dict[str, Any]:
+    def load(self, path: str | Path, checkpointables: list[str] | None = None, **options: Any) -> dict[str, Any]:
         """Load the model and, from one of our own checkpoints, what else was saved with it.
 
         Args:
             path: of the checkpoint; "" leaves the model as it is.
             checkpointables: names of the objects to load; None for all that the file has.
-            source: as of `load_checkpoint`.
-            scope: as of `load_checkpoint`.
-            allow_missing: as of `load_checkpoint`.
+            **options: as of `load_checkpoint`: source, prefix, scope, container, allow_missing and so on.
 
         Returns:
             What else the file holds, such as the iteration.
 
         Raises:
             CheckpointFileError: the file can't be read.
-            CheckpointMatchError: it doesn't fit the model.
+            CheckpointMatchError: it doesn't fit the model or one of the objects. The model keeps its weights.
+            ArgumentError: a name in `checkpointables` that this checkpointer doesn't have, or an unknown option.
         """
+        names = list(self.checkpointables if checkpointables is None else checkpointables)
+        for name in names:
+            if name not in self.checkpointables:
+                raise ArgumentError(
+                    f"checkpointables={names!r}: there is no {name!r}. "
+                    f"Allowed: {', '.join(self.checkpointables) or '-'}.{closest(name, self.checkpointables)}"
+                )
         if not path:
             logger.info("no checkpoint given: the model keeps its weights")
             return {}
-        checkpoint = read_checkpoint(path)
-        self.report = apply_checkpoint(self.model, checkpoint, source=source, scope=scope, allow_missing=allow_missing)
-        logger.info("loaded a checkpoint\n%s", self.report)
-        rest = dict(checkpoint.extra)
-        for name in self.checkpointables if checkpointables is None else checkpointables:
+        chosen = LoadOptions.of(options)
+        checkpoint = read_checkpoint(path, chosen.container)
+        attempt = check_checkpoint(self.model, checkpoint, chosen)
+        # Copied, since optimisers keep the tensors that they are given, and these are mapped from the file.
+        rest = copy.deepcopy(checkpoint.extra)
+        for name in names:
             if name in rest:
                 logger.info("loading %s from %s", name, path)
-                self.checkpointables[name].load_state_dict(rest.pop(name))
+                self._load_checkpointable(name, rest.pop(name), attempt.report)
+        copy_checkpoint(self.model, attempt)
+        self.report = attempt.report
+        logger.info("loaded a checkpoint\n%s", self.report)
         return rest
+
+    def _load_checkpointable(self, name: str, state: Any, report: LoadReport) -> None:
+        try:
+            self.checkpointables[name].load_state_dict(state)
+        except Exception as error:  # whatever the object finds wrong
+            raise CheckpointMatchError(
+                f"checkpoint {report.path!r}: its {name!r} doesn't fit the one of this run: {error} "
+                f"Load the others alone: checkpointables=[...].",
+                report,
+            ) from error
 
     def resume_or_load(self, path: str | Path, *, resume: bool = True) -> dict[str, Any]:
         """Continue from the last checkpoint of `save_dir`, all of it, or start from the weights of `path`.
@@ -102,7 +114,10 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
 
         Raises:
             CheckpointFileError: the folder can't be written to, or the disk is full.
+            ArgumentError: a name with a folder in it.
         """
+        if not name or Path(name).name != name:
+            raise ArgumentError(f"name={name!r} is no name of a file in save_dir={self.save_dir!r}.")
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **kwargs}
@@ -110,34 +125,10 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
         file = Path(self.save_dir) / f"{name}.pth"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            _write_whole(file, lambda opened: torch.save(data, opened))
-            _write_whole(file.parent / "last_checkpoint", lambda opened: opened.write(file.name.encode()))
+            write_whole(file, lambda opened: torch.save(data, opened))
+            write_whole(file.parent / "last_checkpoint", lambda opened: opened.write(file.name.encode()))
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             raise CheckpointFileError(
                 f"checkpoint {str(file)!r} can't be written: {error}. The last one that is whole is still marked."
             ) from error
         logger.info("saved %s", file)
-
-
-def _write_whole(path: Path, write: Callable[[Any], object]) -> None:
-    """Write beside `path`, to the disk, and rename: whoever reads sees the old file or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

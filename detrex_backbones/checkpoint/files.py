@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoin
         where = f"under {container!r}" if container else "in any place that trainers put them"
         raise CheckpointFileError(f"checkpoint {str(path)!r} holds no tensors {where}. It has: {_summary(content)}.")
     key, weights = found
-    tensors = {str(name): _as_tensor(value) for name, value in weights.items() if is_tensor(value)}
+    tensors = {str(name): _as_tensor(value, name, path) for name, value in weights.items() if is_tensor(value)}
     extra = {str(name): value for name, value in content.items() if key and name != key}
     return Checkpoint(path, kind, key, tensors, extra)
 
@@ -72,10 +73,7 @@ def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoin
 def read_file(path: str | Path) -> tuple[Any, str]:
     """What is stored in a file, and the name of its format; see `read_checkpoint`."""
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise CheckpointFileError(f"checkpoint {str(path)!r} {what}. Give the path of {READABLE}.")
-    kind = _format(path)
+    kind = _format(path, _head(path))
     try:
         return READERS[kind](path), kind
     except Exception as error:  # what a damaged file sets off in a reader is not foreseeable
@@ -86,9 +84,21 @@ def read_file(path: str | Path) -> tuple[Any, str]:
         ) from error
 
 
-def _format(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(64)
+def _head(path: Path) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            reason = "is a folder" if path.is_dir() else "is no ordinary file"
+        else:
+            with path.open("rb") as file:
+                return file.read(64)
+    except FileNotFoundError:
+        reason = "does not exist"
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = f"can't be opened: {getattr(error, 'strerror', None) or error}"
+    raise CheckpointFileError(f"checkpoint {str(path)!r} {reason}. Give the path of {READABLE}.")
+
+
+def _format(path: Path, head: bytes) -> str:
     if not head:
         raise CheckpointFileError(f"checkpoint {str(path)!r} is empty (0 bytes). Fetch it again.")
     if head.startswith(b"PK\x03\x04"):
@@ -108,13 +118,23 @@ def _read_torch(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
             raise ValueError("a TorchScript archive holds a program; save the module's state_dict() instead")
+    if path.name.endswith(".safetensors"):
+        return _read_opened(path)
     return torch.load(
         str(path), map_location="cpu", weights_only=False, pickle_module=unpickler, mmap=True, encoding="latin1"
     )
 
 
 def _read_legacy(path: Path) -> Any:
-    return torch.load(str(path), map_location="cpu", weights_only=False, pickle_module=unpickler, encoding="latin1")
+    if tarfile.is_tarfile(path):
+        raise ValueError("it is a tar archive, which torch would unpack")
+    return _read_opened(path)
+
+
+def _read_opened(path: Path) -> Any:
+    # Opened, since torch goes by the extension where it is given a path.
+    with path.open("rb") as file:
+        return torch.load(file, map_location="cpu", weights_only=False, pickle_module=unpickler, encoding="latin1")
 
 
 def _read_pickle(path: Path) -> Any:
@@ -131,7 +151,7 @@ def _read_safetensors(path: Path) -> Any:
 READERS = {"torch": _read_torch, "torch-legacy": _read_legacy, "pickle": _read_pickle, "safetensors": _read_safetensors}
 
 
-def _as_tensor(value: Any) -> Tensor:
+def _as_tensor(value: Any, key: Any, path: Path) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
     array = np.ascontiguousarray(value)
@@ -139,7 +159,13 @@ def _as_tensor(value: Any) -> Tensor:
         array = array.astype(array.dtype.newbyteorder("="))
     if not array.flags.writeable:
         array = array.copy()
-    return torch.from_numpy(array).reshape(np.shape(value))
+    try:
+        return torch.from_numpy(array).reshape(np.shape(value))
+    except TypeError as error:
+        raise CheckpointFileError(
+            f"checkpoint {str(path)!r}: {str(key)!r} is an array of {array.dtype}, which torch doesn't have. "
+            f"Convert it to float32 and save it again."
+        ) from error
 
 
 def _summary(content: Mapping[Any, Any]) -> str:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from detrex_backbones.checkpoint.check import check_report
 from detrex_backbones.checkpoint.files import Checkpoint, read_checkpoint
-from detrex_backbones.checkpoint.plan import check_report, plan_checkpoint
+from detrex_backbones.checkpoint.plan import Attempt, plan_checkpoint
 from detrex_backbones.checkpoint.preprocessing import check_traits
 from detrex_backbones.checkpoint.report import Loaded, LoadReport, shorten
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
 
-__all__ = ["LoadOptions", "apply_checkpoint", "load_checkpoint"]
+__all__ = ["LoadOptions", "apply_checkpoint", "check_checkpoint", "copy_checkpoint", "load_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,17 @@ class LoadOptions:
     stem_adapt: str = "error"
     swap_channels: bool = False
     check_preprocessing: str = "error"
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> LoadOptions:
+        """Options by their names; an unknown one is an error that names the closest."""
+        allowed = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in allowed:
+                raise ArgumentError(
+                    f"{name!r} is no option of a load. Allowed: {', '.join(allowed)}.{closest(name, allowed)}"
+                )
+        return cls(**options)
 
     def __post_init__(self) -> None:
         if self.check_preprocessing not in CHECKS:
@@ -83,17 +96,17 @@ def load_checkpoint(
 
     Raises:
         CheckpointFileError: the file can't be read.
-        CheckpointMatchError: it doesn't fit: nothing matched, or parameters would be left without a value. Its `report`
-            has every key.
+        CheckpointMatchError: it doesn't fit: nothing matched, parameters would be left without a value, or stages of
+            the model have no place for what the file has of them. Its `report` has every key.
         PreprocessingError: known weights, and the model contradicts what they were trained with.
-        ArgumentError: an unknown option.
+        ArgumentError: an unknown option, a model on the meta device.
     """
     options = LoadOptions(
         source=source,
         prefix=prefix,
         scope=scope,
         container=container,
-        allow_missing=tuple(allow_missing),
+        allow_missing=allow_missing if isinstance(allow_missing, str) else tuple(allow_missing),
         stem_adapt=stem_adapt,
         swap_channels=swap_channels,
         check_preprocessing=check_preprocessing,
@@ -105,7 +118,20 @@ def load_checkpoint(
 
 def apply_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> LoadReport:
     """`load_checkpoint` for a checkpoint that was read already."""
-    targets = {key: value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+    attempt = check_checkpoint(model, checkpoint, options)
+    copy_checkpoint(model, attempt)
+    return attempt.report
+
+
+def check_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
+    """What `apply_checkpoint` will do, or its error. Changes nothing."""
+    targets = _targets(model)
+    meta = [key for key, value in targets.items() if value.is_meta]
+    if meta:
+        raise ArgumentError(
+            f"the model has no memory for its weights: {shorten(meta)} are on the meta device. "
+            f"Give it some first: model.to_empty(device='cpu')."
+        )
     attempt = plan_checkpoint(
         {key: tuple(value.shape) for key, value in targets.items()},
         checkpoint,
@@ -115,20 +141,34 @@ def apply_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOpti
         stem_adapt=options.stem_adapt,
         swap_channels=options.swap_channels,
     )
-    report = attempt.report
+    report, values = attempt.report, attempt.values
     check_report(report, options.allow_missing)
-    values = {key: attempt.reading.tensors[ours] for key, ours in attempt.plan.matched.items()}
     _check_shared(targets, values, report)
     check_traits(model, report, options.check_preprocessing)
-    report.not_finite = {key: count for key, value in values.items() if (count := _not_finite(value))}
+    # As the model will have them: a cast to half precision makes large numbers infinite.
+    cast = ((key, value.to(targets[key].dtype)) for key, value in values.items())
+    report.not_finite = {key: count for key, value in cast if (count := _not_finite(value))}
     report.loaded = [_with_cast(item, values[item.model_key], targets[item.model_key]) for item in report.loaded]
+    return attempt
+
+
+def copy_checkpoint(model: nn.Module, attempt: Attempt) -> None:
+    """Do what `check_checkpoint` found, and look whether it is there.
+
+    Raises:
+        CheckpointMatchError: the model has something else than was written to it.
+    """
+    targets, report = _targets(model), attempt.report
     with torch.no_grad():
-        for key, value in values.items():
+        for key, value in attempt.values.items():
             targets[key].copy_(value)
-        _verify(model, values, report)
+        _verify(model, attempt.values, report)
     if report.not_finite:
-        logger.warning("%s: NaN or infinite values in %s", checkpoint.path, shorten(report.not_finite))
-    return report
+        logger.warning("%s: NaN or infinite values in %s", report.path, shorten(report.not_finite))
+
+
+def _targets(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
 
 
 def _check_shared(targets: dict[str, Tensor], values: dict[str, Tensor], report: LoadReport) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterable
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +13,18 @@ from detrex_backbones.checkpoint.conventions import conventions
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match import Plan, Shapes, make_plan
 from detrex_backbones.checkpoint.reading import Reading, readings
-from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch, describe, shorten
+from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch
 from detrex_backbones.checkpoint.stem_adapt import fit_stem
-from detrex_backbones.errors import CheckpointMatchError
 
 OWN = "detectron2"  # the convention of this library's own names
 
-__all__ = ["Attempt", "check_report", "plan_checkpoint"]
+NO_PLACE = "no place in the model"
+
+# Where the numbered blocks of one stage stand, in this library's, torchvision's and timm's names. A stage is loaded
+# whole or not at all: a block that the model's has no place for shows that the file is of another architecture.
+STAGE = re.compile(r"^(.*?(?:^|\.)(?:res[2-5]|layer[1-4]|stages[._]\d+\.blocks))\.\d+\.")
+
+__all__ = ["Attempt", "plan_checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,11 @@ class Attempt:
     plan: Plan
     reading: Reading
 
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """Model key -> what it will hold."""
+        return _values(self.plan, self.reading)
+
 
 def plan_checkpoint(
     model: Shapes,
@@ -47,7 +57,7 @@ def plan_checkpoint(
     stem_adapt: str = "error",
     swap_channels: bool = False,
 ) -> Attempt:
-    """What a load would do. Names and shapes of the model are enough; nothing is refused yet, see `check_report`.
+    """What a load would do. Names and shapes of the model are enough; nothing is refused yet, see `check.check_report`.
 
     Args:
         model: name -> shape.
@@ -81,45 +91,6 @@ def plan_checkpoint(
     return Attempt(_report(checkpoint, reading, plan, model), plan, reading)
 
 
-def check_report(report: LoadReport, allow_missing: Iterable[str] = ()) -> None:
-    """Refuse a load that would leave parameters of the scope without a value.
-
-    Args:
-        report: of the attempt.
-        allow_missing: as of `load_checkpoint`.
-
-    Raises:
-        CheckpointMatchError: with the keys, and what to do.
-    """
-    keys = len(report.loaded) + len(report.left_over)
-    if not report.loaded or (2 * len(report.loaded) < keys and 2 * len(report.loaded) < report.expected):
-        raise CheckpointMatchError(
-            f"checkpoint {report.path!r} is not for this model: {len(report.loaded)} of its {keys} tensors fit. "
-            f"Names taken: {report.source}. In the file: {shorten(report.left_over) or '-'}. "
-            f"In the model: {shorten(report.missing + [describe(item) for item in report.mismatched])}. "
-            f"Is it the right architecture? Known conventions: {', '.join(conventions())}.",
-            report,
-        )
-    if report.ambiguous:
-        raise CheckpointMatchError(
-            f"checkpoint {report.path!r} is ambiguous for this model: {report.ambiguous}", report
-        )
-    globs = list(allow_missing)
-    missing = [key for key in report.missing if not _allowed(key, report.scope, globs)]
-    mismatched = [item for item in report.mismatched if not _allowed(item.model_key, report.scope, globs)]
-    if missing or mismatched:
-        lines = [f"checkpoint {report.path!r} leaves parameters of the model without a value."]
-        if missing:
-            lines.append(f"{len(missing)} are not in the file: {shorten(missing)}.")
-        if mismatched:
-            lines.append(f"{len(mismatched)} have another shape: {shorten(map(describe, mismatched))}.")
-        first = (missing or [mismatched[0].model_key])[0]
-        lines.append(
-            f"Build the model that the file is for, or allow it: allow_missing=[{first.rpartition('.')[0] + '.*'!r}]."
-        )
-        raise CheckpointMatchError(" ".join(lines), report)
-
-
 def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes) -> LoadReport:
     origin, shapes = reading.origin, reading.shapes
     loaded = [
@@ -141,10 +112,18 @@ def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes)
         mismatched=mismatched,
         kept=kept,
         left_over={**unused, **reading.left_over},
+        unplaced=_unplaced(plan, unused, origin),
         outside=plan.outside,
         ambiguous=plan.ambiguous,
         twins=reading.twins,
     )
+
+
+def _unplaced(plan: Plan, unused: Mapping[str, str], origin: Mapping[str, str]) -> list[str]:
+    """The file's names of what is left over of stages of which other tensors found a place."""
+    used = {found[1] for ours in (*plan.matched.values(), *plan.mismatched.values()) if (found := STAGE.match(ours))}
+    stages = {ours: found[1] for ours in plan.unused if (found := STAGE.match(ours))}
+    return [origin[ours] for ours, stage in stages.items() if stage in used and unused[origin[ours]] == NO_PLACE]
 
 
 def _why_unused(ours: str, reading: Reading) -> str:
@@ -153,7 +132,7 @@ def _why_unused(ours: str, reading: Reading) -> str:
     theirs = reading.theirs.get(ours, ours)
     kin = [(known[name], theirs[len(place) :]) for name, place in reading.kin if theirs.startswith(place)]
     reasons = (convention.why_left_out(name) for convention, name in (*kin, (known[OWN], ours)))
-    return next(filter(None, reasons), "no place in the model")
+    return next(filter(None, reasons), NO_PLACE)
 
 
 def _why_kept(key: str, source: str) -> str:
@@ -172,8 +151,3 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(
         tensor is other[key] or torch.equal(tensor, other[key]) for key, tensor in one.items()
     )
-
-
-def _allowed(key: str, scope: str, globs: list[str]) -> bool:
-    relative = key[len(scope) + 1 :] if scope else key
-    return any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in (key, relative))

@@ -59,6 +59,8 @@ class LoadReport:
         mismatched: model keys of the scope whose tensor has another shape.
         kept: model key of the scope that files of this source never hold -> what it is. It kept its value.
         left_over: checkpoint key -> why it was not used.
+        unplaced: keys left over of stages that the model has otherwise: the file is of another architecture, and such a
+            load is refused.
         outside: model keys outside the scope, which kept their values.
         twins: what else these very names can be, where names alone don't tell.
         ambiguous: what could as well have been matched otherwise; such a load is refused.
@@ -76,6 +78,7 @@ class LoadReport:
     mismatched: list[Mismatch] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
     left_over: dict[str, str] = field(default_factory=dict)
+    unplaced: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     twins: str = ""
     ambiguous: str = ""
@@ -123,6 +126,7 @@ class LoadReport:
             ],
             "kept": dict(self.kept),
             "left_over": dict(self.left_over),
+            "unplaced": list(self.unplaced),
             "outside": list(self.outside),
             "twins": self.twins,
             "ambiguous": self.ambiguous,

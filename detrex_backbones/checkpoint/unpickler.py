@@ -3,7 +3,8 @@
 A pickle is a program: it names functions and calls them. Here only the functions that rebuild tensors, arrays and plain
 containers are known; every other name becomes an inert class whose instances swallow whatever they are given. So the
 bookkeeping of a training run (its arguments, its log buffers) does not keep its weights from being read, and no call
-that a stranger wrote into a file is ever made. There is no switch that turns this off.
+that a stranger wrote into a file is ever made. A pickle also sets attributes of what it names, so what is known takes
+none. There is no switch that turns this off.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import io
 import pickle
 import sys
 from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,23 @@ class Inert:
     add = append
 
 
+class _Call:
+    """Calls a function, and takes no attributes: what a file sets on functions and classes stays for the process."""
+
+    __slots__ = ("_function",)
+
+    _function: Callable[..., Any]
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise pickle.UnpicklingError(f"a checkpoint is not allowed to change {self._function.__name__!r}")
+
+
 def _dtype(spec: Any, *args: Any) -> Any:
     dtype = np.dtype(spec, *args)
     if dtype.hasobject:
@@ -60,6 +79,11 @@ def _encode(text: str, encoding: str = "latin1", *args: Any) -> bytes:
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r} are not allowed in a checkpoint")
     return text.encode("latin1")
+
+
+def _bytes(*args: Any) -> Any:
+    # How protocol 2 writes b"". With a number it would allocate that many.
+    return Inert() if args else b""
 
 
 def _reconstruct(subtype: Any, shape: Any, dtype: Any) -> Any:
@@ -97,26 +121,29 @@ def _storage_from_bytes(data: bytes) -> Any:
 
 
 def _allowed() -> dict[tuple[str, str], Any]:
-    names: dict[tuple[str, str], Any] = {
-        ("collections", "OrderedDict"): OrderedDict,
+    functions: dict[tuple[str, str], Callable[..., Any]] = {
         ("collections", "Counter"): Counter,
-        ("collections", "defaultdict"): defaultdict,
         ("_codecs", "encode"): _encode,
         ("numpy", "dtype"): _dtype,
-        ("torch", "Size"): torch.Size,
-        ("torch", "device"): torch.device,
         ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
         ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+        ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
         ("torch.storage", "_load_from_bytes"): _storage_from_bytes,
     }
     for module in ("numpy.core", "numpy._core"):
-        names[f"{module}.multiarray", "_reconstruct"] = _reconstruct
-        names[f"{module}.multiarray", "scalar"] = _scalar
-        names[f"{module}.numeric", "_frombuffer"] = _from_buffer
-    # No bytes and bytearray: they allocate whatever number they are called with.
-    for builtin in (bool, int, float, complex, list, tuple, dict, set, frozenset):
-        for module in ("builtins", "__builtin__"):
+        functions[f"{module}.multiarray", "_reconstruct"] = _reconstruct
+        functions[f"{module}.multiarray", "scalar"] = _scalar
+        functions[f"{module}.numeric", "_frombuffer"] = _from_buffer
+    names: dict[tuple[str, str], Any] = {name: _Call(function) for name, function in functions.items()}
+    # Written in C, so nothing can be set on them.
+    names["collections", "OrderedDict"] = OrderedDict
+    names["collections", "defaultdict"] = defaultdict
+    names["torch", "Size"] = torch.Size
+    names["torch", "device"] = torch.device
+    for module in ("builtins", "__builtin__"):
+        names[module, "bytes"] = _Call(_bytes)
+        for builtin in (bool, int, float, complex, list, tuple, dict, set, frozenset):
             names[module, builtin.__name__] = builtin
     for name in dir(torch):
         value = getattr(torch, name)

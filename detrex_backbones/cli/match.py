@@ -47,8 +47,9 @@ def run(args: argparse.Namespace) -> None:
     """Print the report of a dry run, and raise where the load would."""
     import torch
 
+    from detrex_backbones.checkpoint.check import check_report
     from detrex_backbones.checkpoint.files import read_checkpoint
-    from detrex_backbones.checkpoint.plan import check_report, plan_checkpoint
+    from detrex_backbones.checkpoint.plan import plan_checkpoint
     from detrex_backbones.config import instantiate
 
     cfg = load_config(args)

@@ -15,6 +15,7 @@ from detrex_backbones.cli.common import (
     print_json,
     print_table,
 )
+from detrex_backbones.cli.layout import lay_out
 from detrex_backbones.errors import ConfigKeyError, ConfigTypeError
 
 EXAMPLES = """\
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = load_config(args)
     if "model" not in cfg:
         raise ConfigKeyError(f"the config has no 'model' to show. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
-    text = LazyConfig.to_yaml(cfg) if args.yaml else LazyConfig.to_py(cfg)
+    text = LazyConfig.to_yaml(cfg) if args.yaml else lay_out(LazyConfig.to_py(cfg))
     figures = measure_config(cfg.model, args.size)
     if args.json:
         print_json({"config": text, "size": list(args.size), **figures})

@@ -6,15 +6,17 @@ import dataclasses
 import functools
 import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig
 from omegaconf.basecontainer import BaseContainer
+from omegaconf.errors import OmegaConfBaseException
 
 from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, set_made_at, take, unshared
 from detrex_backbones.config.signatures import unknown_argument
-from detrex_backbones.config.targets import _lookup, dotted_name
+from detrex_backbones.config.targets import describe, dotted_name, lookup
 from detrex_backbones.errors import ConfigTypeError
 
 __all__ = ["LazyCall"]
@@ -43,7 +45,7 @@ def LazyCall(target: Target) -> Callable[..., DictConfig]:  # noqa: N802  (detec
         any object, with the target as `_target_` (for a dataclass, which omegaconf can't hold, its dotted name).
 
     Raises:
-        ConfigTypeError: `target` is none of those, or arguments are given without their names.
+        ConfigTypeError: `target` is none of those, arguments are given without their names, or one is no config value.
 
     The behaviour is detectron2's `LazyCall`.
     """
@@ -58,17 +60,20 @@ def LazyCall(target: Target) -> Callable[..., DictConfig]:  # noqa: N802  (detec
     def call(*args: Any, **kwargs: Any) -> DictConfig:
         if args:
             raise ConfigTypeError(
-                f"LazyCall({target!r}) takes keyword arguments only; {len(args)} came without a name. "
+                f"LazyCall({describe(target)}) takes keyword arguments only; {len(args)} came without a name. "
                 "Write each as name=value."
             )
         frame = sys._getframe(1)
-        known = _lookup(target) if isinstance(target, str) else target
+        known = lookup(target) if isinstance(target, str) else target
         for name in kwargs:
             problem = None if name == "_target_" else unknown_argument(known, name)
             if problem:
                 warnings.warn(problem, UserWarning, stacklevel=2)
         kwargs["_target_"] = stored
-        node = _build(kwargs)
+        try:
+            node = _build(kwargs)
+        except OmegaConfBaseException as error:
+            raise ConfigTypeError(f"An argument of LazyCall({describe(stored)}) fits no config: {error}") from error
         set_made_at(node, f"{frame.f_code.co_filename}:{frame.f_lineno}")
         return node
 
@@ -76,7 +81,9 @@ def LazyCall(target: Target) -> Callable[..., DictConfig]:  # noqa: N802  (detec
 
 
 def _storable(target: Target) -> Target:
-    """The target in a form that omegaconf keeps as it is: it would take a dataclass for a structured config."""
+    """The target in a form that omegaconf keeps: it takes a dataclass for a structured config, and refuses dict."""
+    if target is dict or target is OrderedDict:
+        return dotted_name(target) or target
     if (
         dataclasses.is_dataclass(target)
         or hasattr(type(target), "__attrs_attrs__")

@@ -10,13 +10,14 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from detrex_backbones.config import _file
 from detrex_backbones.config._notes import add_note
 from detrex_backbones.config.nodes import as_config
 from detrex_backbones.errors import ConfigImportError, DetrexBackbonesError, closest
 
 __all__ = ["DEFINED_IN_A_CONFIG", "execute"]
 
-DEFINED_IN_A_CONFIG = "detrex_backbones.config._file"
+DEFINED_IN_A_CONFIG = _file.__name__
 """The `__module__` of functions and classes defined in a config file."""
 
 # The files being executed in this thread, outermost first.

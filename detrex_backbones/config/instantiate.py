@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,7 +11,15 @@ from omegaconf.basecontainer import BaseContainer
 
 from detrex_backbones.config._notes import add_note
 from detrex_backbones.config.allow import Allowlist
-from detrex_backbones.config.nodes import ALLOW_OBJECTS, SEQUENCES, is_call, made_at, path_text, to_plain
+from detrex_backbones.config.nodes import (
+    ALLOW_OBJECTS,
+    SEQUENCES,
+    is_call,
+    made_at,
+    path_text,
+    structured_type,
+    to_plain,
+)
 from detrex_backbones.config.signatures import unknown_argument
 from detrex_backbones.config.targets import describe, locate
 from detrex_backbones.errors import InstantiateError
@@ -96,7 +103,7 @@ class _Builder:
             if type(value) is tuple:
                 return value if all(a is b for a, b in zip(items, value, strict=True)) else tuple(items)
             return items
-        if isinstance(value, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(value)):
+        if structured_type(value) is not None:
             return self.structured(value, path)
         if is_call(value):
             return self.once(value, path)
@@ -110,7 +117,7 @@ class _Builder:
         return items if self.plain else ListConfig([to_plain(item) for item in items], flags=dict(ALLOW_OBJECTS))
 
     def structured(self, value: DictConfig, path: Any) -> Any:
-        kind: Any = OmegaConf.get_type(value)
+        kind = structured_type(value)
         self.permit(kind, None, value, path)
         if self.dry:
             return None
@@ -203,8 +210,13 @@ class _Short(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxother = 60
+        self.maxlevel = 2
+
+    def repr_instance(self, value: Any, level: int) -> str:
+        text = super().repr_instance(value, level)
+        return f"<{type(value).__name__}>" if "\n" in text else text  # a module prints all of its children
 
 
 def _short(value: Any) -> str:
     """A short repr, one that never raises."""
-    return _Short().repr(to_plain(value) if isinstance(value, BaseContainer) and not is_call(value) else value)
+    return _Short().repr(value)

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from detrex_backbones.config.imports import execute
 from detrex_backbones.config.nodes import ALLOW_OBJECTS, as_config
 from detrex_backbones.config.overrides import apply_overrides
-from detrex_backbones.config.save import save
+from detrex_backbones.config.save import save, to_yaml
 from detrex_backbones.config.to_py import to_py
 from detrex_backbones.errors import ConfigImportError, ConfigKeyError, ConfigValueError, closest
 
@@ -68,6 +68,11 @@ class LazyConfig:
     def save(cfg: Any, path: StrPath) -> None:
         """Write a config to a YAML file; see `detrex_backbones.config.save.save`."""
         save(cfg, Path(path))
+
+    @staticmethod
+    def to_yaml(cfg: Any) -> str:
+        """The text that `save` would write, interpolations resolved; what YAML can't hold stands there to be read."""
+        return to_yaml(cfg)
 
     @staticmethod
     def apply_overrides(cfg: ConfigT, overrides: Iterable[str]) -> ConfigT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, cast
@@ -19,6 +20,7 @@ __all__ = [
     "made_at",
     "path_text",
     "set_made_at",
+    "structured_type",
     "take",
     "to_plain",
 ]
@@ -39,6 +41,12 @@ def as_config(value: Any) -> Any:
 def is_call(value: object) -> bool:
     """Whether `value` is a mapping that describes a call, also where its target is still `???`."""
     return isinstance(value, Mapping) and "_target_" in value.keys()  # noqa: SIM118  (`in` a DictConfig skips ???)
+
+
+def structured_type(node: object) -> type[Any] | None:
+    """The dataclass or attrs class that the node was made from, if it was."""
+    kind: Any = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
+    return kind if dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__") else None
 
 
 def made_at(node: object) -> str | None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, ListConfig, open_dict
+from omegaconf import DictConfig, ListConfig, Node, open_dict
 from omegaconf.basecontainer import BaseContainer
 
 from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, clone, is_call
@@ -40,8 +40,8 @@ def apply_overrides(cfg: ConfigT, overrides: Iterable[str]) -> ConfigT:
     `a[0].x=1` reach into lists and tuples. `+a.b=1` sets also what a target's signature doesn't take or a struct
     doesn't have; `~a.b` deletes. For the values see `detrex_backbones.config.values.parse_value`.
 
-    A key in a node with `_target_` must be an argument of that target, where its signature can be read (a dotted name
-    is imported for that) and has no `**kwargs`.
+    A new key in a node with `_target_` must be an argument of that target, where its signature can be read (a dotted
+    name is imported for that) and has no `**kwargs`.
 
     Args:
         cfg: a DictConfig or ListConfig.
@@ -59,10 +59,19 @@ def apply_overrides(cfg: ConfigT, overrides: Iterable[str]) -> ConfigT:
         raise ConfigTypeError(f"overrides is a list of texts; write [{overrides!r}] for one.")
     parsed = [_parse(text) for text in overrides]
     # A rehearsal on a copy of the structure: later overrides may depend on earlier ones, and all must fit.
-    for target in (clone(cfg, cfg._get_parent()), cfg):
+    for target in (_twin(cfg), cfg):
         for override in parsed:
             _apply(target, override)
     return cfg
+
+
+def _twin(cfg: Any) -> Any:
+    """The counterpart of `cfg` in a copy of the whole config, as interpolations may lead out of it."""
+    parent = cfg._get_parent()
+    if parent is None:
+        return clone(cfg)
+    content = vars(_twin(parent))["_content"]
+    return content if isinstance(content, Node) else content[cfg._key()]
 
 
 def _parse(text: str) -> _Override:
@@ -153,8 +162,11 @@ def _set(node: Any, key: Any, value: Any, override: _Override) -> None:
 
 
 def _check_argument(node: DictConfig, key: Any, override: _Override) -> None:
-    """Refuse what the target of the node doesn't take as an argument."""
-    if override.mode == "+" or key == "_target_" or not is_call(node):
+    """Refuse a new key that the target of the node doesn't take as an argument.
+
+    One that is there already isn't a slip of this override's; whoever wrote it was warned.
+    """
+    if override.mode == "+" or key in node.keys() or not is_call(node):  # noqa: SIM118
         return
     problem = unknown_argument(_known_target(node), key)
     if problem:

@@ -12,15 +12,15 @@ from typing import Any
 
 import cloudpickle
 import yaml
-from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf import Node, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
 from detrex_backbones.config.imports import DEFINED_IN_A_CONFIG
-from detrex_backbones.config.nodes import as_config
+from detrex_backbones.config.nodes import as_config, structured_type, to_plain
 from detrex_backbones.config.targets import dotted_name
 from detrex_backbones.errors import ConfigTypeError, ConfigValueError
 
-__all__ = ["save"]
+__all__ = ["save", "to_yaml"]
 
 
 def save(cfg: Any, path: Path) -> None:
@@ -54,6 +54,15 @@ def save(cfg: Any, path: Path) -> None:
         _save_pickle(as_config(cfg), path, problems)
 
 
+def to_yaml(cfg: Any) -> str:
+    """The config as YAML to read, interpolations resolved.
+
+    Args:
+        cfg: a config or any part of one.
+    """
+    return _dump(_tree(to_plain(cfg), "", []))
+
+
 def _dump(tree: Any) -> str:
     text = yaml.dump(tree, Dumper=_Dumper, default_flow_style=None, allow_unicode=True, width=9999, sort_keys=False)
     return str(text)
@@ -85,8 +94,8 @@ def _tree(value: Any, path: str, problems: list[str]) -> Any:
     """The value as plain dicts, lists and scalars; what can't be one is added to `problems`."""
     if isinstance(value, BaseContainer):
         content = vars(value)["_content"]
-        kind = OmegaConf.get_type(value) if isinstance(value, DictConfig) else dict
-        if isinstance(content, dict) and kind not in (dict, None):
+        kind = structured_type(value)
+        if isinstance(content, dict) and kind is not None:
             content = {"_target_": kind, **content}
         value = content
     if isinstance(value, Node):

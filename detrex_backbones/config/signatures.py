@@ -42,5 +42,5 @@ def unknown_argument(target: Any, name: object) -> str | None:
     allowed = parameters(target) if callable(target) else None
     if allowed is None or name in allowed:
         return None
-    listed = ", ".join(allowed) if allowed else "no arguments"
+    listed = ", ".join(allowed) if allowed else "nothing by name"
     return f"{describe(target)} takes no argument {name!r}.{closest(name, allowed)} It takes: {listed}."

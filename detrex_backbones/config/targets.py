@@ -11,7 +11,7 @@ from typing import Any
 
 from detrex_backbones.errors import ConfigImportError, closest
 
-__all__ = ["describe", "dotted_name", "locate"]
+__all__ = ["describe", "dotted_name", "locate", "lookup"]
 
 
 def locate(name: str) -> Any:
@@ -65,7 +65,7 @@ def _module(module: str, name: str) -> ModuleType | None:
         raise ConfigImportError(f"Can't locate {name!r}: importing {module} raised {error!r}.") from error
 
 
-def _lookup(name: str) -> Any:
+def lookup(name: str) -> Any:
     """As `locate`, but only among what is imported already; None if it isn't there."""
     parts = name.split(".")
     for end in range(len(parts) - 1, 0, -1):
@@ -88,7 +88,7 @@ def dotted_name(target: Any) -> str | None:
     packages = module.split(".")
     for end in range(1, len(packages) + 1):
         name = ".".join([*packages[:end], qualname])
-        found = _lookup(name)
+        found = lookup(name)
         # A bound method is made anew each time it is looked up.
         if found is target or (inspect.ismethod(target) and found == target):
             return name

@@ -143,11 +143,6 @@ class TestPreprocess:
         with pytest.raises(InputError, match=r"33x20.*square of 32"):
             extractor(Echo(square_size=32)).preprocess(photo(33, 20))
 
-    def test_a_warning_points_at_the_caller(self):
-        with pytest.warns(UserWarning, match="Multiply it by 255") as caught:
-            extractor()(photo(5, 7) / 255)
-        assert caught
-
 
 class TestExtractor:
     def test_runs_the_backbone_on_what_preprocess_gives(self):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from tests.reference import MAPS, assert_close, noise
 
 def resnet(depth: int = 18, norm: str = "BN", in_channels: int = 3, stages: dict | None = None, **kwargs) -> ResNet:
     stem = BasicStem(in_channels=in_channels, norm=norm)
-    return ResNet(stem, make_stage(depth, **{"norm": norm, **(stages or {})}), **kwargs)
+    return ResNet(stem, make_stage(**{"depth": depth, "norm": norm, **(stages or {})}), **kwargs)
 
 
 def tensors(prefix: str, norm: bool = True) -> list[str]:
@@ -88,6 +90,26 @@ class TestOutFeatures:
             "res5": ShapeSpec(channels=2048, stride=32),
             "linear": ShapeSpec(channels=10, stride=32),
         }
+
+    @pytest.mark.parametrize("res5_dilation", [1, 2])
+    @pytest.mark.parametrize(
+        "stages",
+        [
+            *({"depth": depth} for depth in (18, 34, 50, 101, 152)),
+            {"depth": 101, "num_groups": 64, "width_per_group": 4},
+            {"depth": 101, "width_per_group": 128},
+            {"depth": 50, "out_channels": 64, "width_per_group": 16},
+        ],
+        ids=str,
+    )
+    def test_promise_the_channels_and_strides_of_the_real_maps(self, stages, res5_dilation):
+        with torch.device("meta"):
+            net = resnet(stages={**stages, "res5_dilation": res5_dilation}, out_features=MAPS[:5])
+            maps = net(torch.zeros(2, 3, 97, 131))
+        for name, spec in net.output_shape().items():
+            size = (math.ceil(97 / spec.stride), math.ceil(131 / spec.stride))
+            assert maps[name].shape == (2, spec.channels, *size)
+        assert net.output_shape()["res5"].stride == (32 if res5_dilation == 1 else 16)
 
     @pytest.mark.parametrize(
         ("kwargs", "message"),

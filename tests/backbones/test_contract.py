@@ -1,0 +1,57 @@
+"""Every backbone through the contract."""
+
+import math
+
+import pytest
+
+from detrex_backbones import BasicStem, ResNet, TimmBackbone, make_stage
+from tests.backbones.contract import BackboneContract, backbone, images, maps  # noqa: F401 (fixtures)
+
+
+def resnet(out_features=("res2", "res3", "res4", "res5"), freeze_at=1, norm="FrozenBN", **kwargs):
+    def build():
+        stages = make_stage(norm=norm, **kwargs)
+        return ResNet(BasicStem(norm=norm), stages, out_features=out_features, freeze_at=freeze_at)
+
+    return build
+
+
+def timm(name, **kwargs):
+    return lambda: TimmBackbone(name, **kwargs)
+
+
+DC5 = {"res5_dilation": 2}
+
+RESNETS = {
+    "resnet18": resnet(depth=18),
+    "resnet34_dc5": resnet(depth=34, **DC5),
+    "resnet50": resnet(depth=50),
+    "resnet50_unfrozen": resnet(depth=50, norm="BN", freeze_at=0, out_features=["res5", "stem"]),
+    "resnet50_dc5_detectron2": resnet(depth=50, **DC5),
+    "resnet50_dc5_torchvision": resnet(depth=50, **DC5, dilation_style="torchvision"),
+    "resnet50_stride_in_1x1": resnet(depth=50, stride_in_1x1=True),
+    "resnet50_group_norm": resnet(depth=50, norm="GN", out_features=["res3"]),
+    "resnext50_32x4d": resnet(depth=50, num_groups=32, width_per_group=4),
+    "wide_resnet50_2": resnet(depth=50, width_per_group=128, out_features=["res3", "res4"]),
+    "resnet50_deformable": resnet(depth=50, deform_on_per_stage=[False, False, True, True]),
+    "resnet50_modulated": resnet(depth=50, deform_on_per_stage=[False, True, False, True], deform_modulated=True),
+}
+
+TIMM = {
+    "resnet18d": timm("resnet18d", out_indices=(1, 2, 3)),
+    "resnet18d_frozen": timm("resnet18d", out_indices=(3, 1), norm_layer="FrozenBN"),
+    "efficientnet_b0_frozen": timm("efficientnet_b0", norm_layer="FrozenBN"),
+    "regnetx_002": timm("regnetx_002"),
+    "convnext_atto": timm("convnext_atto"),
+    "mobilenetv3_small_050": timm("mobilenetv3_small_050", out_indices=(2, 4)),
+}
+
+
+@pytest.mark.parametrize("build", RESNETS.values(), ids=RESNETS, scope="class")
+class TestResNet(BackboneContract):
+    pass
+
+
+@pytest.mark.parametrize("build", TIMM.values(), ids=TIMM, scope="class")
+class TestTimm(BackboneContract):
+    rounding = (math.floor, math.ceil)  # as the architecture has it

@@ -1,0 +1,22 @@
+"""What keeps the tests of the loader light: their files are those of whole networks."""
+
+import shutil
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    """Gone after each test, often before the disk has seen it: pytest would keep the files of three runs."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread():
+    """The networks' images are small: more threads wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

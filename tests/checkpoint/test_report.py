@@ -1,0 +1,144 @@
+"""The report: for people in 80 columns, for programs as JSON."""
+
+import json
+
+import pytest
+import torch
+
+from detrex_backbones import load_checkpoint
+from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch, describe, shorten
+from tests.checkpoint.nets import empty, weights
+
+
+def full_report(**changes):
+    """A report with something of everything."""
+    loaded = [Loaded("stem.weight", "conv1.weight", (2, 3)), Loaded("res2.weight", "layer1.weight", (4,), "a -> b")]
+    values = {
+        "path": "weights.pth",
+        "format": "torch",
+        "container": "model",
+        "source": "torchvision",
+        "prefix": "module.",
+        "scope": "backbone",
+        "loaded": [*loaded, Loaded("res3.weight", "layer2.weight", (), "a -> b")],
+        "missing": [f"res4.{index}.weight" for index in range(11)],
+        "mismatched": [Mismatch("res5.weight", "layer4.weight", (1, 2), (2, 1))],
+        "left_over": {
+            "fc.weight": "classifier head",
+            "fc.bias": "classifier head",
+            **{str(i): "other" for i in range(3)},
+        },
+        "unplaced": ["layer3.9.weight"],
+        "outside": ["head.weight"],
+        "ambiguous": "it fits twice",
+        "not_finite": {"stem.weight": 2},
+    }
+    return LoadReport(**{**values, **changes})
+
+
+def words(report):
+    """The text with its line breaks and indents taken out."""
+    return " ".join(str(report).split())
+
+
+def test_counts():
+    report = full_report()
+    assert report.expected == 3 + 11 + 1
+    assert report.coverage == 3 / 15
+    assert "loaded 3 of 15 tensors (20.0%), 11 numbers" in words(report)
+    assert LoadReport("weights.pth").coverage == 0
+
+
+def test_the_text_says_everything():
+    text = words(full_report())
+    for part in (
+        "checkpoint weights.pth (torch, under 'model')",
+        "names torchvision, prefix 'module.' taken off",
+        "scope 'backbone'; 1 tensors outside it kept their values",
+        "cast 2 a -> b",
+        "missing 11: res4.0.weight, res4.1.weight,",
+        "res4.7.weight and 3 more",
+        "other shape 1: res5.weight (1, 2) in the model, (2, 1) in the file",
+        "left over classifier head: 2 (fc.weight, fc.bias), other: 3",
+        "AMBIGUOUS it fits twice",
+        "WARNING NaN or infinite values in stem.weight (2 numbers)",
+    ):
+        assert part in text
+
+
+def test_the_text_says_nothing_of_what_there_is_not():
+    report = LoadReport("weights.pth", "torch", source="as stored", loaded=[Loaded("a", "a", (2,))])
+    assert str(report).splitlines() == [
+        "checkpoint  weights.pth (torch)",
+        "names       as stored",
+        "scope       the whole model",
+        "loaded      1 of 1 tensors (100.0%), 2 numbers",
+    ]
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"path": f"/{LONG}/weights.pth"},
+        {"path": "/" + "folder with spaces/" * 20},
+        {"path": "/" + "folder-with-dashes/" * 20},
+        {"missing": [f"{LONG}.{index}" for index in range(20)]},
+        {"mismatched": [Mismatch(LONG, LONG, (1,) * 50, (2,) * 50)]},
+        {"left_over": {LONG: LONG}},
+        {"not_finite": {LONG: 10**9}},
+        {"ambiguous": LONG},
+        {"source": LONG, "prefix": LONG, "scope": LONG, "container": LONG, "format": LONG},
+        {"missing": ["line\nbreak", "tab\tstop"]},
+    ],
+)
+def test_the_text_fits_80_columns(changes):
+    lines = str(full_report(**changes)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(line[:11].strip() or line.startswith(" " * 12) for line in lines)
+
+
+def test_the_dict_is_json_and_complete():
+    report = full_report()
+    found = json.loads(json.dumps(report.to_dict()))
+    assert found == report.to_dict()
+    assert set(found) == set(vars(report)) | {"coverage"}
+    assert found["loaded"][1] == {
+        "model_key": "res2.weight",
+        "checkpoint_key": "layer1.weight",
+        "shape": [4],
+        "cast": "a -> b",
+    }
+    assert found["mismatched"][0]["checkpoint_shape"] == [2, 1]
+    assert len(found["missing"]) == 11
+
+
+def test_the_dict_is_a_copy():
+    report = full_report()
+    report.to_dict()["missing"].clear()
+    report.to_dict()["left_over"].clear()
+    assert len(report.missing) == 11
+    assert len(report.left_over) == 5
+
+
+def test_the_report_of_a_real_load(tmp_path):
+    path = tmp_path / ("long name " * 15 + ".pth")
+    torch.save({"model": weights()}, path)
+    report = load_checkpoint(empty(), path)
+    assert json.loads(json.dumps(report.to_dict()))["path"] == str(path)
+    assert max(map(len, str(report).splitlines())) <= 80
+    text = words(report)
+    assert "loaded 100 of 100 tensors (100.0%), 11,186,112 numbers" in text
+    assert "left over batch counter: 20, classifier head: 2 (fc.weight, fc.bias)" in text
+    numbers = sum(value.numel() for key, value in weights().items() if not key.startswith("fc.") and value.dim())
+    assert numbers == 11_186_112
+
+
+def test_shortened_lists():
+    assert shorten([]) == ""
+    assert shorten(map(str, range(8))) == "0, 1, 2, 3, 4, 5, 6, 7"
+    assert shorten(map(str, range(9))) == "0, 1, 2, 3, 4, 5, 6, 7 and 1 more"
+    assert describe(Mismatch("a", "b", (1,), ())) == "a (1,) in the model, () in the file"

@@ -1,0 +1,42 @@
+"""Things that the configs of these tests call."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+calls: list[str] = []
+
+
+@dataclasses.dataclass
+class Shape:
+    channels: int | None = None
+    height: int | None = None
+
+
+class Model:
+    """Keeps what it is given."""
+
+    def __init__(self, depth: Any = 1, freeze_at: Any = 0, stem: Any = None, stages: Any = None) -> None:
+        self.depth, self.freeze_at, self.stem, self.stages = depth, freeze_at, stem, stages
+
+    @staticmethod
+    def build(width: Any = 1) -> Any:
+        return ("built", width)
+
+
+def keep(**kwargs: Any) -> dict[str, Any]:
+    return kwargs
+
+
+def record(name: str = "", child: Any = None) -> str:
+    calls.append(name)
+    return name
+
+
+class OwnError(Exception):
+    pass
+
+
+def fail(depth: Any = 1, text: Any = None) -> None:
+    raise OwnError("it broke")

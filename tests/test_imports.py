@@ -1,0 +1,168 @@
+"""What importing the package costs, what it makes public, and which part may know which."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import detrex_backbones
+
+PACKAGE = Path(detrex_backbones.__file__).parent
+NAME = "detrex_backbones"
+
+PUBLIC = [
+    "Backbone",
+    "BasicBlock",
+    "BasicStem",
+    "BottleneckBlock",
+    "CNNBlockBase",
+    "Conv2d",
+    "DeformBottleneckBlock",
+    "DetectionCheckpointer",
+    "FeatureExtractor",
+    "FrozenBatchNorm2d",
+    "LazyCall",
+    "LazyConfig",
+    "LoadReport",
+    "ResNet",
+    "ResNetBlockBase",
+    "ShapeSpec",
+    "TimmBackbone",
+    "build_model",
+    "get_config",
+    "get_norm",
+    "instantiate",
+    "list_configs",
+    "load_checkpoint",
+    "make_stage",
+]
+
+# Part of the package -> the parts that it may import besides itself.
+ALLOWED = {
+    "errors": set(),
+    "layers": {"errors"},
+    "backbones": {"errors", "layers", "interop"},
+    "interop": {"backbones"},
+    "config": {"errors"},
+    "checkpoint": {"errors"},
+    "zoo": {"errors", "layers", "backbones", "config", "checkpoint"},
+    "cli": {"errors", "layers", "backbones", "config", "checkpoint", "zoo"},
+    "__main__": {"cli"},
+}
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name inside the package -> file."""
+    names = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    del names[""]  # the list of public names
+    return {name: path for name, path in names.items() if not name.startswith("configs")}
+
+
+MODULES = modules()
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it, by its full name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports here are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def inside(path: Path) -> set[str]:
+    """The part of every import from the package itself, without the package's name."""
+    return {name.removeprefix(f"{NAME}.") for name in imported(path) if name.startswith(f"{NAME}.")}
+
+
+def test_every_part_is_known():
+    assert {name.partition(".")[0] for name in MODULES} <= set(ALLOWED)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_what_its_part_may_know(module):
+    part = module.partition(".")[0]
+    used = {name.partition(".")[0] for name in inside(MODULES[module])}
+    assert used <= ALLOWED[part] | {part}
+
+
+def test_the_config_layer_never_imports_torch():
+    for module, path in MODULES.items():
+        if module.startswith("config"):
+            assert not any(name.split(".")[0] in ("torch", "torchvision", "timm") for name in imported(path)), module
+
+
+def test_interop_knows_the_base_class_alone():
+    assert inside(MODULES["interop"]) == {"backbones.base.Backbone"}
+
+
+def test_only_the_package_of_backbones_asks_interop():
+    asking = {module for module, path in MODULES.items() if any(name.startswith("interop") for name in inside(path))}
+    assert asking == {"backbones"}
+
+
+def test_nothing_imports_detectron2():
+    for module, path in MODULES.items():
+        assert not any(name.split(".")[0] == "detectron2" for name in imported(path)), module
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level packages that a fresh Python has loaded after `code`."""
+    code += "\nimport sys\nprint(*{name.partition('.')[0] for name in sys.modules})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import detrex_backbones", {"timm", "torchvision", "matplotlib", "fvcore", "detectron2"}),
+        (
+            "from detrex_backbones import BasicStem, ResNet, make_stage",
+            {"timm", "torchvision", "matplotlib", "fvcore", "detectron2"},
+        ),
+        ("from detrex_backbones.config import LazyCall, LazyConfig, instantiate", {"torch", "matplotlib", "black"}),
+    ],
+)
+def test_loads_nothing_heavy(code, heavy):
+    assert not loaded_by(code) & heavy
+
+
+def test_every_module_can_be_imported_before_all_others():
+    names = [f"{NAME}.{module}" for module in MODULES if module != "__main__"]
+    loaded_by(
+        "import importlib, sys\n"
+        f"for name in {names}:\n"
+        f"    for loaded in [loaded for loaded in sys.modules if loaded.partition('.')[0] == {NAME!r}]:\n"
+        "        del sys.modules[loaded]\n"
+        "    importlib.import_module(name)"
+    )
+
+
+def test_the_public_names_are_these():
+    assert sorted(detrex_backbones.__all__) == PUBLIC
+    assert set(PUBLIC) <= set(dir(detrex_backbones))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_is_there(name):
+    value = getattr(detrex_backbones, name)
+    assert value is getattr(detrex_backbones, name)
+    assert value.__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=r"no attribute 'Resnet'"):
+        detrex_backbones.Resnet  # noqa: B018
+    with pytest.raises(ImportError):
+        importlib.import_module(f"{NAME}.nothing")
