@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from detrex_backbones.checkpoint.conventions import conventions
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match import Plan, Shapes, make_plan
-from detrex_backbones.checkpoint.reading import Reading, readings
+from detrex_backbones.checkpoint.reading import NO_NAME, Reading, readings
 from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch
 from detrex_backbones.checkpoint.stem_adapt import fit_stem
 
@@ -21,8 +21,8 @@ OWN = "detectron2"  # the convention of this library's own names
 NO_PLACE = "no place in the model"
 
 # Where the numbered blocks of one stage stand, in this library's, torchvision's and timm's names. A stage is loaded
-# whole or not at all: a block that the model's has no place for shows that the file is of another architecture.
-STAGE = re.compile(r"^(.*?(?:^|\.)(?:res[2-5]|layer[1-4]|stages[._]\d+\.blocks))\.\d+\.")
+# whole or not at all: what the model's has no place for shows that the file is of another architecture.
+STAGE = re.compile(r"^(?:.*\.)?(?:res[2-5]|layer[1-4]|stages[._]\d+\.blocks)(?=\.\d+\.)")
 
 __all__ = ["Attempt", "plan_checkpoint"]
 
@@ -112,18 +112,27 @@ def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes)
         mismatched=mismatched,
         kept=kept,
         left_over={**unused, **reading.left_over},
-        unplaced=_unplaced(plan, unused, origin),
+        unplaced=_unplaced(plan, unused, reading),
         outside=plan.outside,
         ambiguous=plan.ambiguous,
         twins=reading.twins,
     )
 
 
-def _unplaced(plan: Plan, unused: Mapping[str, str], origin: Mapping[str, str]) -> list[str]:
+def _unplaced(plan: Plan, unused: Mapping[str, str], reading: Reading) -> list[str]:
     """The file's names of what is left over of stages of which other tensors found a place."""
-    used = {found[1] for ours in (*plan.matched.values(), *plan.mismatched.values()) if (found := STAGE.match(ours))}
-    stages = {ours: found[1] for ours in plan.unused if (found := STAGE.match(ours))}
-    return [origin[ours] for ours, stage in stages.items() if stage in used and unused[origin[ours]] == NO_PLACE]
+    taken = [*plan.matched.values(), *plan.mismatched.values()]
+    # What has a name of ours is looked at by it; what has none, by its name in the file.
+    named = {ours: reading.origin[ours] for ours in plan.unused if unused[reading.origin[ours]] == NO_PLACE}
+    nameless = [key for key, why in reading.left_over.items() if why.startswith(NO_NAME)]
+    ours, theirs = _stages(taken), _stages(reading.origin[name] for name in taken)
+    return [key for name, key in named.items() if _stages([name]) & ours] + [
+        key for key in nameless if _stages([key]) & theirs
+    ]
+
+
+def _stages(names: Iterable[str]) -> set[str]:
+    return {found[0] for name in names if (found := STAGE.match(name))}
 
 
 def _why_unused(ours: str, reading: Reading) -> str:

@@ -18,6 +18,7 @@ __all__ = ["AS_STORED", "Reading", "readings"]
 
 AS_STORED = "as stored"
 TIMM = "timm"
+NO_NAME = "no name of"
 
 
 @dataclass
@@ -187,7 +188,7 @@ def _read(
     for theirs, key in inside.items():
         if key not in used:
             why = convention.why_left_out(theirs)
-            reading.left_over[key] = why or done.get(theirs, "") or f"no name of {convention.name}"
+            reading.left_over[key] = why or done.get(theirs, "") or f"{NO_NAME} {convention.name}"
     reading.left_over |= _outside(tensors, [*inside.values(), *aside], prefix)
     return reading
 

@@ -12,7 +12,7 @@ import torchvision
 
 import detrex_backbones.checkpoint.conventions as package
 from detrex_backbones import TimmBackbone, load_checkpoint
-from detrex_backbones.checkpoint.conventions import Convention, Rule, conventions
+from detrex_backbones.checkpoint.conventions import Convention, Pair, conventions, sources
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from tests.checkpoint.nets import (
     FAMILY,
@@ -108,9 +108,10 @@ def test_prefixes_before_torchvisions_names(tmp_path, prefix, container):
     torch.save({container: state} if container else state, path)
     net = empty()
     report = load_checkpoint(net, path)
-    assert (report.source, report.prefix, report.container) == ("torchvision", prefix, container)
-    outside = f"outside {prefix.rstrip('.')!r}"
-    assert {report.left_over.pop(key) for key in ("head.weight", "backbone.fpn.layer1.weight")} == {outside}
+    clean = prefix.removeprefix("module.")
+    assert (report.source, report.prefix, report.container) == ("torchvision", clean, container)
+    why = f"outside {clean.rstrip('.')!r}" if clean else "no name of torchvision"
+    assert {report.left_over.pop(key) for key in ("head.weight", "backbone.fpn.layer1.weight")} == {why}
     assert_accounted_for(report, under(prefix, weights()))
     assert_same_features(net)
 
@@ -123,17 +124,33 @@ def test_prefixes_before_detectron2s_names(tmp_path, prefix):
     path.write_bytes(pickle.dumps(content))
     net = empty()
     report = load_checkpoint(net, path)
-    assert (report.source, report.prefix) == ("detectron2", prefix)
-    assert report.left_over.pop("proposal_generator.weight") == f"outside {prefix.rstrip('.')!r}"
+    clean = prefix.removeprefix("module.")
+    assert (report.source, report.prefix) == ("as stored", clean)
+    why = f"outside {clean.rstrip('.')!r}" if clean else "no place in the model"
+    assert report.left_over.pop("proposal_generator.weight") == why
     assert_accounted_for(report, under(prefix, converted(weights())["model"]))
     assert_same_features(net)
 
 
 def test_two_networks_in_a_file_that_fit_equally_well_are_not_chosen_between(tmp_path):
     path = tmp_path / "weights.pth"
-    torch.save(under("student.", weights()) | under("teacher.", weights()), path)
-    with pytest.raises(CheckpointMatchError, match="2 networks that fit equally well, under 'student', 'teacher'"):
+    others = {key: value + 1 for key, value in weights().items()}
+    torch.save(under("left.", weights()) | under("right.", others), path)
+    with pytest.raises(CheckpointMatchError, match=r"2 networks that fit: 'left', 'right'\. Say which: prefix="):
         load_checkpoint(empty(), path)
+    net = empty()
+    assert load_checkpoint(net, path, prefix="left").coverage == 1
+    assert_same_features(net)
+
+
+def test_a_teacher_is_taken_and_its_student_is_not(tmp_path):
+    path = tmp_path / "weights.pth"
+    others = {key: value + 1 for key, value in weights().items()}
+    torch.save(under("student.", others) | under("teacher.", weights()), path)
+    net = empty()
+    report = load_checkpoint(net, path)
+    assert report.left_over["student.conv1.weight"] == "student of a teacher"
+    assert_same_features(net)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet101"])
@@ -248,23 +265,27 @@ def test_an_unknown_source(tmp_path):
 def test_every_file_of_the_folder_is_a_convention():
     files = {file.stem for folder in package.__path__ for file in Path(folder).glob("[!_]*.py")}
     assert set(conventions()) >= {"torchvision", "detectron2"}
-    assert {sys.modules[f"{package.__name__}.{name}"].CONVENTION.name for name in files} == set(conventions())
+    found = [vars(sys.modules[f"{package.__name__}.{name}"]) for name in files]
+    tables = [table for content in found for table in content.get("CONVENTIONS", ()) or [content["CONVENTION"]]]
+    assert {table.name for table in tables} == set(conventions())
 
 
 UPSIDE = """
-from detrex_backbones.checkpoint.conventions import Convention, Rule
+from detrex_backbones.checkpoint.conventions import Convention, Pair
 
 CONVENTION = Convention(
     name="upside_down",
-    anchors=("first.conv.weight", "blocks.a.0.conv1.weight"),
-    rules=(
-        Rule(r"^first\\\\.conv\\\\.", "stem.conv1."),
-        Rule(r"^blocks\\\\.a\\\\.", "res2."),
-        Rule(r"^blocks\\\\.b\\\\.", "res3."),
-        Rule(r"^blocks\\\\.c\\\\.", "res4."),
-        Rule(r"^blocks\\\\.d\\\\.", "res5."),
+    anchors=(("first.conv.weight", "blocks.a.0.conv1.weight"),),
+    pairs=(
+        Pair("first.conv.{leaf}", "stem.conv1.{leaf}"),
+        Pair("first.conv.norm.{leaf}", "stem.conv1.norm.{leaf}"),
+        *(
+            Pair(f"blocks.{letter}.{theirs}.{{leaf}}", f"res{stage}.{theirs}.{{leaf}}")
+            for stage, letter in enumerate("abcd", start=2)
+            for theirs in ("{i}.conv{k}", "{i}.conv{k}.norm", "{i}.shortcut", "{i}.shortcut.norm")
+        ),
     ),
-    left_out={r"^classes\\\\.": "classifier head"},
+    left_out={r"^classes\\.": "classifier head"},
 )
 """.replace("\\\\", "\\")
 
@@ -277,9 +298,11 @@ def another_convention(tmp_path, monkeypatch):
     (folder / "upside_down.py").write_text(UPSIDE)
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
     conventions.cache_clear()
+    sources.cache_clear()
     yield
     sys.modules.pop(f"{package.__name__}.upside_down", None)
     conventions.cache_clear()
+    sources.cache_clear()
 
 
 def test_a_convention_is_one_file(tmp_path, another_convention):
@@ -296,7 +319,7 @@ def test_a_convention_is_one_file(tmp_path, another_convention):
     torch.save(under("module.", state), path)
     net = empty()
     report = load_checkpoint(net, path)
-    assert (report.source, report.prefix) == ("upside_down", "module.")
+    assert (report.source, report.prefix) == ("upside_down", "")
     assert report.left_over == {"module.classes.weight": "classifier head"}
     assert_same_tensors(net.state_dict(), reference.state_dict())
     assert load_checkpoint(empty(), path, source="upside_down").source == "upside_down"
@@ -305,13 +328,16 @@ def test_a_convention_is_one_file(tmp_path, another_convention):
 def test_a_convention_as_a_table():
     table = Convention(
         name="x",
-        anchors=("a.w", "b.w"),
-        rules=(Rule(r"^a\.", "A."), Rule(r"w$", "matrix", rank=2)),
+        anchors=(("a.w", "b.w"), ("c.w",)),
+        pairs=(Pair("a.w", "A.matrix", rank=2), Pair("a.w", "A.w"), Pair("s{i}.{k}.{leaf}", "t{i+1}.{k}.{leaf}")),
         left_out={r"^head\.": "head"},
-        stage=r"(^|\.)s\d(?=\.)",
     )
-    assert table.prefixes(["p.a.w", "p.b.w", "q.a.w", "xa.w", "a.w", "b.w"]) == ["", "p."]
+    assert table.prefixes(["p.a.w", "p.b.w", "q.a.w", "xa.w", "a.w", "b.w", "r.c.w"]) == ["", "p.", "r."]
     assert table.prefixes(key for key in ("a.w", "b.w")) == [""]
-    assert (table.rename("a.w", 2), table.rename("a.w", 1), table.rename("ba.w", 2)) == ("A.matrix", "A.w", "ba.matrix")
+    assert (table.read("a.w", 2), table.read("a.w", 1), table.read("ba.w", 2)) == ("A.matrix", "A.w", None)
+    assert (table.read("s1.0.bias", 1), table.write("t2.0.bias", 1), table.read("s1.0.w", 1)) == (
+        "t2.0.bias",
+        "s1.0.bias",
+        None,
+    )
     assert (table.why_left_out("head.w"), table.why_left_out("a.head.w")) == ("head", "")
-    assert (table.stage_of("p.s1.0.w"), table.stage_of("s1.0"), table.stage_of("as1.0.w")) == ("p.s1", "s1", "")

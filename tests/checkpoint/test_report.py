@@ -111,6 +111,7 @@ def test_the_dict_is_json_and_complete():
         "checkpoint_key": "layer1.weight",
         "shape": [4],
         "cast": "a -> b",
+        "adapted": "",
     }
     assert found["mismatched"][0]["checkpoint_shape"] == [2, 1]
     assert len(found["missing"]) == 11
