@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from detrex_backbones.backbones.resnet import ResNet as ResNet
     from detrex_backbones.backbones.stages import make_stage as make_stage
     from detrex_backbones.backbones.stems import BasicStem as BasicStem
+    from detrex_backbones.backbones.stems import DeepStem as DeepStem
     from detrex_backbones.backbones.timm_backbone import TimmBackbone as TimmBackbone
     from detrex_backbones.checkpoint.checkpointer import DetectionCheckpointer as DetectionCheckpointer
     from detrex_backbones.checkpoint.load import load_checkpoint as load_checkpoint
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from detrex_backbones.layers import Conv2d as Conv2d
     from detrex_backbones.layers import FrozenBatchNorm2d as FrozenBatchNorm2d
     from detrex_backbones.layers import ShapeSpec as ShapeSpec
+    from detrex_backbones.layers import SqueezeExcitation as SqueezeExcitation
     from detrex_backbones.layers import get_norm as get_norm
     from detrex_backbones.zoo import build_model as build_model
     from detrex_backbones.zoo import get_config as get_config
@@ -42,6 +44,7 @@ _PUBLIC = {
     "BottleneckBlock": "backbones.blocks",
     "CNNBlockBase": "backbones.blocks",
     "Conv2d": "layers",
+    "DeepStem": "backbones.stems",
     "DeformBottleneckBlock": "backbones.deform_block",
     "DetectionCheckpointer": "checkpoint.checkpointer",
     "FeatureExtractor": "backbones.feature_extractor",
@@ -52,6 +55,7 @@ _PUBLIC = {
     "ResNet": "backbones.resnet",
     "ResNetBlockBase": "backbones.blocks",
     "ShapeSpec": "layers",
+    "SqueezeExcitation": "layers",
     "TimmBackbone": "backbones.timm_backbone",
     "build_model": "zoo",
     "get_config": "zoo",

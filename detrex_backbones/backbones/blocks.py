@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detrex_backbones.backbones.shortcuts import make_shortcut
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.layers import Conv2d, FrozenBatchNorm2d, get_norm
+from detrex_backbones.layers import Conv2d, FrozenBatchNorm2d, SqueezeExcitation
+from detrex_backbones.layers.conv import conv_norm
 from detrex_backbones.layers.norm import Norm
 
 __all__ = ["BasicBlock", "BottleneckBlock", "CNNBlockBase", "ResNetBlockBase"]
@@ -43,18 +43,32 @@ ResNetBlockBase = CNNBlockBase  # the other name that detectron2 and detrex expo
 
 
 class ResidualBlock(CNNBlockBase):
-    """`relu(residual(x) + shortcut(x))` (He et al. 2016); the shortcut is a 1x1 projection where shapes differ."""
+    """`relu(se(residual(x)) + shortcut(x))` (He et al. 2016); the shortcut is a projection where shapes differ.
+
+    Subclasses define `residual`. Arguments are those that all blocks share, see `BasicBlock`.
+    """
 
     shortcut: Conv2d | None
+    se: SqueezeExcitation | None
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, dilation: int, norm: Norm) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        dilation: int,
+        norm: Norm,
+        shortcut: str,
+        se_reduction: int | None,
+    ) -> None:
         super().__init__(in_channels, out_channels, stride)
         if dilation < 1:
             raise ArgumentError(f"dilation={dilation!r} of a {type(self).__name__} is not allowed: 1 or more.")
         self.dilation = dilation
         self.shortcut = None
         if in_channels != out_channels or stride != 1:
-            self.shortcut = conv_norm(in_channels, out_channels, 1, norm, stride=stride)
+            self.shortcut = make_shortcut(shortcut, in_channels, out_channels, stride, dilation, norm)
+        self.se = None if se_reduction is None else SqueezeExcitation(out_channels, se_reduction)
 
     def residual(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), before the addition."""
@@ -63,6 +77,8 @@ class ResidualBlock(CNNBlockBase):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)."""
         residual = self.residual(x)
+        if self.se is not None:
+            residual = self.se(residual)
         residual += x if self.shortcut is None else self.shortcut(x)
         return F.relu_(residual)
 
@@ -76,12 +92,23 @@ class BasicBlock(ResidualBlock):
         stride: of the first convolution, and of the shortcut.
         norm: after every convolution, see `get_norm`.
         dilation: of both convolutions.
+        shortcut: the projection where input and output differ in shape: "conv1x1", "conv3x3" or "avg_pool", see
+            `make_shortcut`.
+        se_reduction: the reduction of a `SqueezeExcitation` between the last norm and the addition; None for none.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int = 1, norm: Norm = "BN", dilation: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        norm: Norm = "BN",
+        dilation: int = 1,
+        shortcut: str = "conv1x1",
+        se_reduction: int | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, stride, dilation, norm)
+        super().__init__(in_channels, out_channels, stride, dilation, norm, shortcut, se_reduction)
         self.conv1 = conv_norm(in_channels, out_channels, 3, norm, stride=stride, dilation=dilation)
         self.conv2 = conv_norm(out_channels, out_channels, 3, norm, dilation=dilation)
 
@@ -90,7 +117,7 @@ class BasicBlock(ResidualBlock):
 
 
 class BottleneckBlock(ResidualBlock):
-    """1x1, 3x3 and 1x1 convolutions: the block of ResNet-50, 101 and 152 (He et al. 2016), ResNeXt and wide ResNet.
+    """1x1, 3x3 and 1x1 convolutions: the block of ResNet-50, 101 and 152 (He et al. 2016) and their descendants.
 
     Args:
         in_channels: C of the input (N, C, H, W).
@@ -103,7 +130,12 @@ class BottleneckBlock(ResidualBlock):
             False into the 3x3 one (torchvision, Caffe2). Weights made for one load into the other,
             and don't work there.
         dilation: of the 3x3 convolution.
+        reduce_first: the first 1x1 convolution has `bottleneck_channels / reduce_first` channels (SENet-154: 2).
+        shortcut: as of `BasicBlock`.
+        se_reduction: as of `BasicBlock`.
     """
+
+    conv2_class: type[Conv2d] = Conv2d  # of the 3x3 convolution
 
     def __init__(
         self,
@@ -116,22 +148,25 @@ class BottleneckBlock(ResidualBlock):
         norm: Norm = "BN",
         stride_in_1x1: bool = False,
         dilation: int = 1,
+        reduce_first: int = 1,
+        shortcut: str = "conv1x1",
+        se_reduction: int | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, stride, dilation, norm)
-        if num_groups < 1 or bottleneck_channels % num_groups:
-            raise ArgumentError(
-                f"num_groups={num_groups!r} does not divide bottleneck_channels={bottleneck_channels}: the 3x3 "
-                f"convolution needs a width that is a multiple of its groups."
-            )
+        super().__init__(in_channels, out_channels, stride, dilation, norm, shortcut, se_reduction)
+        first_channels = _first_channels(bottleneck_channels, reduce_first, num_groups)
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
-        self.conv1 = conv_norm(in_channels, bottleneck_channels, 1, norm, stride=stride_1x1)
-        self.conv2 = self._make_conv2(
-            bottleneck_channels, stride=stride_3x3, padding=dilation, dilation=dilation, groups=num_groups, norm=norm
+        self.conv1 = conv_norm(in_channels, first_channels, 1, norm, stride=stride_1x1)
+        self.conv2 = conv_norm(
+            first_channels,
+            bottleneck_channels,
+            3,
+            norm,
+            stride=stride_3x3,
+            dilation=dilation,
+            groups=num_groups,
+            conv_class=self.conv2_class,
         )
         self.conv3 = conv_norm(bottleneck_channels, out_channels, 1, norm)
-
-    def _make_conv2(self, channels: int, *, norm: Norm, **kwargs: Any) -> Conv2d:
-        return Conv2d(channels, channels, kernel_size=3, bias=False, norm=get_norm(norm, channels), **kwargs)
 
     def _run_conv2(self, x: Tensor) -> Tensor:
         return self.conv2(x)  # type: ignore[no-any-return]
@@ -142,17 +177,18 @@ class BottleneckBlock(ResidualBlock):
         return self.conv3(x)  # type: ignore[no-any-return]
 
 
-def conv_norm(
-    in_channels: int, out_channels: int, kernel_size: int, norm: Norm, stride: int = 1, dilation: int = 1
-) -> Conv2d:
-    """A convolution without bias that keeps the size (but for its stride), followed by the norm."""
-    return Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size=kernel_size,
-        stride=stride,
-        padding=dilation * (kernel_size // 2),
-        dilation=dilation,
-        bias=False,
-        norm=get_norm(norm, out_channels),
-    )
+def _first_channels(bottleneck_channels: int, reduce_first: int, num_groups: int) -> int:
+    """Channels between the first two convolutions of a bottleneck block."""
+    if reduce_first < 1 or bottleneck_channels % reduce_first:
+        raise ArgumentError(
+            f"reduce_first={reduce_first!r} does not divide bottleneck_channels={bottleneck_channels}. "
+            f"1 reduces nothing, 2 halves."
+        )
+    channels = bottleneck_channels // reduce_first
+    if num_groups < 1 or channels % num_groups or bottleneck_channels % num_groups:
+        reduced = f" reduced to {channels} by reduce_first={reduce_first}" if reduce_first > 1 else ""
+        raise ArgumentError(
+            f"num_groups={num_groups!r} does not divide bottleneck_channels={bottleneck_channels}{reduced}: the 3x3 "
+            f"convolution needs a width that is a multiple of its groups."
+        )
+    return channels

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.blocks import BottleneckBlock
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.layers import Conv2d, get_norm
+from detrex_backbones.layers import Conv2d
 from detrex_backbones.layers.deform_conv import DeformConv2d
 from detrex_backbones.layers.norm import Norm
 
@@ -28,9 +26,12 @@ class DeformBottleneckBlock(BottleneckBlock):
         in_channels: C of the input (N, C, H, W).
         out_channels: C of the output.
         deform_modulated: learn a factor for each sample too.
-        deform_num_groups: groups of channels with offsets of their own; must divide `bottleneck_channels`.
+        deform_num_groups: groups of channels with offsets of their own; must divide the channels of the 3x3
+            convolution's input, `bottleneck_channels / reduce_first`.
         **kwargs: the other arguments of `BottleneckBlock`.
     """
+
+    conv2_class = DeformConv2d
 
     def __init__(
         self,
@@ -43,13 +44,12 @@ class DeformBottleneckBlock(BottleneckBlock):
         norm: Norm = "BN",
         stride_in_1x1: bool = False,
         dilation: int = 1,
+        reduce_first: int = 1,
+        shortcut: str = "conv1x1",
+        se_reduction: int | None = None,
         deform_modulated: bool = False,
         deform_num_groups: int = 1,
     ) -> None:
-        if deform_num_groups < 1 or bottleneck_channels % deform_num_groups:
-            raise ArgumentError(
-                f"deform_num_groups={deform_num_groups!r} does not divide bottleneck_channels={bottleneck_channels}."
-            )
         super().__init__(
             in_channels,
             out_channels,
@@ -59,12 +59,22 @@ class DeformBottleneckBlock(BottleneckBlock):
             norm=norm,
             stride_in_1x1=stride_in_1x1,
             dilation=dilation,
+            reduce_first=reduce_first,
+            shortcut=shortcut,
+            se_reduction=se_reduction,
         )
+        channels = self.conv2.in_channels
+        if deform_num_groups < 1 or channels % deform_num_groups:
+            reduced = f" / reduce_first={reduce_first}" if reduce_first > 1 else ""
+            raise ArgumentError(
+                f"deform_num_groups={deform_num_groups!r} does not divide bottleneck_channels={bottleneck_channels}"
+                f"{reduced}, the channels that the deformable convolution takes."
+            )
         self.deform_modulated = deform_modulated
         # y, x and, modulated, the factor of each of the kernel's nine samples.
         per_group = (3 if deform_modulated else 2) * KERNEL_AREA
         self.conv2_offset = Conv2d(
-            bottleneck_channels,
+            channels,
             per_group * deform_num_groups,
             kernel_size=3,
             stride=self.conv2.stride,
@@ -72,9 +82,6 @@ class DeformBottleneckBlock(BottleneckBlock):
             dilation=dilation,
         )
         nn.init.zeros_(self.conv2_offset.weight)
-
-    def _make_conv2(self, channels: int, *, norm: Norm, **kwargs: Any) -> Conv2d:
-        return DeformConv2d(channels, channels, kernel_size=3, bias=False, norm=get_norm(norm, channels), **kwargs)
 
     def _run_conv2(self, x: Tensor) -> Tensor:
         offset = self.conv2_offset(x)

@@ -66,15 +66,22 @@ def make_stage(
     deform_num_groups: int = 1,
     *,
     dilation_style: str = "detectron2",
+    reduce_first: int = 1,
+    shortcut: str = "conv1x1",
+    se_reduction: int | None = None,
 ) -> list[list[CNNBlockBase]]:
-    """All four stages of a ResNet, ResNeXt or wide ResNet. Arguments are those of detrex's `make_stage`.
+    """All four stages of a ResNet or one of its descendants. Arguments are those of detrex's `make_stage`, and more.
+
+    With the stem (`BasicStem`, or `DeepStem` of 64 or 128 channels) they make: ResNet, ResNeXt (Xie et al. 2017) and
+    wide ResNet; ResNet-C and S (`DeepStem`); ResNet-D and E (`DeepStem` and `shortcut="avg_pool"`, He et al. 2019);
+    SE-ResNeXt (`se_reduction=16`); SENet-154 (all of it, Hu et al. 2018).
 
     Args:
         depth: 18, 34 (basic blocks), 50, 101 or 152 (bottleneck blocks).
         norm: after every convolution, see `get_norm`.
         num_groups: groups of the 3x3 convolutions (ResNeXt: 32 or 64).
         width_per_group: channels of a group in res2; doubled from stage to stage. ResNeXt 32x8d: 8, wide ResNet: 128.
-        in_channels: channels that the stem gives.
+        in_channels: channels that the stem gives, its `out_channels`.
         out_channels: channels of res2; doubled from stage to stage. None: 64 for depths 18 and 34, otherwise 256.
         stride_in_1x1: where bottleneck blocks have their stride, see `BottleneckBlock`.
         res5_dilation: 2 for DC5: res5 keeps res4's resolution and dilates its 3x3 convolutions instead.
@@ -83,26 +90,29 @@ def make_stage(
         deform_num_groups: see `DeformBottleneckBlock`.
         dilation_style: which DC5. "detectron2" dilates every block of res5; "torchvision" (and so DETR-DC5's weights)
             leaves res5's first block with the dilation of res4. Shapes are the same, outputs are not.
+        reduce_first: 2 halves the first 1x1 convolution of bottleneck blocks (SENet-154).
+        shortcut: the projection in the first block of a stage, see `make_shortcut`: "conv1x1"; "avg_pool" (ResNet-D
+            and E); or "conv3x3" (SENet-154), which leaves res2, where nothing gets smaller, its 1x1 convolution. With
+            DC5, "avg_pool" has nothing to pool in res5, and res5's "conv3x3" has the dilation of its block.
+        se_reduction: 16 adds a `SqueezeExcitation` to every block (SE-ResNet, SE-ResNeXt, SENet-154); None: none.
 
     Raises:
-        ArgumentError: for a depth, dilation, style or width that isn't possible.
+        ArgumentError: for a depth, dilation, style, width, shortcut or reduction that isn't possible.
     """
     num_blocks = _num_blocks(depth)
     deform = _deform_flags(deform_on_per_stage)
-    if depth in BASIC_DEPTHS:
-        _check_basic(depth, num_groups, width_per_group, out_channels, deform)
-    width = out_channels if out_channels is not None else 64 if depth in BASIC_DEPTHS else 256
-    bottleneck_channels = num_groups * width_per_group
+    basic = depth in BASIC_DEPTHS
+    if basic:
+        _check_basic(depth, num_groups, width_per_group, out_channels, deform, reduce_first)
+    width = out_channels if out_channels is not None else 64 if basic else 256
+    bottleneck = {"num_groups": num_groups, "stride_in_1x1": stride_in_1x1, "reduce_first": reduce_first}
     stages = []
     for index, geometry in enumerate(_geometry(num_blocks, res5_dilation, dilation_style)):
-        kwargs: dict[str, Any] = {"norm": norm, **geometry}
-        if depth not in BASIC_DEPTHS:
-            kwargs |= {
-                "bottleneck_channels": bottleneck_channels << index,
-                "num_groups": num_groups,
-                "stride_in_1x1": stride_in_1x1,
-            }
-        block_class: type[CNNBlockBase] = BasicBlock if depth in BASIC_DEPTHS else BottleneckBlock
+        block_class: type[CNNBlockBase] = BasicBlock if basic else BottleneckBlock
+        kwargs: dict[str, Any] = {"norm": norm, "se_reduction": se_reduction, **geometry}
+        kwargs["shortcut"] = _shortcut(shortcut, index)
+        if not basic:
+            kwargs |= {"bottleneck_channels": num_groups * width_per_group << index, **bottleneck}
         if deform[index]:
             # Here, so that only networks with deformable stages import torchvision.
             from detrex_backbones.backbones.deform_block import DeformBottleneckBlock
@@ -122,6 +132,7 @@ def make_default_stages(
     depth: int,
     block_class: type[CNNBlockBase] | None = None,
     *,
+    in_channels: int = 64,
     res5_dilation: int = 1,
     dilation_style: str = "detectron2",
     **kwargs: Any,
@@ -132,22 +143,26 @@ def make_default_stages(
         depth: 18, 34, 50, 101 or 152.
         block_class: makes one block; None: `BasicBlock` below 50, otherwise `BottleneckBlock`. Must take
             `bottleneck_channels` from depth 50 on.
+        in_channels: as of `make_stage`.
         res5_dilation: as of `make_stage`.
         dilation_style: as of `make_stage`.
-        **kwargs: for every block: `norm`, `num_groups`, `stride_in_1x1` and so on, but neither stride nor channels.
+        **kwargs: for every block: `norm`, `num_groups`, `stride_in_1x1`, `se_reduction` and so on, but neither stride
+            nor channels. `shortcut` means what it does in `make_stage`.
 
     Raises:
         ArgumentError: for a depth, dilation or style that isn't possible.
     """
     num_blocks = _num_blocks(depth)
     basic = depth in BASIC_DEPTHS
-    width, in_channels = (64 if basic else 256), 64
+    width = 64 if basic else 256
     stages = []
     for index, geometry in enumerate(_geometry(num_blocks, res5_dilation, dilation_style)):
         # A user's own block need not know dilation, as long as none is asked for.
         if res5_dilation == 1:
             geometry = {"stride_per_block": geometry["stride_per_block"]}
         own = kwargs if basic else {**kwargs, "bottleneck_channels": 64 << index}
+        if "shortcut" in own:
+            own = {**own, "shortcut": _shortcut(own["shortcut"], index)}
         block = block_class or (BasicBlock if basic else BottleneckBlock)
         stages.append(
             make_block_stage(
@@ -193,14 +208,25 @@ def _geometry(num_blocks: Sequence[int], res5_dilation: int, dilation_style: str
     return stages
 
 
+def _shortcut(shortcut: str, stage: int) -> str:
+    # SENet-154. Asked of the stage, not of the stride: where DC5 takes res5's stride away, its 3x3 weights remain.
+    return "conv1x1" if stage == 0 and shortcut == "conv3x3" else shortcut
+
+
 def _check_basic(
-    depth: int, num_groups: int, width_per_group: int, out_channels: int | None, deform: Sequence[bool]
+    depth: int,
+    num_groups: int,
+    width_per_group: int,
+    out_channels: int | None,
+    deform: Sequence[bool],
+    reduce_first: int,
 ) -> None:
     """The basic blocks of ResNet-18 and 34 have no groups, no widths and no deformable form."""
     wrong = {
         "out_channels": (out_channels, out_channels not in (None, 64), "64 (or leave it out)"),
         "num_groups": (num_groups, num_groups != 1, "1"),
         "width_per_group": (width_per_group, width_per_group != 64, "64"),
+        "reduce_first": (reduce_first, reduce_first != 1, "1"),
         "deform_on_per_stage": (list(deform), any(deform), "[False, False, False, False]"),
     }
     for name, (given, is_wrong, allowed) in wrong.items():

@@ -1,8 +1,8 @@
 """From names in a file to the names of the model in hand, where no table is needed for it.
 
 Trainers put an attribute's name before all names: `model.` and `net.` (Lightning), `backbone.`. timm's feature wrappers
-take the first dot of a name away, where the model asks for it: `stages.0.blocks` becomes `stages_0.blocks`. (Their other
-two ways, `model.` or `body.` before all names, are a scope.) Everything here is linear in the number of names.
+take the first dot of a name away, where the model asks for it: `stages.0.blocks` becomes `stages_0.blocks`. (What else
+they do, `model.` or `body.` before all names, is a scope.) Everything here is linear in the number of names.
 """
 
 from __future__ import annotations

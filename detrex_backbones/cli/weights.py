@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from detrex_backbones.cli.common import add_command, add_json_argument, print_json, print_table
+from detrex_backbones.cli.common import add_command, add_json_argument, print_json
 from detrex_backbones.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ examples:
   detrex-backbones weights gluon --json
 """
 
-COLUMNS = ("name", "top-1", "params", "pixels", "config")
+INDENT = 38  # of the config
+WIDTH = 80
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,10 +33,10 @@ def add_parser(subparsers: Any) -> None:
         "weights",
         run,
         summary="list the weights that can be had by name",
-        about="The weights that train.init_checkpoint takes by name, with ImageNet top-1 (per\n"
-        "cent, as published), parameters (millions), pixels (channel order and which mean\n"
-        "and std) and the ready config that loads them. --json has all that is known:\n"
-        "URL, hash, mean, std, overrides, evaluation recipe, licence.\n"
+        about="The weights that train.init_checkpoint takes by name, with their ImageNet top-1\n"
+        "as published, parameters, pixels (channel order, and whose mean and std), and\n"
+        "the ready config that loads them with the overrides that it needs. --json has\n"
+        "all that is known: URL, hash, mean, std, evaluation recipe, licence.\n"
         "Without PATTERN, timm's are only counted.",
         examples=EXAMPLES,
     )
@@ -53,27 +56,51 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json([to_dict(weight) for weight in found])
         return
-    print_table(COLUMNS, [_row(weight) for weight in found])
+    for weight in found:
+        print("\n".join(_lines(weight)))
     if not args.pattern:
         count = len(SOURCES["timm://"].names())
-        print(f"and {count} of timm: detrex-backbones weights 'timm://*'")
-    print("A file, a URL, hf-hub:org/name and hf-hub:org/name:file are taken too.")
+        print(f"\nand {count} of timm: detrex-backbones weights 'timm://*'")
+    print("\nA file, a URL, hf-hub:org/name and hf-hub:org/name:file are taken too.")
 
 
 def to_dict(weight: Weight) -> dict[str, Any]:
-    """Everything that is known of a weight, in types that JSON knows."""
-    return {**asdict(weight), "traits": weight.traits}
+    """Everything that is known of a weight, in types that JSON knows; `overrides` are all that the config needs."""
+    return {**asdict(weight), "overrides": overrides_of(weight), "traits": weight.traits}
 
 
-def _row(weight: Weight) -> tuple[str, ...]:
+def overrides_of(weight: Weight) -> list[str]:
+    """What to change in the weight's config, so that network and preprocessing are the weight's."""
     pixels = weight.preprocessing
-    return (
-        weight.name,
-        f"{weight.top1:.2f}" if weight.top1 is not None else "",
-        f"{weight.parameters / 1e6:.1f}" if weight.parameters else "",
-        f"{pixels.input_format} {pixels.name}" if pixels else "",
-        "\n".join([weight.config, *weight.overrides]) if weight.config else "",
-    )
+    if not weight.config or pixels is None:
+        return list(weight.overrides)
+    current = _pixels_of(weight.config)
+    wanted = {
+        "model.input_format": pixels.input_format,
+        "model.pixel_mean": [f"{number:g}" for number in pixels.pixel_mean],
+        "model.pixel_std": [f"{number:g}" for number in pixels.pixel_std],
+    }
+    texts = {key: value if isinstance(value, str) else f"[{','.join(value)}]" for key, value in wanted.items()}
+    return [*weight.overrides, *(f"{key}={text}" for key, text in texts.items() if current[key] != text)]
+
+
+@functools.cache
+def _pixels_of(config: str) -> dict[str, str]:
+    from detrex_backbones.zoo import get_config
+
+    model = get_config(config).model
+    mean, std = (f"[{','.join(f'{number:g}' for number in values)}]" for values in (model.pixel_mean, model.pixel_std))
+    return {"model.input_format": model.input_format, "model.pixel_mean": mean, "model.pixel_std": std}
+
+
+def _lines(weight: Weight) -> Iterator[str]:
+    yield weight.name
+    top1 = f"{weight.top1:.2f} %" if weight.top1 is not None else "-"
+    parameters = f"{weight.parameters / 1e6:.1f} M" if weight.parameters else "-"
+    pixels = f"{weight.preprocessing.input_format} {weight.preprocessing.name}" if weight.preprocessing else "-"
+    yield f"  {top1:>9}  {parameters:>9}  {pixels:<13} {weight.config or '-'}"
+    for override in overrides_of(weight):
+        yield " " * max(2, min(INDENT, WIDTH - len(override))) + override
 
 
 def _near(pattern: str) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Conv2d"]
+from detrex_backbones.layers.norm import Norm, get_norm
+
+__all__ = ["Conv2d", "conv_norm"]
 
 
 class Conv2d(nn.Conv2d):
@@ -47,3 +49,39 @@ class Conv2d(nn.Conv2d):
         if self.activation is not None:
             x = self.activation(x)
         return x
+
+
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    norm: Norm,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    conv_class: type[Conv2d] = Conv2d,
+    **kwargs: Any,
+) -> Conv2d:
+    """A convolution without bias that keeps the size (but for its stride), followed by the norm.
+
+    Args:
+        in_channels: C of the input (N, C, H, W).
+        out_channels: C of the output.
+        kernel_size: an odd number.
+        norm: after the convolution, see `get_norm`.
+        stride: of the convolution.
+        dilation: of the convolution.
+        conv_class: `Conv2d` or a subclass.
+        **kwargs: further arguments of `conv_class`.
+    """
+    return conv_class(
+        in_channels,
+        out_channels,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=dilation * (kernel_size // 2),
+        dilation=dilation,
+        bias=False,
+        norm=get_norm(norm, out_channels),
+        **kwargs,
+    )

@@ -24,11 +24,15 @@ def defaults(function) -> dict:
 
 EMPTY = inspect.Parameter.empty
 
+# What neither detrex nor detectron2 has.
+BLOCK_OURS = {"shortcut": "conv1x1", "se_reduction": None}
+OURS = {"dilation_style": "detectron2", "reduce_first": 1, **BLOCK_OURS}
+
 
 class TestSignatures:
     """What detectron2 and detrex have under the same name has the same arguments, in the same order."""
 
-    def test_make_stage_is_detrexs_with_the_dilation_style_added(self):
+    def test_make_stage_is_detrexs_with_ours_added(self):
         assert list(defaults(make_stage).items()) == [
             ("depth", 50),
             ("norm", "FrozenBN"),
@@ -41,9 +45,10 @@ class TestSignatures:
             ("deform_on_per_stage", (False, False, False, False)),
             ("deform_modulated", False),
             ("deform_num_groups", 1),
-            ("dilation_style", "detectron2"),
+            *OURS.items(),
         ]
-        assert inspect.signature(make_stage).parameters["dilation_style"].kind is inspect.Parameter.KEYWORD_ONLY
+        kinds = {inspect.signature(make_stage).parameters[name].kind for name in OURS}
+        assert kinds == {inspect.Parameter.KEYWORD_ONLY}
 
     def test_of_resnet_are_detectron2s(self):
         assert list(defaults(ResNet).items()) == [
@@ -58,6 +63,7 @@ class TestSignatures:
         assert list(defaults(ResNet.make_default_stages).items()) == [
             ("depth", EMPTY),
             ("block_class", None),
+            ("in_channels", 64),
             ("res5_dilation", 1),
             ("dilation_style", "detectron2"),
         ]
@@ -68,7 +74,7 @@ class TestSignatures:
     def test_of_the_blocks_are_detectron2s(self):
         channels = {"in_channels": EMPTY, "out_channels": EMPTY}
         # detectron2's basic block has no dilation; ours needs it for DC5.
-        assert defaults(BasicBlock) == channels | {"stride": 1, "norm": "BN", "dilation": 1}
+        assert defaults(BasicBlock) == channels | {"stride": 1, "norm": "BN", "dilation": 1} | BLOCK_OURS
         bottleneck = channels | {
             "bottleneck_channels": EMPTY,
             "stride": 1,
@@ -76,6 +82,8 @@ class TestSignatures:
             "norm": "BN",
             "stride_in_1x1": False,
             "dilation": 1,
+            "reduce_first": 1,
+            **BLOCK_OURS,
         }
         assert defaults(BottleneckBlock) == bottleneck
         assert defaults(DeformBottleneckBlock) == bottleneck | {"deform_modulated": False, "deform_num_groups": 1}

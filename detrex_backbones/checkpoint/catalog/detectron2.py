@@ -1,8 +1,9 @@
 """detectron2's weights, and those of the Detectron before it. The zoo's licence is CC BY-SA 3.0.
 
-`detectron2://PATH` is a path under the zoo's folder, `catalog://ImageNetPretrained/...` one of the older files. The
-same file name, R-50.pkl, stands in both and in two folders of the newer, each time for another content: so no file is
-recognised by that name alone. Detectors carry the beginning of their md5 in the name, ImageNet files carry no hash.
+`detectron2://PATH` is a path under the zoo's folder, for a detector also `detectron2://COCO-Detection/CONFIG` without
+the number and the file; `catalog://ImageNetPretrained/...` is one of the older files. The same file name, R-50.pkl,
+stands in both and in two folders of the newer, each time for another content: so no file is recognised by that name
+alone. Detectors carry the beginning of their md5 in the name, ImageNet files carry no hash.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ CATALOG_TABLE = (
 
 
 def by_path(path: str) -> Weight | None:
-    """The weight at a path under detectron2's folder, listed or not; what it assumes is known for the listed ones."""
-    if path in WEIGHTS or not path.endswith(EXTENSIONS) or ".." in path:
-        return WEIGHTS.get(path)
+    """A weight by its name, or by its path under detectron2's folder; what it assumes is known for the listed ones."""
+    known = WEIGHTS.get(path) or next((weight for weight in WEIGHTS.values() if weight.url == URL + path), None)
+    if known or not path.endswith(EXTENSIONS) or ".." in path:
+        return known
     digest = MD5.search(path)
     return Weight(SCHEME + path, URL + path, hash=f"md5:{digest[1]}" if digest else "")
 
@@ -86,7 +88,7 @@ def _detector(folder: str, name: str, number: int, md5: str) -> Weight:
     preprocessing, stride_in_1x1 = _trained_with(name)
     model, config = _backbone_of(name)
     return Weight(
-        name=f"{SCHEME}{folder}/{name}/{number}/model_final_{md5}.pkl",
+        name=f"{SCHEME}{folder}/{name}",
         url=f"{URL}{folder}/{name}/{number}/model_final_{md5}.pkl",
         hash=f"md5:{md5}",
         preprocessing=preprocessing,

@@ -50,6 +50,8 @@ SOURCES = {
     pycls.SCHEME: _table(pycls.WEIGHTS),
     openmmlab.SCHEME: _table(openmmlab.WEIGHTS),
     openmmlab.MMCLS_SCHEME: _table(openmmlab.MMCLS),
+    published.DETR_SCHEME: _table(published.DETR),
+    published.MOCO_SCHEME: _table(published.MOCO),
     timm_weights.SCHEME: Source(timm_weights.names, timm_weights.get),
 }
 
@@ -84,17 +86,19 @@ def list_weights(pattern: str = "", schemes: tuple[str, ...] = tuple(SOURCES)) -
     """The weights whose name matches, source by source.
 
     Args:
-        pattern: a part of the name, or a glob of all of it: "resnet50", "timm://*swin*"; "" for all.
+        pattern: a part of the name, or a glob of all of it, with or without the scheme: "resnet50", "timm://*swin*",
+            "resnet50*"; "" for all.
         schemes: the sources to look in.
     """
     glob = pattern if any(character in pattern for character in "*?[") else f"*{pattern}*"
     found: list[Weight] = []
     for scheme in schemes:
         source = SOURCES[scheme]
-        matching = [name for name in source.names() if fnmatch.fnmatchcase(scheme + name, glob)]
-        found += [weight for name in matching if (weight := source.get(name)) is not None]
-    found += [weight for url, weight in published.WEIGHTS.items() if fnmatch.fnmatchcase(url, glob)]
-    return found
+        for name in source.names():
+            if fnmatch.fnmatchcase(scheme + name, glob) or fnmatch.fnmatchcase(name, glob):
+                weight = source.get(name)
+                found += [] if weight is None else [weight]
+    return found + [weight for url, weight in published.OLD_TORCHVISION.items() if fnmatch.fnmatchcase(url, glob)]
 
 
 def find_known(name: str | Path, *, content: bool = False) -> Weight | None:
@@ -131,8 +135,11 @@ def hash_of(url: str) -> str:
 @functools.cache
 def _tables() -> tuple[Weight, ...]:
     """All weights that need nobody's metadata."""
-    tables = (gluon.WEIGHTS, detectron2.WEIGHTS, detectron2.CATALOG_WEIGHTS, pycls.WEIGHTS, openmmlab.WEIGHTS)
-    return tuple(weight for table in (*tables, openmmlab.MMCLS, published.WEIGHTS) for weight in table.values())
+    tables = (
+        *(gluon.WEIGHTS, detectron2.WEIGHTS, detectron2.CATALOG_WEIGHTS, pycls.WEIGHTS),
+        *(openmmlab.WEIGHTS, openmmlab.MMCLS, published.DETR, published.MOCO, published.OLD_TORCHVISION),
+    )
+    return tuple(weight for table in tables for weight in table.values())
 
 
 def _by_path(path: PurePosixPath) -> Weight | None:

@@ -1,11 +1,12 @@
-"""Known files that have no scheme: their name is their URL. DETR (sha256 in the name), MoCo (md5 in its README)."""
+"""DETR (sha256 in the file's name), MoCo (md5 in its README), and torchvision's files of before 2021, named by URL."""
 
 from __future__ import annotations
 
 from detrex_backbones.checkpoint.catalog.weight import IMAGENET, Weight
 
-__all__ = ["WEIGHTS"]
+__all__ = ["DETR", "DETR_SCHEME", "MOCO", "MOCO_SCHEME", "OLD_TORCHVISION"]
 
+DETR_SCHEME, MOCO_SCHEME = "detr://", "moco://"
 DETR_URL = "https://dl.fbaipublicfiles.com/detr/{file}.pth"
 MOCO_URL = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_{name}/moco_{name}_pretrain.pth.tar"
 TORCHVISION_URL = "https://download.pytorch.org/models/{model}-{hash}.pth"
@@ -38,7 +39,7 @@ def _detr(file: str) -> Weight:
     depth = "101" if "r101" in file else "50"
     dilated = "-dc5" in file
     return Weight(
-        name=url,
+        name=DETR_SCHEME + file.removeprefix("detr-").rpartition("-")[0],
         url=url,
         hash=f"sha256:{file.rpartition('-')[2]}",
         preprocessing=IMAGENET,
@@ -52,10 +53,9 @@ def _detr(file: str) -> Weight:
 
 
 def _moco(name: str, md5: str) -> Weight:
-    url = MOCO_URL.format(name=name)
     return Weight(
-        name=url,
-        url=url,
+        name=MOCO_SCHEME + name,
+        url=MOCO_URL.format(name=name),
         hash=f"md5:{md5}",
         preprocessing=IMAGENET,
         model="resnet50",
@@ -84,7 +84,6 @@ def _old_torchvision(model: str, sha256: str, parameters: int, top1: float) -> W
     )
 
 
-_weights = [_detr(file) for file in DETR_TABLE]
-_weights += [_moco(*row) for row in MOCO_TABLE]
-_weights += [_old_torchvision(*row) for row in TORCHVISION_TABLE]
-WEIGHTS = {weight.url: weight for weight in _weights}
+DETR = {weight.name.removeprefix(DETR_SCHEME): weight for weight in map(_detr, DETR_TABLE)}
+MOCO = {row[0]: _moco(*row) for row in MOCO_TABLE}
+OLD_TORCHVISION = {weight.url: weight for weight in (_old_torchvision(*row) for row in TORCHVISION_TABLE)}

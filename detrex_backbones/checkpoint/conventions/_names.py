@@ -22,7 +22,7 @@ class Pair(NamedTuple):
     number, the same on both sides: `layer{s}.{i}` and `res{s+1}.{i}`.
 
     Args:
-        theirs: the source's name.
+        theirs: the source's name; "" where `also` is read and nothing is written.
         ours: this library's name.
         rank: only for tensors with so many dimensions; None for all.
         also: other names that sources use for the same tensor: read, never written.
@@ -42,8 +42,10 @@ class Names:
 
     def __init__(self, pairs: Iterable[Pair]) -> None:
         pairs = tuple(pairs)
-        self._read = _table((name, pair.ours, pair.rank) for pair in pairs for name in (pair.theirs, *pair.also))
-        self._write = _table((pair.ours, pair.theirs, pair.rank) for pair in pairs)
+        self._read = _table(
+            (name, pair.ours, pair.rank) for pair in pairs for name in (pair.theirs, *pair.also) if name
+        )
+        self._write = _table((pair.ours, pair.theirs, pair.rank) for pair in pairs if pair.theirs)
 
     def read(self, key: str, rank: int) -> str | None:
         """This library's name for a source's tensor of `rank` dimensions; None where the table has none."""

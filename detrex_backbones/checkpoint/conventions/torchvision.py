@@ -5,34 +5,21 @@ detectors and of the DETR family, and the self-supervised ResNets (MoCo, SwAV, D
 names behind a prefix. A shortcut's convolution and norm are told apart by rank, as others number them differently.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.conventions._convention import Convention
+from detrex_backbones.checkpoint.conventions._resnet import BLOCKS, HEAD, HEADS, STEM, shortcut
 
-BLOCKS = (
-    Pair("layer{s}.{i}.conv{k}.{leaf}", "res{s+1}.{i}.conv{k}.{leaf}"),
-    Pair("layer{s}.{i}.bn{k}.{leaf}", "res{s+1}.{i}.conv{k}.norm.{leaf}"),
-    Pair(
-        "layer{s}.{i}.downsample.0.weight",
-        "res{s+1}.{i}.shortcut.weight",
-        rank=4,
-        also=("layer{s}.{i}.downsample.{n}.weight",),
-    ),
-    Pair(
-        "layer{s}.{i}.downsample.1.{leaf}",
-        "res{s+1}.{i}.shortcut.norm.{leaf}",
-        also=("layer{s}.{i}.downsample.{n}.{leaf}",),
-    ),
-)
-HEAD = Pair("fc.{leaf}", "linear.{leaf}")
+__all__ = ["CONVENTION", "HEAD"]
 
 CONVENTION = Convention(
     name="torchvision",
     anchors=(("layer1.0.conv1.weight", "conv1.weight", "bn1.weight"),),
-    pairs=(
-        Pair("conv1.{leaf}", "stem.conv1.{leaf}"),
-        Pair("bn1.{leaf}", "stem.conv1.norm.{leaf}"),
-        *BLOCKS,
-        HEAD,
-    ),
-    left_out={r"^fc\.": "classifier head", r"\.num_batches_tracked$": "batch counter"},
-    twins="OpenMMLab's caffe-style ResNets (stride_in_1x1=True, BGR, pixel_std 1) have the same names and shapes",
+    # Squeeze-and-excitation of timm and of mmpretrain.
+    without=("layer1.0.se.fc1.weight", "layer1.0.se_layer.conv1.conv.weight"),
+    # With a 3x3 kernel it is OpenMMLab's RegNetX, or HRNet.
+    shapes={"conv1.weight": (None, None, 7, 7)},
+    aliases=("timm", "gluon", "mmdet", "mmpretrain", "moco", "swav", "dino", "densecl", "barlowtwins"),
+    pairs=(*STEM, *BLOCKS, *shortcut(0, 1), HEAD),
+    left_out=HEADS,
+    twins="OpenMMLab's caffe-style ResNets (stride_in_1x1=True, BGR, pixel_std 1), its ResNeXt-101 32x8d (BGR) and the "
+    "DC5 backbones of DETR (res5 dilated) have the same names and shapes",
 )

@@ -1,0 +1,9 @@
+"""Gluon's ResNet-50 v1b.
+
+The standard ResNet, as torchvision has it: a 7x7 stem, strides in the 3x3 convolutions.
+"""
+
+from ..common.resnet import model
+from ..common.train import train
+
+__all__ = ["model", "train"]

@@ -1,0 +1,12 @@
+"""Gluon's ResNeXt-50 32x4d.
+
+Xie et al. 2017. The 32 groups of the 3x3 convolutions have 4 channels each in res2.
+"""
+
+from ..common.resnet import model
+from ..common.train import train
+
+model.backbone.stages.num_groups = 32
+model.backbone.stages.width_per_group = 4
+
+__all__ = ["model", "train"]
