@@ -10,8 +10,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from detrex_backbones.checkpoint.load import load_checkpoint
-from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.checkpoint.files import read_checkpoint
+from detrex_backbones.checkpoint.frozen import frozen_but_not_loaded
+from detrex_backbones.checkpoint.load import LoadOptions, apply_checkpoint
+from detrex_backbones.checkpoint.report import LoadReport, shorten
 from detrex_backbones.config import LazyConfig, instantiate
 from detrex_backbones.errors import ConfigImportError, ConfigKeyError, DeviceError, closest
 
@@ -63,6 +65,7 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     Args:
         cfg: `model` is what is built. `train.device` is where it is put: "" or absent for the GPU if there is one, else
             the CPU. `train.init_checkpoint` is what is loaded: "" or absent leaves the weights random.
+            `train.load_options`, where it is there, holds keywords of `load_checkpoint`: `stem_adapt="repeat"`.
 
     Returns:
         The model, in training mode as every new module, and the report; None without a checkpoint.
@@ -77,12 +80,19 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     # Asked for first: a device that isn't there should not cost the time of building.
     device = _device(OmegaConf.select(cfg, "train.device"))
     checkpoint = OmegaConf.select(cfg, "train.init_checkpoint", default="") or ""
+    options = LoadOptions.of({**(OmegaConf.select(cfg, "train.load_options") or {})})
     model: nn.Module = instantiate(cfg.model)
     model.to(device)
+    report = None
     if checkpoint:
-        return model, load_checkpoint(model, checkpoint)
-    logger.warning("train.init_checkpoint is empty: the weights are random")
-    return model, None
+        report = apply_checkpoint(model, read_checkpoint(checkpoint, options.container), options)
+        logger.info("loaded a checkpoint\n%s", report)
+    else:
+        logger.warning("train.init_checkpoint is empty: the weights are random")
+    frozen = frozen_but_not_loaded(model, report)
+    if frozen:
+        logger.warning("frozen at values that nothing was loaded into: %s", shorten(frozen))
+    return model, report
 
 
 def _device(name: Any) -> torch.device:

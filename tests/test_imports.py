@@ -20,6 +20,7 @@ PUBLIC = [
     "BottleneckBlock",
     "CNNBlockBase",
     "Conv2d",
+    "DeepStem",
     "DeformBottleneckBlock",
     "DetectionCheckpointer",
     "FeatureExtractor",
@@ -30,6 +31,7 @@ PUBLIC = [
     "ResNet",
     "ResNetBlockBase",
     "ShapeSpec",
+    "SqueezeExcitation",
     "TimmBackbone",
     "build_model",
     "get_config",
@@ -49,7 +51,10 @@ ALLOWED = {
     "config": {"errors"},
     "checkpoint": {"errors"},
     "zoo": {"errors", "layers", "backbones", "config", "checkpoint"},
-    "cli": {"errors", "layers", "backbones", "config", "checkpoint", "zoo"},
+    "infer": {"errors", "backbones", "checkpoint"},
+    "image_folder": {"errors", "config"},
+    "evaluate": {"errors", "layers", "backbones", "config", "checkpoint", "zoo", "image_folder"},
+    "cli": {"errors", "layers", "backbones", "config", "checkpoint", "zoo", "infer", "evaluate", "image_folder"},
     "__main__": {"cli"},
 }
 

@@ -99,7 +99,7 @@ def test_a_config_comes_afresh_each_time():
 @pytest.mark.parametrize("name", list_configs())
 def test_every_ready_config_builds_and_its_maps_have_the_strides_it_says(name):
     cfg = get_config(name)
-    assert dict(cfg.train) == {"device": "", "init_checkpoint": ""}
+    assert dict(cfg.train) == {"device": "", "init_checkpoint": "", "load_options": {}}
     with torch.device("meta"):
         model = instantiate(cfg.model).eval()
     shapes = model.output_shape()

@@ -80,9 +80,8 @@ def readings(
         stored = {name: tensors[key] for name, key in cleaned.items()}
         heads = ["", *own.prefixes(stored)] if prefix is None else [_dotted(prefix)]
         found += [_as_stored(tensors, cleaned, aside, head, marks) for head in dict.fromkeys(heads)]
-    found += [
-        _read(convention, place, tensors, cleaned, aside) for convention in wanted for place in places[convention.name]
-    ]
+    for convention in wanted if source != AS_STORED else ():
+        found += [_read(convention, place, tensors, cleaned, aside) for place in places[convention.name]]
     if not found:
         raise _not_there(tensors, str(source), prefix, wanted)
     for reading in found:

@@ -36,8 +36,7 @@ class Convention:
         adapt: changes values where names alone won't do (rows of a classifier, parts to be put together), or None.
         kept: pattern of this library's names that files of this source never hold -> what they are. A model that has
             them keeps its own values.
-        suggests: traits (see `preprocessing.TRAITS`) that files of this source have as a rule: a warning where the model
-            differs.
+        suggests: traits (see `preprocessing.TRAITS`) that its files have as a rule: a warning where the model differs.
         one_way: why nothing can be written in these names, where `adapt` loses what is needed for it; "" where it can.
     """
 
