@@ -87,7 +87,8 @@ def traits_of(model: nn.Module, scope: str = "") -> dict[str, Any]:
     dilations = [getattr(modules.get(f"res5.{block}.conv2"), "dilation", (1, 1)) for block in (0, 1)]
     if dilations[1] == (2, 2):
         traits["dilation_style"] = "detectron2" if dilations[0] == (2, 2) else "torchvision"
-    epsilons = {float(norm.eps) for name, norm in modules.items() if hasattr(norm, "running_mean")}
+    norms = (module for module in modules.values() if hasattr(module, "running_mean"))
+    epsilons = {float(norm.eps) for norm in norms if hasattr(norm, "eps")}
     if len(epsilons) == 1:
         traits["norm_eps"] = epsilons.pop()
     return traits

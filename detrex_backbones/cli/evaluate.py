@@ -23,7 +23,7 @@ examples:
       train.init_checkpoint=torchvision://resnet50-v2
   detrex-backbones evaluate gluon/resnet50_v1d.py --data imagenet/val \\
       train.init_checkpoint=gluon://resnet50_v1d --limit 5000 --device cuda
-  detrex-backbones evaluate my_config.py --data photos --classes names.txt --json
+  detrex-backbones evaluate my.py --data photos --classes names.txt --json
 """
 
 
@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         examples=EXAMPLES,
     )
     add_config_arguments(parser)
-    parser.add_argument("--data", metavar="DIR", required=True, help="a folder with a folder of images for each class")
+    parser.add_argument("--data", metavar="DIR", required=True, help="a folder of images for each class")
     parser.add_argument("--classes", metavar="FILE", help="folder names, a line for each class of the classifier")
     parser.add_argument("--batch-size", metavar="N", type=int, default=64, help="images at a time (default: 64)")
     parser.add_argument("--workers", metavar="N", type=int, help="processes that read images; 0 for none")

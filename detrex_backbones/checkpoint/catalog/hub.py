@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ def from_hub(repo: str, revision: str | None = None, file: str | None = None) ->
     """
     hub = _import_hub()
     wanted = (file,) if file else FILES
+    for candidate in wanted:  # what is there already needs no network
+        with suppress(hub.errors.LocalEntryNotFoundError, hub.errors.HFValidationError):
+            return Path(hub.hf_hub_download(repo, candidate, revision=revision, local_files_only=True))
     for candidate in wanted:
         try:
             return Path(hub.hf_hub_download(repo, candidate, revision=revision, library_name="detrex-backbones"))
@@ -65,9 +69,9 @@ def _import_hub() -> Any:
 
 
 def _unreachable(hub: Any, repo: str, files: tuple[str, ...], error: Exception) -> CheckpointFileError:
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())[:120]
     return CheckpointFileError(
-        f"can't fetch {files[0]} of {repo!r} from {hub.constants.ENDPOINT}: {type(error).__name__}: {reason} Without a "
-        f"network, fetch {hub.constants.ENDPOINT}/{repo}/resolve/main/{files[0]} elsewhere and give the file's path, "
-        f"or copy the hub's cache {hub.constants.HF_HUB_CACHE} from a machine that has it."
+        f"can't fetch {files[0]} of {repo!r} from {hub.constants.ENDPOINT} ({type(error).__name__}: {reason}...). "
+        f"Without a network, fetch {hub.constants.ENDPOINT}/{repo}/resolve/main/{files[0]} elsewhere and give the "
+        f"file's path, or copy the hub's cache {hub.constants.HF_HUB_CACHE} from a machine that has it."
     )

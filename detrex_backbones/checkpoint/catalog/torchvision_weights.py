@@ -60,7 +60,7 @@ def _members() -> dict[str, Any]:
     from torchvision.models import get_model_weights, list_models
 
     members = {}
-    for network in list_models():
+    for network in list_models(exclude="quantized_*"):  # int8, which no float network takes
         for member in get_model_weights(network):
             members[f"{network}-{member.name.removeprefix('IMAGENET1K_').lower()}"] = member
     return members

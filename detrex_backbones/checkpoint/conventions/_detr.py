@@ -15,6 +15,7 @@ __all__ = [
     "BACKBONE",
     "BATCH_COUNTERS",
     "CATEGORIES",
+    "DC5",
     "FEED_FORWARD",
     "KEPT",
     "NORMS",
@@ -30,11 +31,12 @@ __all__ = [
 ]
 
 # COCO numbers its 80 categories from 1 to 90. The original heads have a row for every number, detrex's for every
-# category. Row 0 was never trained, except by the proposals of a two-stage model.
+# category. No category has number 0: only the proposals of a two-stage model use that row.
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 CATEGORIES = tuple(number for number in range(1, 91) if number not in UNUSED_IDS)
 NO_OBJECT = 91
 
+DC5 = "a DC5 model, whose res5 is dilated, has the same names and shapes"
 ONE_WAY = "the rows of COCO's unused category numbers were dropped on reading"
 
 # What detrex's models have beyond the originals. An FFN has its activation under two names.
@@ -71,15 +73,18 @@ def same(*names: str) -> tuple[Pair, ...]:
 
 
 def backbone(pairs: Iterable[Pair], *prefixes: str) -> tuple[Pair, ...]:
-    """Pairs of a ResNet, behind each of the source's prefixes (the first one is written) and detrex's."""
+    """Pairs of a ResNet without its classifier, behind the source's prefixes (the first is written) and detrex's."""
     moved = []
     for pair in pairs:
+        if pair.ours.startswith("linear."):
+            continue
         first, *also = (prefix + name for name in (pair.theirs, *pair.also) for prefix in prefixes)
         moved.append(Pair(first, "backbone." + pair.ours, pair.rank, tuple(also)))
     return tuple(moved)
 
 
-BACKBONE = backbone((pair for pair in torchvision.CONVENTION.pairs if pair != torchvision.HEAD), "backbone.0.body.")
+BACKBONE = backbone(torchvision.CONVENTION.pairs, "backbone.0.body.")
+
 # What makes positions of queries, and scales them: Conditional and DN DETR.
 QUERY_HEADS = same(*(f"transformer.decoder.{head}.layers.{{k}}.{{leaf}}" for head in ("query_scale", "ref_point_head")))
 

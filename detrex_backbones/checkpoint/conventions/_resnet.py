@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detrex_backbones.checkpoint.conventions._convention import Pair
 
-__all__ = ["BLOCKS", "DEEP_STEM", "HEAD", "HEADS", "RGB", "STEM", "shortcut", "squeeze"]
+__all__ = ["BLOCKS", "DEEP_STEM", "HEAD", "HEADS", "POOLS", "RGB", "STEM", "STRIDES", "shortcut", "squeeze"]
 
 # The preprocessing of ImageNet that almost all weights with RGB images take, in numbers from 0 to 255.
 RGB = {"pixel_mean": [123.675, 116.28, 103.53], "pixel_std": [58.395, 57.12, 57.375], "input_format": "RGB"}
@@ -19,6 +19,12 @@ DEEP_STEM = (
     Pair("conv1.4.{leaf}", "stem.conv2.norm.{leaf}"),
     Pair("conv1.6.weight", "stem.conv3.weight"),
     Pair("bn1.{leaf}", "stem.conv3.norm.{leaf}"),
+)
+
+# In this library's names, as in detectron2's, a shortcut is the same with and without pooling.
+POOLS = 'the shortcuts of these weights pool (shortcut="avg_pool"); a model whose shortcuts do not has the same names'
+STRIDES = (
+    'the shortcuts of these weights do not pool; a model whose shortcuts do (shortcut="avg_pool") has the same names'
 )
 
 BLOCKS = (

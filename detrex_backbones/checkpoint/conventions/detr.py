@@ -16,6 +16,7 @@ from detrex_backbones.checkpoint.conventions._detr import (
     BACKBONE,
     BATCH_COUNTERS,
     CATEGORIES,
+    DC5,
     FEED_FORWARD,
     KEPT,
     NO_OBJECT,
@@ -28,8 +29,7 @@ from detrex_backbones.checkpoint.conventions._detr import (
     layers,
     same,
 )
-
-DC5 = "a DC5 model, whose res5 is dilated, has the same names and shapes"
+from detrex_backbones.checkpoint.conventions._resnet import RGB
 
 # Beside the transformer's layers. Encoders have a last norm only where the norms come first in each layer.
 COMMON = (
@@ -42,6 +42,7 @@ COMMON = (
 
 DECODER = {**attention("self_attn", "attentions.0.attn"), **attention("multihead_attn", "attentions.1.attn")}
 
+# Of the wrapper for detectron2. Read, never written: the pairs of `COMMON` come first.
 WRAPPED_BACKBONE = tuple(
     Pair(f"backbone.0.backbone.{pair.ours.removeprefix('backbone.')}", pair.ours) for pair in BACKBONE
 )
@@ -90,6 +91,7 @@ DETR = Convention(
     left_out={r"^(mask_head|bbox_attention)\.": "panoptic head", **BATCH_COUNTERS},
     elsewhere={name: name for name in ("mask_head.", "bbox_attention.", "criterion.")},
     twins=DC5,
+    suggests=RGB,
     adapt=_with_no_object,
     kept=KEPT,
     one_way=ONE_WAY,
@@ -105,6 +107,7 @@ CONDITIONAL = Convention(
     ),
     left_out=BATCH_COUNTERS,
     twins=DC5,
+    suggests=RGB,
     adapt=_categories,
     kept=KEPT,
     one_way=ONE_WAY,

@@ -27,6 +27,7 @@ from detrex_backbones.checkpoint.conventions._detr import (
     layers,
     same,
 )
+from detrex_backbones.checkpoint.conventions._resnet import RGB
 
 CLASS_HEADS = r"^(transformer\.decoder\.)?class_embed\.{index}\."
 
@@ -88,6 +89,7 @@ DEFORMABLE = Convention(
         ),
     ),
     left_out=BATCH_COUNTERS,
+    suggests=RGB,
     twins="the single-scale model and its DC5 twin, whose res5 is dilated, have the same names and shapes",
     adapt=_adapt,
     kept=KEPT,
@@ -104,6 +106,7 @@ DN_DEFORMABLE = Convention(
         *same("tgt_embed.weight", "refpoint_embed.weight"),
     ),
     left_out=BATCH_COUNTERS,
+    suggests=RGB,
     adapt=_adapt,
     kept=KEPT,
     one_way=ONE_WAY,

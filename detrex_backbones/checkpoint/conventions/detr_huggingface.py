@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from detrex_backbones.checkpoint.conventions import torchvision
+from detrex_backbones.checkpoint.conventions import huggingface, torchvision
 from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
 from detrex_backbones.checkpoint.conventions._detr import (
     BATCH_COUNTERS,
     CATEGORIES,
+    DC5,
     KEPT,
     NO_OBJECT,
     ONE_WAY,
@@ -24,18 +25,10 @@ from detrex_backbones.checkpoint.conventions._detr import (
     backbone,
     keep_rows,
 )
+from detrex_backbones.checkpoint.conventions._resnet import RGB
 
-OWN_RESNET = tuple(
-    Pair(f"{theirs}.{part}.{{leaf}}", f"{ours}{norm}.{{leaf}}")
-    for theirs, ours in (
-        ("embedder.embedder", "stem.conv1"),
-        ("encoder.stages.{s}.layers.{i}.layer.{k}", "res{s+2}.{i}.conv{k+1}"),
-        ("encoder.stages.{s}.layers.{i}.shortcut", "res{s+2}.{i}.shortcut"),
-    )
-    for part, norm in (("convolution", ""), ("normalization", ".norm"))
-)
 BACKBONE = backbone(
-    (*(pair for pair in torchvision.CONVENTION.pairs if pair != torchvision.HEAD), *OWN_RESNET),
+    (*torchvision.CONVENTION.pairs, *huggingface.CONVENTION.pairs),
     "model.backbone.conv_encoder.model.",
     "model.backbone.model.",
 )
@@ -73,6 +66,7 @@ def _adapt(network: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
 
 CONVENTION = Convention(
     name="huggingface-detr",
+    aliases=("transformers",),
     anchors=(("model.decoder.layers.0.encoder_attn.q_proj.weight", "model.query_position_embeddings.weight"),),
     pairs=(
         *BACKBONE,
@@ -90,7 +84,8 @@ CONVENTION = Convention(
     ),
     left_out={r"^(mask_head|bbox_attention)\.": "panoptic head", **BATCH_COUNTERS},
     elsewhere={name: name for name in ("mask_head.", "bbox_attention.")},
-    twins="a DC5 model, whose res5 is dilated, has the same names and shapes",
+    twins=DC5,
+    suggests=RGB,
     adapt=_adapt,
     kept=KEPT,
     one_way=f"{ONE_WAY}, and each attention's projections joined",

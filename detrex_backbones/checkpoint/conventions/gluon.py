@@ -10,8 +10,10 @@ from detrex_backbones.checkpoint.conventions._resnet import (
     DEEP_STEM,
     HEAD,
     HEADS,
+    POOLS,
     RGB,
     STEM,
+    STRIDES,
     shortcut,
     squeeze,
 )
@@ -31,6 +33,7 @@ CONVENTIONS = (
         aliases=("timm",),
         pairs=(*DEEP_STEM, *BLOCKS, SQUEEZE, *shortcut(1, 2), HEAD),
         left_out=HEADS,
+        twins=POOLS,
         suggests=RGB,
     ),
     Convention(
@@ -43,6 +46,7 @@ CONVENTIONS = (
         aliases=("gluon", "timm"),
         pairs=(*DEEP_STEM, *BLOCKS, SQUEEZE, *shortcut(0, 1), HEAD),
         left_out=HEADS,
+        twins=STRIDES,
         suggests=RGB,
     ),
     Convention(

@@ -5,7 +5,7 @@ have torchvision's names. mmpretrain leaves the pooling of a shortcut out where 
 """
 
 from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
-from detrex_backbones.checkpoint.conventions._resnet import BLOCKS, HEAD, HEADS, STEM, shortcut, squeeze
+from detrex_backbones.checkpoint.conventions._resnet import BLOCKS, HEAD, HEADS, POOLS, STEM, STRIDES, shortcut, squeeze
 
 MMDET_STEM = (
     Pair("stem.0.weight", "stem.conv1.weight"),
@@ -37,6 +37,7 @@ CONVENTIONS = (
         without=OTHER_BLOCKS,
         pairs=(*MMDET_STEM, *BLOCKS, *shortcut(1, 2), HEAD),
         left_out=HEADS,
+        twins=POOLS,
     ),
     Convention(
         name="mmdet-v1c",
@@ -45,6 +46,7 @@ CONVENTIONS = (
         aliases=("mmdet",),
         pairs=(*MMDET_STEM, *BLOCKS, *shortcut(0, 1), HEAD),
         left_out=HEADS,
+        twins=STRIDES,
     ),
     Convention(
         name="mmdet-gn",
@@ -68,6 +70,7 @@ CONVENTIONS = (
         without=OTHER_BLOCKS,
         pairs=(*MMPRETRAIN_STEM, *BLOCKS, SQUEEZE, FIRST_CONV, OTHER_CONV, FIRST_NORM, OTHER_NORM, HEAD),
         left_out=HEADS,
+        twins=POOLS,
     ),
     Convention(
         name="mmpretrain-v1c",
@@ -76,6 +79,7 @@ CONVENTIONS = (
         aliases=("mmpretrain",),
         pairs=(*MMPRETRAIN_STEM, *BLOCKS, SQUEEZE, *shortcut(0, 1), HEAD),
         left_out=HEADS,
+        twins=STRIDES,
     ),
     Convention(
         name="mmpretrain-se",

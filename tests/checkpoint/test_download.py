@@ -1,0 +1,369 @@
+"""Downloads: once, whole and checked, or an error that says what to do; never half a file."""
+
+import hashlib
+import io
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from detrex_backbones.checkpoint import download as module
+from detrex_backbones.checkpoint.download import Patience, cache_folder, cache_path, download, hash_in_name
+from detrex_backbones.errors import CheckpointFileError
+
+from .server import Server, body, in_turn, status
+
+CONTENT = pickle.dumps({"weight": list(range(50_000))})
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MD5 = hashlib.md5(CONTENT).hexdigest()
+AT_ONCE = Patience(attempts=3, backoff=0.0, timeout=20.0)
+
+
+@pytest.fixture
+def server():
+    made = Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("DETREX_BACKBONES_CACHE", str(folder))
+    return folder
+
+
+def files_in(cache: Path) -> list[str]:
+    """All that a user would take for a checkpoint, and all that is left over."""
+    return sorted(path.name for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock")
+
+
+def test_a_file_comes_whole_and_is_not_asked_for_again(server, cache):
+    server.answers["/folder/net.pkl"] = body(CONTENT)
+    path = download(f"{server.url}/folder/net.pkl", f"sha256:{SHA256[:8]}")
+    assert path.read_bytes() == CONTENT
+    assert path.relative_to(cache).parts[1:] == ("folder", "net.pkl")
+    server.close()  # no network from now on
+    assert download(f"{server.url}/folder/net.pkl") == path
+    assert server.requests == ["/folder/net.pkl"]
+    assert files_in(cache) == ["net.pkl"]
+
+
+def test_a_file_put_there_by_hand_is_taken(cache):
+    path = cache_path("https://example.org/a/net.pth")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"by hand")
+    assert download("https://example.org/a/net.pth", "sha256:00000000") == path
+
+
+@pytest.mark.parametrize(
+    "hash",
+    ["", f"sha256:{SHA256}", f"md5:{MD5[:6]}", f"any:{SHA256[:8]}", f"any:{MD5[:8]}", f"sha256:{SHA256[:9].upper()}"],
+)
+def test_the_right_hash_passes(server, cache, hash):
+    server.answers["/net.pkl"] = body(CONTENT)
+    assert download(f"{server.url}/net.pkl", hash).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("hash", ["sha256:deadbeef", "md5:deadbe", "any:deadbeef", f"md5:{SHA256[:8]}"])
+def test_a_wrong_hash_is_refused_at_once(server, cache, hash):
+    server.answers["/net.pkl"] = body(CONTENT)
+    with pytest.raises(CheckpointFileError, match="another file came") as caught:
+        download(f"{server.url}/net.pkl", hash, patience=AT_ONCE)
+    assert hash.partition(":")[2] in str(caught.value)
+    assert f"{server.url}/net.pkl" in str(caught.value)
+    assert str(cache_path(f"{server.url}/net.pkl")) in str(caught.value)
+    assert len(server.requests) == 1
+    assert files_in(cache) == []
+
+
+def test_a_cut_body_is_asked_for_again_and_then_refused(server, cache):
+    server.answers["/net.pkl"] = body(CONTENT[:1000], length=len(CONTENT))
+    with pytest.raises(CheckpointFileError, match=r"1,000 bytes came, .* were announced|broke off"):
+        download(f"{server.url}/net.pkl", patience=AT_ONCE)
+    assert len(server.requests) == 3
+    assert files_in(cache) == []
+
+
+def test_a_cut_body_and_then_a_whole_one_is_fine(server, cache):
+    server.answers["/net.pkl"] = in_turn(body(CONTENT[:1000], length=len(CONTENT)), body(CONTENT))
+    path = download(f"{server.url}/net.pkl", f"sha256:{SHA256[:8]}", patience=AT_ONCE)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_length_that_lies_is_found_by_the_hash(server, cache):
+    server.answers["/net.pkl"] = body(CONTENT, length=1000)
+    with pytest.raises(CheckpointFileError, match="another file came: 1,000 bytes"):
+        download(f"{server.url}/net.pkl", f"sha256:{SHA256[:8]}")
+    assert files_in(cache) == []
+
+
+def test_a_length_that_lies_is_found_in_a_torch_file_without_a_hash(server, cache):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", CONTENT)
+    server.answers["/net.pth"] = body(buffer.getvalue(), length=1000)
+    with pytest.raises(CheckpointFileError, match="its end is missing"):
+        download(f"{server.url}/net.pth")
+    assert files_in(cache) == []
+
+
+@pytest.mark.parametrize(("code", "asked"), [(404, 1), (403, 1), (401, 1), (500, 3), (503, 3), (429, 3)])
+def test_errors_of_the_server_say_what_came(server, cache, code, asked):
+    server.answers["/net.pkl"] = status(code)
+    with pytest.raises(CheckpointFileError, match=f"the server says {code}") as caught:
+        download(f"{server.url}/net.pkl", f"sha256:{SHA256[:8]}", patience=AT_ONCE)
+    assert f"{server.url}/net.pkl" in str(caught.value)
+    assert len(server.requests) == asked
+    assert files_in(cache) == []
+
+
+def test_a_server_that_recovers_is_forgiven(server, cache):
+    server.answers["/net.pkl"] = in_turn(status(500), status(502), body(CONTENT))
+    assert download(f"{server.url}/net.pkl", patience=AT_ONCE).read_bytes() == CONTENT
+    assert len(server.requests) == 3
+
+
+def test_the_waits_between_attempts_double_and_end(server, cache, monkeypatch):
+    waits = []
+    monkeypatch.setattr(module.time, "sleep", waits.append)
+    server.answers["/net.pkl"] = status(500)
+    with pytest.raises(CheckpointFileError):
+        download(f"{server.url}/net.pkl", patience=Patience(attempts=4, backoff=1.5))
+    assert waits == [1.5, 3.0, 6.0]
+
+
+def test_a_server_that_stalls_is_given_up(server, cache):
+    def stall(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(CONTENT)))
+        handler.end_headers()
+        handler.wfile.write(CONTENT[:1000])
+        handler.wfile.flush()
+        server.release.wait()
+
+    server.answers["/net.pkl"] = stall
+    with pytest.raises(CheckpointFileError, match="no byte came for too long"):
+        download(f"{server.url}/net.pkl", patience=Patience(attempts=2, backoff=0.0, timeout=0.05))
+    assert len(server.requests) == 2
+    assert files_in(cache) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (body(b"<html>log in</html>", Content_Type="text/html; charset=utf-8"), "a web page came"),
+        (body(b"\n <!DOCTYPE html><p>log in</p>"), "bytes of a web page came"),
+        (body(b""), "nothing came"),
+        (body(CONTENT, Content_Encoding="gzip"), "encoded as gzip"),
+        (status(204), "204"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(server, cache, answer, said):
+    server.answers["/net.pkl"] = answer
+    with pytest.raises(CheckpointFileError, match=said):
+        download(f"{server.url}/net.pkl", patience=AT_ONCE)
+    assert files_in(cache) == []
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_redirects_are_followed(server, cache, code):
+    server.answers["/old/net.pkl"] = status(code, Location="/new/place?token=1")
+    server.answers["/new/place"] = body(CONTENT)
+    path = download(f"{server.url}/old/net.pkl", f"sha256:{SHA256[:8]}")
+    assert path.read_bytes() == CONTENT
+    assert path == cache_path(f"{server.url}/old/net.pkl")
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://example.org/net.pkl"])
+def test_redirects_out_of_http_are_not_followed(server, cache, target):
+    server.answers["/net.pkl"] = status(302, Location=target)
+    with pytest.raises(CheckpointFileError, match=r"is not followed|is not allowed"):
+        download(f"{server.url}/net.pkl", patience=AT_ONCE)
+    assert files_in(cache) == []
+
+
+def test_a_redirect_from_https_to_http_is_not_followed():
+    from urllib.request import Request
+
+    with pytest.raises(module._FailedError, match="is not followed"):
+        module._Redirects().redirect_request(
+            Request("https://example.org/a"), io.BytesIO(), 302, "Found", {}, "http://example.org/b"
+        )
+
+
+def test_a_redirect_in_a_circle_ends(server, cache):
+    server.answers["/net.pkl"] = status(302, Location="/net.pkl")
+    with pytest.raises(CheckpointFileError, match="the server says 302"):
+        download(f"{server.url}/net.pkl", patience=AT_ONCE)
+
+
+def test_no_credentials_are_sent(server, cache, monkeypatch, tmp_path):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    server.answers["/net.pkl"] = body(CONTENT)
+    download(f"{server.url}/net.pkl")
+    assert set(server.headers[0]) == {"Accept-Encoding", "Connection", "Host", "User-Agent"}
+    with pytest.raises(CheckpointFileError, match="user name or password") as caught:
+        download("https://me:secret@example.org/net.pkl")
+    assert "secret" not in str(caught.value)
+
+
+def test_without_a_network_the_error_says_which_file_to_put_where(cache):
+    with socket.socket() as closed:  # a port where nobody listens
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/models/net-{SHA256[:8]}.pkl"
+        with pytest.raises(CheckpointFileError, match="no connection") as caught:
+            download(url, f"sha256:{SHA256[:8]}", patience=Patience(backoff=1000.0))  # which it would never wait out
+    for text in (url, f"sha256 {SHA256[:8]}...", f"put it at {cache_path(url)}"):
+        assert text in str(caught.value)
+    assert files_in(cache) == []
+
+
+def test_a_name_that_resolves_nowhere_is_no_network(cache, monkeypatch):
+    def nowhere(*args, **kwargs):
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    with pytest.raises(CheckpointFileError, match="is there a network here") as caught:
+        download("https://example.org/net.pth", patience=Patience(backoff=1000.0))
+    assert str(cache_path("https://example.org/net.pth")) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://example.org/net.pth", "https://example.org", "https://[::1/x", "https://a:b/x.pth"]
+)
+def test_what_is_no_url_of_a_file_is_refused(cache, url):
+    with pytest.raises(CheckpointFileError):
+        download(url)
+    assert not cache.exists()
+
+
+ASK = """
+import sys
+from detrex_backbones.checkpoint.download import download
+print("ready", flush=True)
+sys.stdin.readline()
+print(download(sys.argv[1], sys.argv[2]))
+"""
+
+
+def test_processes_that_ask_at_once_cause_one_download(server, cache):
+    server.answers["/net.pkl"] = body(CONTENT)
+    command = [sys.executable, "-c", ASK, f"{server.url}/net.pkl", f"sha256:{SHA256[:8]}"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, env=os.environ.copy(), **pipes) for _ in range(4)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = {process.communicate()[0].strip() for process in processes}
+    assert answers == {str(cache_path(f"{server.url}/net.pkl"))}
+    assert [process.returncode for process in processes] == [0] * 4
+    assert server.requests == ["/net.pkl"]
+
+
+def test_the_second_to_ask_gets_the_file_of_the_first(server, cache):
+    """Held up while it waits for the lock, it finds the file there and asks nobody."""
+    server.answers["/net.pkl"] = body(CONTENT)
+    url = f"{server.url}/net.pkl"
+    with module._lock(url):
+        process = subprocess.Popen(
+            [sys.executable, "-c", ASK, url, ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        cache_path(url).parent.mkdir(parents=True, exist_ok=True)
+        cache_path(url).write_bytes(b"of the first")
+    assert process.communicate()[0].strip() == str(cache_path(url))
+    assert server.requests == []
+
+
+def test_what_a_crash_left_is_overwritten(server, cache):
+    server.answers["/net.pkl"] = body(CONTENT)
+    part = cache_path(f"{server.url}/net.pkl")
+    part = part.with_name(f"{part.name}.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * 10 * len(CONTENT))
+    assert download(f"{server.url}/net.pkl").read_bytes() == CONTENT
+    assert files_in(cache) == ["net.pkl"]
+
+
+def test_an_interrupt_leaves_nothing(server, cache, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    server.answers["/net.pkl"] = body(CONTENT)
+    monkeypatch.setattr(module, "_check_content", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        download(f"{server.url}/net.pkl")
+    assert files_in(cache) == []
+
+
+def test_a_full_disk_is_said_to_be_one(server, cache, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    server.answers["/net.pkl"] = body(CONTENT)
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(CheckpointFileError, match=r"can't write .*No space left.*DETREX_BACKBONES_CACHE"):
+        download(f"{server.url}/net.pkl")
+    assert files_in(cache) == []
+
+
+def test_a_cache_that_is_a_file_is_said_to_be_one(server, cache):
+    cache.write_text("not a folder")
+    with pytest.raises(CheckpointFileError, match="can't write"):
+        download(f"{server.url}/net.pkl")
+
+
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.delenv("DETREX_BACKBONES_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "detrex_backbones"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "detrex_backbones"
+    monkeypatch.setenv("DETREX_BACKBONES_CACHE", "~/own")
+    assert cache_folder() == tmp_path / "own"
+
+
+def test_no_url_leads_out_of_the_cache(cache):
+    for url in ("https://a.org/../../x.pth", "https://a.org/%2e%2e/%2e%2e/x.pth", "https://a.org/%2Fetc%2Fx.pth"):
+        assert cache in cache_path(url).parents
+    assert cache_path("https://a.org/x.pth?v=1") != cache_path("https://a.org/x.pth?v=2")
+    assert cache_path("https://a.org/x.pth") != cache_path("https://b.org/x.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "hash"),
+    [
+        ("resnet50-0676ba61.pth", "any:0676ba61"),
+        ("net-deadbeef.pth.tar", "any:deadbeef"),
+        ("net-20210531.pth", ""),  # a date
+        ("net_deadbeef.pth", ""),
+        ("net-cafe.pth", ""),
+        ("R-50.pkl", ""),
+    ],
+)
+def test_hashes_are_found_in_names(name, hash):
+    assert hash_in_name(f"https://example.org/{name}?x=1-abcdef12.pth") == hash
+
+
+def test_progress_is_shown_on_a_terminal_only(server, cache, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    server.answers["/net.pkl"] = server.answers["/other.pkl"] = body(CONTENT)
+    for name, stream, shown in (("net.pkl", Terminal(), True), ("other.pkl", io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        download(f"{server.url}/{name}")
+        assert (f"{name}: 100%" in stream.getvalue()) is shown

@@ -1,0 +1,107 @@
+"""`detrex-backbones weights`: what it lists, and that each config it names is one that fits the weight."""
+
+import json
+
+import pytest
+
+from detrex_backbones.checkpoint.catalog import list_weights, lookup
+from detrex_backbones.cli import main
+from detrex_backbones.cli.weights import overrides_of
+from detrex_backbones.config import LazyConfig
+from detrex_backbones.zoo import get_config, list_configs
+
+OWN = tuple(scheme for scheme in lookup.SOURCES if scheme != "timm://")
+
+
+def run(capsys, *argv):
+    status = main(["weights", *argv])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_without_a_pattern_all_but_timms_are_listed(capsys):
+    status, out, _ = run(capsys)
+    assert status == 0
+    lines = out.splitlines()
+    for name in ("torchvision://resnet50-v2", "gluon://senet154", "pycls://RegNetX-3.2GF", "open-mmlab://resnet50_v1c"):
+        assert name in lines
+    assert not any(line.startswith("timm://") for line in lines)
+    assert "of timm: detrex-backbones weights 'timm://*'" in out
+
+
+@pytest.mark.parametrize("pattern", ["", "*"])
+def test_it_fits_80_columns(capsys, pattern):
+    _, out, _ = run(capsys, pattern)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_row_has_accuracy_parameters_pixels_and_config(capsys):
+    _, out, _ = run(capsys, "torchvision://resnet50-v2")
+    assert out.splitlines()[1].split() == ["80.86", "%", "25.6", "M", "RGB", "imagenet", "resnet/resnet50.py"]
+
+
+def test_a_row_has_the_overrides_that_the_config_needs(capsys):
+    _, out, _ = run(capsys, "open-mmlab://detectron2/resnet50_caffe")
+    assert [line.strip() for line in out.splitlines()[2:6]] == [
+        "model.backbone.stages.stride_in_1x1=True",
+        "model.input_format=BGR",
+        "model.pixel_mean=[103.53,116.28,123.675]",
+        "model.pixel_std=[1,1,1]",
+    ]
+
+
+def test_patterns(capsys):
+    def names(pattern):
+        _, out, _ = run(capsys, pattern, "--json")
+        return [row["name"] for row in json.loads(out)]
+
+    assert len(names("gluon")) >= 21
+    assert names("resnet50_v1?") == [f"gluon://resnet50_v1{letter}" for letter in "bcsd"] + [
+        "open-mmlab://resnet50_v1c",
+        "mmcls://resnet50_v1d",
+    ]
+    assert all(name.startswith("timm://resnet50d.") for name in names("timm://resnet50d.*"))
+
+
+def test_json_has_all_that_is_known(capsys):
+    _, out, _ = run(capsys, "gluon://resnet50_v1d", "--json")
+    (row,) = json.loads(out)
+    assert row["hash"] == "sha256:818a1b1b"
+    assert row["top1"] == 79.074
+    assert row["recipe"] == {"resize": 256, "crop": 224, "interpolation": "bicubic", "mode": "center"}
+    assert row["preprocessing"]["pixel_mean"] == [123.675, 116.28, 103.53]
+    assert row["traits"]["stride_in_1x1"] is False
+
+
+def test_nothing_found_is_an_error_with_the_closest(capsys):
+    status, out, err = run(capsys, "resnett50")
+    assert (status, out) == (1, "")
+    assert "no weights match 'resnett50'" in err
+    assert "resnet50" in err
+    assert "Did you mean 'resnet50_v1d'" in run(capsys, "gluon://resnet50v1d")[2]
+
+
+def test_every_config_exists_and_with_its_overrides_fits_the_weight():
+    configs = list_configs()
+    for weight in (weight for weight in list_weights("", OWN) if weight.config):
+        assert weight.config in configs, weight.name
+        model = LazyConfig.apply_overrides(get_config(weight.config), overrides_of(weight)).model
+        pixels = weight.preprocessing
+        assert model.input_format == pixels.input_format, weight.name
+        assert list(model.pixel_mean) == pytest.approx(pixels.pixel_mean, abs=1e-3), weight.name
+        assert list(model.pixel_std) == pytest.approx(pixels.pixel_std, abs=1e-3), weight.name
+        stages = model.backbone.stages
+        assert stages.get("stride_in_1x1", False) is bool(weight.stride_in_1x1), weight.name
+        if weight.dilation_style:
+            assert (stages.res5_dilation, stages.dilation_style) == (2, weight.dilation_style), weight.name
+        else:
+            assert stages.get("res5_dilation", 1) == 1, weight.name
+
+
+@pytest.mark.parametrize("command", ["weights", "evaluate"])
+def test_help_has_examples_and_fits_80_columns(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"examples:\n  detrex-backbones {command}" in out
+    assert max(map(len, out.splitlines())) <= 80
