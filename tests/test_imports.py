@@ -52,7 +52,7 @@ ALLOWED = {
     "checkpoint": {"errors"},
     "zoo": {"errors", "layers", "backbones", "config", "checkpoint"},
     "infer": {"errors", "backbones", "checkpoint"},
-    "image_folder": {"errors", "config"},
+    "image_folder": {"errors", "checkpoint"},
     "evaluate": {"errors", "layers", "backbones", "config", "checkpoint", "zoo", "image_folder"},
     "cli": {"errors", "layers", "backbones", "config", "checkpoint", "zoo", "infer", "evaluate", "image_folder"},
     "__main__": {"cli"},
