@@ -35,7 +35,7 @@ BLOCKS = (
 HEAD = Pair("fc.{leaf}", "linear.{leaf}")
 
 HEADS = {
-    r"^fc\.(weight|bias)$": "head: classifier, or MoCo's projection",
+    r"^fc\.(weight|bias)$": "classifier head",
     r"^(fc\.\d|projection_head|prototypes|predictor|projector|head)\b": "head of self-supervised training",
     r"^last_linear\.": "classifier head",
     r"\.num_batches_tracked$": "batch counter",

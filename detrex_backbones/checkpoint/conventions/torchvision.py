@@ -6,7 +6,7 @@ names behind a prefix. A shortcut's convolution and norm are told apart by rank,
 """
 
 from detrex_backbones.checkpoint.conventions._convention import Convention
-from detrex_backbones.checkpoint.conventions._resnet import BLOCKS, HEAD, HEADS, STEM, shortcut
+from detrex_backbones.checkpoint.conventions._resnet import BLOCKS, HEAD, HEADS, RGB, STEM, shortcut
 
 __all__ = ["CONVENTION", "HEAD"]
 
@@ -20,6 +20,7 @@ CONVENTION = Convention(
     aliases=("timm", "gluon", "mmdet", "mmpretrain", "moco", "swav", "dino", "densecl", "barlowtwins"),
     pairs=(*STEM, *BLOCKS, *shortcut(0, 1), HEAD),
     left_out=HEADS,
+    suggests=RGB,
     twins="OpenMMLab's caffe-style ResNets (stride_in_1x1=True, BGR, pixel_std 1), its ResNeXt-101 32x8d (BGR) and the "
     "DC5 backbones of DETR (res5 dilated) have the same names and shapes",
 )

@@ -1,0 +1,93 @@
+"""What weights silently assume, compared with what the model does."""
+
+import logging
+
+import pytest
+import torch
+
+from detrex_backbones import FeatureExtractor, LazyConfig, build_model, get_config, load_checkpoint
+from detrex_backbones.checkpoint.preprocessing import compare_traits, traits_of
+from detrex_backbones.errors import ArgumentError, PreprocessingError
+from tests.checkpoint.nets import empty, theirs, weights
+
+RGB = {
+    "pixel_mean": [123.675, 116.28, 103.53],
+    "pixel_std": [58.395, 57.12, 57.375],
+    "input_format": "RGB",
+}
+BGR = {"pixel_mean": [103.53, 116.28, 123.675], "pixel_std": [1.0, 1.0, 1.0], "input_format": "BGR"}
+
+
+def extractor(preprocessing=RGB, depth=50, **stages):
+    return FeatureExtractor(empty(depth, **stages), **preprocessing)
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    """A file with the name that torchvision gives its ResNet-50 V2."""
+    path = tmp_path_factory.mktemp("known") / "resnet50-11ad3fa6.pth"
+    torch.save(weights("resnet50"), path)
+    return path
+
+
+def test_traits_are_read_off_the_modules():
+    assert traits_of(extractor(), "backbone") == {**RGB, "stride_in_1x1": False, "norm_eps": 1e-5} | {
+        "pixel_mean": pytest.approx(RGB["pixel_mean"]),
+        "pixel_std": pytest.approx(RGB["pixel_std"]),
+    }
+    assert traits_of(empty(50, stride_in_1x1=True))["stride_in_1x1"] is True
+    assert traits_of(empty(18)) == {"norm_eps": 1e-5}
+    for style in ("detectron2", "torchvision"):
+        assert traits_of(empty(50, res5_dilation=2, dilation_style=style))["dilation_style"] == style
+
+
+def test_rounded_numbers_are_the_same_preprocessing_and_others_are_not():
+    assert compare_traits(RGB, {**RGB, "pixel_mean": [123.7, 116.3, 103.5]}) == {}
+    different = compare_traits(RGB, {**RGB, "pixel_std": [57.375, 57.12, 58.395]})
+    assert different == {"pixel_std": (RGB["pixel_std"], [57.375, 57.12, 58.395])}
+    assert compare_traits({}, BGR) == compare_traits(RGB, {}) == {}
+
+
+def test_a_known_file_that_agrees_loads(known):
+    assert load_checkpoint(extractor(), known).coverage == 1
+
+
+def test_a_known_file_that_contradicts_is_an_error_with_the_overrides_that_mend_it(known):
+    model = extractor(BGR, stride_in_1x1=True)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(PreprocessingError) as caught:
+        load_checkpoint(model, known)
+    text = str(caught.value)
+    assert text.startswith("torchvision://resnet50-v2 want pixel_mean=[123.675,116.28,103.53] (the model has [103.53,")
+    overrides = text.partition("Mend it by: ")[2].partition(" Or check")[0].split()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    # The text is the override line: applied to the config, the file loads.
+    cfg = get_config("resnet/resnet50.py")
+    LazyConfig.apply_overrides(cfg, ["model.pixel_mean=[103.53,116.28,123.675]", "model.pixel_std=[1,1,1]"])
+    LazyConfig.apply_overrides(cfg, ["model.input_format=BGR", "model.backbone.stages.stride_in_1x1=true"])
+    LazyConfig.apply_overrides(cfg, ["train.device=cpu", f"train.init_checkpoint={known}"])
+    with pytest.raises(PreprocessingError):
+        build_model(cfg)
+    built = build_model(LazyConfig.apply_overrides(cfg, overrides))
+    assert torch.equal(built.backbone.stem.conv1.weight, theirs("resnet50").conv1.weight)
+
+
+def test_the_check_can_be_a_warning_or_off(known, caplog):
+    with caplog.at_level(logging.WARNING):
+        load_checkpoint(extractor(BGR), known, check_preprocessing="off")
+        assert caplog.records == []
+        load_checkpoint(extractor(BGR), known, check_preprocessing="warn")
+    assert "Mend it by: model.pixel_mean=" in caplog.text
+    with pytest.raises(ArgumentError, match=r"check_preprocessing='of' is not known\. Allowed: error, warn, off\."):
+        load_checkpoint(extractor(), known, check_preprocessing="of")
+
+
+def test_a_convention_that_suggests_something_else_is_a_warning(tmp_path, caplog):
+    path = tmp_path / "mine.pth"
+    torch.save(weights(), path)
+    with caplog.at_level(logging.WARNING):
+        load_checkpoint(extractor(depth=18), path)
+        assert caplog.records == []
+        load_checkpoint(extractor(BGR, depth=18), path)
+    assert "files in torchvision's names, as a rule, want" in caplog.text
+    assert "model.input_format=RGB" in caplog.text

@@ -1,0 +1,158 @@
+"""match, infer and convert: what they print, and that what they write is true."""
+
+import json
+
+import pytest
+import timm
+import torch
+import torchvision
+
+from detrex_backbones import LazyConfig, build_model, instantiate
+from detrex_backbones.cli import main
+
+
+def run(capsys, *argv):
+    status = main([str(argument) for argument in argv])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "r18.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), path)
+    return path
+
+
+def test_match_is_a_dry_run(file, capsys):
+    status, out, _ = run(capsys, "match", "resnet/resnet18.py", file)
+    assert status == 0
+    assert "loaded      100 of 100 tensors (100.0%)" in out
+    assert max(map(len, out.splitlines())) <= 80
+    status, out, _ = run(capsys, "match", "resnet/resnet50", file, "model.backbone.stages.depth=18", "--json")
+    assert (status, json.loads(out)["coverage"]) == (0, 1.0)
+    _, out, _ = run(capsys, "match", "resnet/resnet18.py", file, "--all")
+    assert "layer1.0.bn1.weight -> backbone.res2.0.conv1.norm.weight (64,)" in out
+    assert "fc.weight: classifier head" in out
+
+
+def test_match_says_why_a_load_would_be_refused(file, capsys):
+    status, out, err = run(capsys, "match", "resnet/resnet34.py", file)
+    assert status == 1
+    assert "missing" in out
+    assert err.startswith("error: checkpoint") and "res2.2.conv1.weight" in err
+
+
+def test_convert_there_and_back(tmp_path, file, capsys):
+    status, out, _ = run(capsys, "convert", file, tmp_path / "r18.pkl", "--to", "detectron2")
+    assert status == 0
+    assert out.startswith("122 tensors, torchvision -> detectron2\n")
+    status, out, _ = run(
+        capsys, "convert", tmp_path / "r18.pkl", tmp_path / "back.pth", "--to", "torchvision", "--json"
+    )
+    assert (status, json.loads(out)["names"]["res2.0.conv1.weight"]) == (0, "layer1.0.conv1.weight")
+    torchvision.models.resnet18().load_state_dict(torch.load(tmp_path / "back.pth"), strict=True)
+
+
+def test_convert_refuses(tmp_path, file, capsys):
+    status, _, err = run(capsys, "convert", file, tmp_path / "out.pth", "--to", "huggingface-detr")
+    assert status == 1
+    assert "Nothing was written" in err
+    assert not (tmp_path / "out.pth").exists()
+
+
+NETS = {
+    "resnet18": {"depth": 18},
+    "resnet50": {"depth": 50},
+    "resnet101": {"depth": 101},
+    "resnext50_32x4d": {"depth": 50, "num_groups": 32, "width_per_group": 4},
+    "wide_resnet50_2": {"depth": 50, "width_per_group": 128},
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_infer_finds_torchvisions_networks(tmp_path, name, capsys):
+    path = tmp_path / "weights.pth"
+    with torch.device("meta"):
+        shapes = getattr(torchvision.models, name)(num_classes=7).state_dict()
+    torch.save({key: torch.zeros(()).to(value.dtype).expand(value.shape) for key, value in shapes.items()}, path)
+    status, out, _ = run(capsys, "infer", path, "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert found["stages"] == NETS[name]
+    assert (found["num_classes"], found["source"]) == (7, "torchvision")
+    assert ("stride_in_1x1" in found["assumed"]) == (name != "resnet18")
+    assert {"dilation", "input_format", "pixel_mean", "norm_eps", "activation"} < set(found["assumed"])
+
+
+TIMM = {
+    "resnet50d": ("DeepStem", {"depth": 50, "shortcut": "avg_pool"}),
+    "resnet50c": ("DeepStem", {"depth": 50}),
+    "resnet50s": ("DeepStem", {"depth": 50, "in_channels": 128}),
+    "seresnext50_32x4d": ("BasicStem", {"depth": 50, "se_reduction": 16, "num_groups": 32, "width_per_group": 4}),
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_infer_writes_a_config_that_loads_the_file(tmp_path, name, capsys):
+    path = tmp_path / "weights.pth"
+    torch.save(timm.create_model(name, num_classes=5).state_dict(), path)
+    _, out, _ = run(capsys, "infer", path, "--json")
+    assert (json.loads(out)["stem"]["class"], json.loads(out)["stages"]) == TIMM[name]
+    status, text, _ = run(capsys, "infer", path)
+    assert status == 0
+    assert "# stride_in_1x1=False is assumed: the weights have the same names and shapes either way" in text
+    config = tmp_path / "config.py"
+    config.write_text(text)
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(config), ["train.device=cpu"])
+    model = build_model(cfg)
+    assert list(model.output_shape()) == ["linear"]
+
+
+def test_infer_knows_a_published_file_by_its_name(tmp_path, capsys):
+    path = tmp_path / "resnet50_msra-5891d200.pth"
+    torch.save({"state_dict": torchvision.models.resnet50().state_dict()}, path)
+    _, out, _ = run(capsys, "infer", path, "--json")
+    found = json.loads(out)
+    assert found["known"] == "open-mmlab://detectron2/resnet50_caffe"
+    assert found["stages"]["stride_in_1x1"] is True
+    assert found["preprocessing"]["input_format"] == "BGR"
+    assert "stride_in_1x1" not in found["assumed"] and "input_format" not in found["assumed"]
+
+
+def test_infer_finds_the_prefix_and_refuses_two(tmp_path, capsys):
+    state = torchvision.models.resnet18().state_dict()
+    torch.save({f"detector.body.{key}": value for key, value in state.items()}, tmp_path / "one.pth")
+    _, out, _ = run(capsys, "infer", tmp_path / "one.pth", "--json")
+    assert json.loads(out)["prefix"] == "detector.body."
+    torch.save({f"{side}.{key}": value for side in "ab" for key, value in state.items()}, tmp_path / "two.pth")
+    status, _, err = run(capsys, "infer", tmp_path / "two.pth")
+    assert (status, "2 ResNets: say which by prefix=" in err) == (1, True)
+    status, out, _ = run(capsys, "infer", tmp_path / "two.pth", "--prefix", "b", "--json")
+    assert (status, json.loads(out)["prefix"]) == (0, "b.")
+
+
+def test_infer_refuses_what_is_no_resnet(tmp_path, capsys):
+    torch.save(timm.create_model("convnext_atto").state_dict(), tmp_path / "convnext.pth")
+    status, _, err = run(capsys, "infer", tmp_path / "convnext.pth")
+    assert status == 1
+    assert "holds no ResNet that is known by its names" in err
+
+
+def test_infer_of_deformable_stages(tmp_path, capsys):
+    from detrex_backbones import get_config
+
+    cfg = get_config("resnet/resnet50.py")
+    cfg.model.backbone.stages.update(deform_on_per_stage=[False, False, True, True], deform_modulated=True)
+    with torch.device("meta"):
+        shapes = instantiate(cfg.model).backbone.state_dict()
+    path = tmp_path / "deform.pth"
+    torch.save({key: torch.zeros(()).expand(value.shape) for key, value in shapes.items()}, path)
+    _, out, _ = run(capsys, "infer", path, "--json")
+    stages = json.loads(out)["stages"]
+    assert stages == {
+        "depth": 50,
+        "deform_on_per_stage": [False, False, True, True],
+        "deform_modulated": True,
+        "deform_num_groups": 1,
+    }
