@@ -5,6 +5,8 @@ import shutil
 import pytest
 import torch
 
+from tests.checkpoint.nets import save, weights
+
 
 @pytest.fixture
 def tmp_path(tmp_path):
@@ -20,3 +22,9 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """torchvision's ResNet-18."""
+    return save(tmp_path_factory.mktemp("torchvision"), weights())

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones import BasicStem, ResNet, make_stage
+from detrex_backbones import BasicStem, ResNet, load_checkpoint, make_stage
+from detrex_backbones.errors import CheckpointError, CheckpointMatchError
 from tests.reference import assert_close, noise, torchvision_maps, torchvision_net
 
 IMAGES = noise(1, 3, 49, 65)
@@ -125,3 +128,41 @@ def small_state() -> dict[str, Tensor]:
 def arrays(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """As numpy arrays."""
     return {key: value.numpy() for key, value in state.items()}
+
+
+class Detector(nn.Module):
+    """A backbone deep in a model that has weights of its own."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = nn.Module()
+        self.backbone.bottom_up = backbone
+        self.head = nn.Conv2d(8, 4, 1)
+
+
+class Pair(nn.Module):
+    """The same network twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student, self.teacher = empty(), empty()
+
+
+def refused(model: nn.Module, path: Path, error: type[Exception] = CheckpointMatchError, **kwargs: Any) -> Any:
+    """The error of a load; the model is bytewise as it was."""
+    before = snapshot(model)
+    with pytest.raises(error) as caught:
+        load_checkpoint(model, path, **kwargs)
+    assert snapshot(model) == before
+    assert isinstance(caught.value, ValueError)
+    if error is CheckpointMatchError:
+        assert isinstance(caught.value, CheckpointError)
+        assert str(path) in str(caught.value)
+    return caught.value
+
+
+def save(tmp_path: Path, state: Mapping[str, Any], name: str = "changed.pth") -> Path:
+    """The path of a torch file."""
+    path = tmp_path / name
+    torch.save(state, path)
+    return path

@@ -7,7 +7,7 @@ import torch
 
 from detrex_backbones import DetectionCheckpointer, load_checkpoint
 from tests.checkpoint.nets import RES, assert_same_features, assert_same_tensors, converted, empty, weights
-from tests.checkpoint.test_checkpointer import Run
+from tests.checkpoint.training import Run
 
 pytest.importorskip("detectron2.checkpoint", reason="detectron2 is not importable", exc_type=ImportError)
 

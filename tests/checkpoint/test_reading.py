@@ -71,6 +71,14 @@ def test_a_mapping_without_tensors_called_model_is_not_taken_for_the_weights(tmp
     assert checkpoint.extra == {"model": {"depth": 50}}
 
 
+def test_of_two_containers_model_comes_first(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": {"other": torch.ones(1)}, "model": small_state(), "top": torch.ones(1)}, path)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.container == "model"
+    assert set(checkpoint.extra) == {"state_dict", "top"}
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickled_arrays_of_every_protocol(tmp_path, protocol):
     path = tmp_path / "weights.pkl"

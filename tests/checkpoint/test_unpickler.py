@@ -119,12 +119,16 @@ def allowed_names():
     return sorted({f"{module} {name}" for module, name in unpickler.ALLOWED} | {"numpy.dtypes Float32DType"})
 
 
+# Two forms of a state: for the __dict__ of what stands there, and for its attributes.
+STATES = {"dict": b"}U\x07plantedK\x01sb", "attributes": b"(N}U\x07plantedK\x01stb"}
+
+
+@pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("name", allowed_names())
-def test_a_file_cannot_change_what_the_list_names(name):
+def test_a_file_cannot_change_what_the_list_names(name, state):
     """BUILD sets attributes of whatever stands on the stack: a class or a function of the process would keep them."""
     module, attribute = name.split()
-    planted = b"(N}U\x07plantedK\x01stb"
-    data = b"\x80\x02c" + f"{module}\n{attribute}\n".encode() + planted + b"."
+    data = b"\x80\x02c" + f"{module}\n{attribute}\n".encode() + STATES[state] + b"."
     target = unpickler.Unpickler(io.BytesIO()).find_class(module, attribute)
     with pytest.raises(Exception):  # noqa: B017 - which one is the object's own business
         unpickler.loads(data)
