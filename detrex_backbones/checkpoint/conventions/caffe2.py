@@ -18,7 +18,7 @@ from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
 # Norm of the frozen kind divides by sqrt(variance + eps): with this variance, by 1.
 EPS = 1e-5
 
-UNUSED_BIAS = re.compile(r"^(conv1|res\d+_\d+_branch\w+?)_b$")
+UNUSED_BIAS = re.compile(r"^(conv1|res\d+_\d+_branch(1|2[abc]))_b$")
 FUSED = re.compile(r"^(?P<norm>(res\d+_\d+_branch\w+|res_conv1)_bn)_s$")
 DETECTOR = (
     r"^(fpn_|conv_rpn|rpn_|retnet_|fc6_|fc7_|head_conv|cls_score|bbox_pred|_\[mask\]|mask_|conv5_mask|conv_fcn|kps_)"

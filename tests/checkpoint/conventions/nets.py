@@ -5,8 +5,10 @@ The rules here are apart from the tables under test: they go from the reference'
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import timm
@@ -144,15 +146,28 @@ def our_resnet(
 
 
 def timm_plain(name: str, **kwargs: Any) -> nn.Module:
-    """Any network of timm with its classifier, random weights and statistics."""
+    """Any network of timm with its classifier, random weights and statistics; one object for the same arguments."""
+    return _timm_plain(name, tuple(kwargs.items()))
+
+
+@cache
+def _timm_plain(name: str, kwargs: tuple[tuple[str, Any], ...]) -> nn.Module:
     torch.manual_seed(0)
-    return randomise_norms(timm.create_model(name, **kwargs)).eval()
+    return randomise_norms(timm.create_model(name, **dict(kwargs))).eval()
 
 
 def our_timm(name: str, **kwargs: Any) -> TimmBackbone:
-    """The same as a backbone, with weights of its own."""
-    torch.manual_seed(1)
-    return TimmBackbone(name, **kwargs).eval()
+    """The same as a backbone, with nothing but NaN in it."""
+    model = copy.deepcopy(_our_timm(name, tuple(kwargs.items())))
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            value.fill_(torch.nan)
+    return model
+
+
+@cache
+def _our_timm(name: str, kwargs: tuple[tuple[str, Any], ...]) -> TimmBackbone:
+    return TimmBackbone(name, **dict(kwargs)).eval()
 
 
 @torch.no_grad()
@@ -164,7 +179,7 @@ def maps_of(net: nn.Module, image: Tensor = IMAGE) -> dict[str, Tensor]:
 @torch.no_grad()
 def timm_maps(plain: nn.Module, name: str, image: Tensor = IMAGE, **kwargs: Any) -> list[Tensor]:
     """The maps of timm's own wrapper around the very modules of `plain`."""
-    wrapped = timm.create_model(name, features_only=True, **kwargs)
+    wrapped = copy.deepcopy(_timm_wrapped(name, tuple(kwargs.items())))
     theirs = plain.state_dict()
     state = {}
     for key in wrapped.state_dict():
@@ -174,3 +189,17 @@ def timm_maps(plain: nn.Module, name: str, image: Tensor = IMAGE, **kwargs: Any)
         state[key] = next(theirs[found] for found in names if found in theirs)
     wrapped.load_state_dict(state)
     return wrapped.eval()(image)
+
+
+@cache
+def _timm_wrapped(name: str, kwargs: tuple[tuple[str, Any], ...]) -> nn.Module:
+    return timm.create_model(name, features_only=True, **dict(kwargs))
+
+
+def timm_features(name: str, **kwargs: Any) -> nn.Module:
+    """timm's own wrapper, with nothing but NaN in it."""
+    model = copy.deepcopy(_timm_wrapped(name, tuple(kwargs.items()))).eval()
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            value.fill_(torch.nan)
+    return model

@@ -154,7 +154,6 @@ def test_resnest(source, rules, tmp_path):
     report = check("resnest14d", plain, path, source=source)
     assert set(report.left_over.values()) <= {
         "classifier head",
-        "classifier head",
         "batch counter",
     }
 
