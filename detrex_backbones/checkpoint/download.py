@@ -204,7 +204,7 @@ def _no_connection(reason: Any) -> _FailedError:
         return _FailedError(f"the connection broke off ({reason or type(reason).__name__})", again=True)
     if isinstance(reason, http.client.HTTPException):
         return _FailedError(f"the server's answer can't be read ({type(reason).__name__}: {reason})", again=True)
-    return _FailedError(f"no connection ({reason}); is there a network here?")
+    return _FailedError(f"no connection ({reason}), as without a network")
 
 
 def _check_headers(response: Any) -> None:

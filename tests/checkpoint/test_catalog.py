@@ -4,23 +4,18 @@ import dataclasses
 import hashlib
 import subprocess
 import sys
-from pathlib import Path
 
-import huggingface_hub
 import pytest
 import timm
 import torch
 import torchvision
 from torchvision.models import ResNet50_Weights, get_model_weights
 
-from detrex_backbones import ResNet, load_checkpoint
-from detrex_backbones.checkpoint.catalog import Recipe, find_known, find_weight, list_weights, lookup, resolve
+from detrex_backbones.checkpoint.catalog import Recipe, find_known, find_weight, list_weights, lookup
 from detrex_backbones.checkpoint.catalog.gluon import TIMM_NAMES
 from detrex_backbones.checkpoint.download import cache_path
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.errors import ArgumentError, CheckpointFileError
-
-from .server import Server, body
 
 RGB = {
     "pixel_mean": [123.675, 116.28, 103.53],
@@ -28,13 +23,6 @@ RGB = {
     "input_format": "RGB",
 }
 MSRA = {"pixel_mean": [103.53, 116.28, 123.675], "pixel_std": [1.0, 1.0, 1.0], "input_format": "BGR"}
-
-
-@pytest.fixture
-def server():
-    made = Server()
-    yield made
-    made.close()
 
 
 @pytest.fixture(autouse=True)
@@ -309,145 +297,3 @@ def test_the_tables_cost_no_import():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-# --- names to files
-
-
-def random_resnet18() -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    return torchvision.models.resnet18(weights=None).state_dict()
-
-
-def our_resnet18() -> ResNet:
-    from detrex_backbones import BasicStem, make_stage
-
-    return ResNet(BasicStem(), make_stage(depth=18), num_classes=1000, out_features=["linear"])
-
-
-def test_a_path_stays_as_it_is(tmp_path):
-    assert resolve(tmp_path / "a.pth") == tmp_path / "a.pth"
-    assert resolve("no/such/file.pth") == Path("no/such/file.pth")
-    assert resolve((tmp_path / "a b.pth").as_uri()) == tmp_path / "a b.pth"
-    assert resolve("C:\\weights\\a.pth") == Path("C:\\weights\\a.pth")
-
-
-def test_a_name_is_downloaded_checked_and_loaded(server, tmp_path, monkeypatch):
-    """torchvision's own metadata, its host replaced by one that is here."""
-    torch.save(random_resnet18(), tmp_path / "file.pth")
-    content = (tmp_path / "file.pth").read_bytes()
-    file = f"/resnet18-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    server.answers[file] = body(content)
-    weight = dataclasses.replace(
-        find_weight("torchvision://resnet18-v1"), url=server.url + file, hash=f"sha256:{file[10:18]}"
-    )
-    monkeypatch.setitem(lookup.SOURCES, "torchvision://", lookup.Source(lambda: ["resnet18-v1"], lambda name: weight))
-    model = our_resnet18()
-    report = load_checkpoint(model, "torchvision://resnet18-v1")
-    assert report.coverage == 1.0
-    assert torch.equal(model.linear.bias, random_resnet18()["fc.bias"])
-    server.close()
-    load_checkpoint(our_resnet18(), "torchvision://resnet18-v1")  # from the cache
-
-
-def test_a_url_is_loaded_and_the_hash_in_its_name_is_checked(server, tmp_path):
-    torch.save(random_resnet18(), tmp_path / "file.pth")
-    content = (tmp_path / "file.pth").read_bytes()
-    good = f"/net-{hashlib.md5(content).hexdigest()[:8]}.pth"
-    server.answers[good] = server.answers["/net-abcdef12.pth"] = body(content)
-    if any(character in "abcdef" for character in good[5:13]):  # eight decimal digits would be taken for a date
-        assert load_checkpoint(our_resnet18(), server.url + good).coverage == 1.0
-    with pytest.raises(CheckpointFileError, match="expected abcdef12"):
-        load_checkpoint(our_resnet18(), f"{server.url}/net-abcdef12.pth")
-
-
-def test_a_known_url_is_checked_by_the_table(server, monkeypatch):
-    url = f"{server.url}/plain.pkl"
-    server.answers["/plain.pkl"] = body(b"\x80\x04}.")
-    row = dataclasses.replace(find_weight("moco://v2_800ep"), url=url)
-    monkeypatch.setattr(lookup, "_tables", lambda: (row,))
-    with pytest.raises(CheckpointFileError, match="expected a04e12f8"):
-        resolve(url)
-
-
-def test_an_unlisted_path_of_detectron2_that_is_missing_suggests_one(monkeypatch):
-    from detrex_backbones.checkpoint.catalog import resolve as resolve_module  # the function, by the package's name
-
-    def missing(url, hash):
-        raise CheckpointFileError(f"can't download {url}: the server says 404 Not Found")
-
-    module = sys.modules[resolve_module.__module__]
-    monkeypatch.setattr(module, "download", missing)
-    with pytest.raises(CheckpointFileError, match=r"404.*Did you mean 'ImageNetPretrained/MSRA/R-50.pkl'"):
-        resolve("detectron2://ImageNetPretrained/MSRA/R50.pkl")
-
-
-# --- the Hugging Face hub, by its own client, on a server that is here
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture
-def hub(server, tmp_path, monkeypatch):
-    """The hub's client, sent to our server and to an empty cache."""
-    import functools
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    original = huggingface_hub.hf_hub_download
-    monkeypatch.setattr(
-        huggingface_hub,
-        "hf_hub_download",
-        functools.partial(original, endpoint=server.url, cache_dir=tmp_path / "hub", token=False),
-    )
-    return server
-
-
-def hub_file(content: bytes):
-    return body(content, X_Repo_Commit=COMMIT, ETag=f'"{hashlib.sha256(content).hexdigest()}"')
-
-
-def hub_status(code: int, error: str):
-    from .server import status
-
-    return status(code, X_Error_Code=error)
-
-
-def test_the_hub_gives_the_first_file_that_is_there(hub):
-    hub.answers["/org/net/resolve/main/model.safetensors"] = hub_status(404, "EntryNotFound")
-    hub.answers["/org/net/resolve/main/pytorch_model.bin"] = hub_file(b"bin")
-    assert resolve("hf-hub:org/net").read_bytes() == b"bin"
-    hub.answers["/org/net/resolve/v2/other.pth"] = hub_file(b"other")
-    assert resolve("hf-hub:org/net@v2:other.pth").read_bytes() == b"other"
-
-
-def test_timms_names_come_from_the_hub_and_are_known_again(hub, monkeypatch):
-    hub.answers["/timm/resnet50d.gluon_in1k/resolve/main/model.safetensors"] = hub_file(b"weights")
-    path = resolve("timm://resnet50d.gluon_in1k")
-    assert path.read_bytes() == b"weights"
-    assert find_known(path) == find_weight("timm://resnet50d.gluon_in1k")
-    hub.close()  # no network: the hub's cache serves
-    assert resolve("timm://resnet50d.gluon_in1k") == path
-
-
-def test_a_repository_without_weights_or_that_is_missing_is_an_error(hub):
-    for file in ("model.safetensors", "pytorch_model.bin"):
-        hub.answers[f"/org/net/resolve/main/{file}"] = hub_status(404, "EntryNotFound")
-    with pytest.raises(CheckpointFileError, match=r"has no file model.safetensors or pytorch_model.bin"):
-        resolve("hf-hub:org/net")
-    hub.answers["/org/none/resolve/main/model.safetensors"] = hub_status(404, "RepoNotFound")
-    with pytest.raises(CheckpointFileError, match="the hub gives nothing for 'org/none'"):
-        resolve("hf-hub:org/none")
-
-
-def test_a_hub_that_is_out_of_reach_says_what_to_fetch(hub, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.utils._http.time, "sleep", lambda seconds: None)  # the client's own patience
-    hub.close()
-    with pytest.raises(CheckpointFileError, match=r"can't fetch model.safetensors") as caught:
-        resolve("hf-hub:microsoft/resnet-50")
-    assert "/microsoft/resnet-50/resolve/main/model.safetensors elsewhere and give the file's path" in str(caught.value)
-
-
-def test_without_the_client_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(CheckpointFileError, match="pip install huggingface_hub"):
-        resolve("hf-hub:microsoft/resnet-50")

@@ -231,7 +231,7 @@ def test_a_name_that_resolves_nowhere_is_no_network(cache, monkeypatch):
         raise socket.gaierror(-3, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", nowhere)
-    with pytest.raises(CheckpointFileError, match="is there a network here") as caught:
+    with pytest.raises(CheckpointFileError, match="as without a network") as caught:
         download("https://example.org/net.pth", patience=Patience(backoff=1000.0))
     assert str(cache_path("https://example.org/net.pth")) in str(caught.value)
 
