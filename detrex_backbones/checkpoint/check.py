@@ -21,10 +21,12 @@ def check_report(report: LoadReport, allow_missing: Iterable[str] = ()) -> None:
     """
     if isinstance(allow_missing, str):
         raise ArgumentError(f"allow_missing={allow_missing!r} is a string. It takes a list: [{allow_missing!r}].")
-    keys = len(report.loaded) + len(report.left_over)
-    if not report.loaded or (2 * len(report.loaded) < keys and 2 * len(report.loaded) < report.expected):
+    loaded, keys = len(report.loaded), len(report.loaded) + len(report.left_over)
+    whole = report.expected + len(report.outside)
+    # Half of the scope or of the file, and of all the model or the file more than names share by accident.
+    if not loaded or (2 * loaded < min(keys, report.expected)) or (10 * loaded < min(keys, whole)):
         raise CheckpointMatchError(
-            f"checkpoint {report.path!r} is not for this model: {len(report.loaded)} of its {keys} tensors fit. "
+            f"checkpoint {report.path!r} is not for this model: {loaded} of its {keys} tensors fit. "
             f"Names taken: {report.source}. In the file: {shorten(report.left_over) or '-'}. "
             f"In the model: {shorten(report.missing + [describe(item) for item in report.mismatched])}. "
             f"Is it the right architecture? Known conventions: {', '.join(conventions())}.",
