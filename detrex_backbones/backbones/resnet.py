@@ -25,7 +25,7 @@ class ResNet(Backbone):
         stages: lists of blocks, called "res2", "res3" and so on. A block has `in_channels`, `out_channels`, `stride`.
         num_classes: adds average pooling and a classifier called "linear"; None for none.
         out_features: the maps that `forward` returns: "stem", "res2" ... "res5", "linear". None: the last one. Stages
-            behind the last one asked for are left out.
+            behind the last one asked for are left out, unless there is a classifier.
         freeze_at: how much of the beginning to freeze, see `freeze`.
 
     Raises:
@@ -101,6 +101,10 @@ class ResNet(Backbone):
         if x.dim() != 4:
             raise InputError(
                 f"a ResNet takes a batch of shape (N, C, H, W), not {tuple(x.shape)}. One image: image[None]."
+            )
+        if x.shape[1] != getattr(self.stem, "in_channels", x.shape[1]):
+            raise InputError(
+                f"the stem takes {self.stem.in_channels} channels, but the batch {tuple(x.shape)} has {x.shape[1]}."
             )
         outputs = {}
         x = self.stem(x)

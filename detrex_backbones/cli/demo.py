@@ -119,9 +119,4 @@ def largest_difference(maps: dict[str, Tensor], references: dict[str, Tensor]) -
 
 def real_weights_line() -> str:
     """The one line that does it with torchvision's trained weights."""
-    from torchvision.models import ResNet50_Weights
-
-    url = ResNet50_Weights.IMAGENET1K_V2.url
-    return (
-        f"curl -LO {url} && detrex-backbones features {CONFIG} --image photo.jpg train.init_checkpoint={Path(url).name}"
-    )
+    return f"detrex-backbones features {CONFIG} train.init_checkpoint=torchvision://resnet50-v2"

@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-import torch
 
 from tests.checkpoint.nets import save, weights
 
@@ -13,15 +12,6 @@ def tmp_path(tmp_path):
     """Gone after each test, often before the disk has seen it: pytest would keep the files of three runs."""
     yield tmp_path
     shutil.rmtree(tmp_path)
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread():
-    """The networks' images are small: more threads wait for each other longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,11 @@ def to_huggingface(tensors: dict[str, Tensor], *tables: Any) -> dict[str, Tensor
     return renamed
 
 
-@pytest.mark.parametrize("tables", [(), (IN_MEMORY,), (OWN_RESNET,), (OWN_RESNET, IN_MEMORY)], ids=str)
+@pytest.mark.parametrize(
+    "tables",
+    [(), (IN_MEMORY,), (OWN_RESNET,), (OWN_RESNET, IN_MEMORY)],
+    ids=["disk", "memory", "own resnet", "own resnet in memory"],
+)
 @pytest.mark.parametrize("depth", [50, 101])
 def test_every_tensor_has_its_place(tables: Any, depth: int, tmp_path: Path) -> None:
     entries = detr(Size(depth=depth))
