@@ -7,6 +7,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -255,7 +256,13 @@ print(download(sys.argv[1], sys.argv[2]))
 
 
 def test_processes_that_ask_at_once_cause_one_download(server, cache):
-    server.answers["/net.pkl"] = body(CONTENT)
+    all_asked = threading.Event()
+
+    def answer(handler):
+        all_asked.wait()  # the first to ask is not done before the last is told to
+        body(CONTENT)(handler)
+
+    server.answers["/net.pkl"] = answer
     command = [sys.executable, "-c", ASK, f"{server.url}/net.pkl", f"sha256:{SHA256[:8]}"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, env=os.environ.copy(), **pipes) for _ in range(4)]
@@ -263,6 +270,7 @@ def test_processes_that_ask_at_once_cause_one_download(server, cache):
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
+    all_asked.set()
     answers = {process.communicate()[0].strip() for process in processes}
     assert answers == {str(cache_path(f"{server.url}/net.pkl"))}
     assert [process.returncode for process in processes] == [0] * 4

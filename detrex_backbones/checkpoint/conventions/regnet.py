@@ -69,7 +69,7 @@ CONVENTIONS = (
         name="mmdet-regnet",
         anchors=(("layer1.0.conv1.weight", "layer1.0.conv3.weight", "conv1.weight", "bn1.weight"),),
         without=("conv2.weight", "layer1.0.se.fc1.weight"),  # HRNet; networks of timm with squeeze-and-excitation
-        shapes={"conv1.weight": (None, None, 3, 3)},
+        shapes={"conv1.weight": (32, None, 3, 3)},  # a ResNet for small images has 64
         aliases=("mmdet", "mmpretrain"),
         pairs=(
             Pair("conv1.weight", "stem.conv.weight"),

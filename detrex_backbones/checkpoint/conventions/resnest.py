@@ -66,7 +66,6 @@ CONVENTIONS = (
             HEAD,
         ),
         left_out=HEADS,
-        suggests=SUGGESTS,
     ),
     Convention(
         name="detectron2-resnest",

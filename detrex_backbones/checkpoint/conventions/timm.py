@@ -31,8 +31,8 @@ CONVENTIONS = (
         anchors=(("layer1.0.conv2.fc1.weight", "conv1.0.weight", "bn1.weight"),),
         aliases=("timm", "resnest"),
         left_out=HEAD,
-        twins="ResNeSt's own weights take pixel_mean 123.68, 116.779, 103.939 and pixel_std 58.393, 57.12, 57.375, "
-        "timm's resnest26d and smaller may take others",
+        twins="OpenMMLab's and detectron2's ResNeSt weights take pixel_mean 123.68, 116.779, 103.939 and pixel_std "
+        "58.393, 57.12, 57.375, the original ones ImageNet's usual",
     ),
     Convention(
         name="timm-hrnet",

@@ -27,7 +27,7 @@ def torchvision_state(name):
 
 
 def conv(kernel):
-    return torch.zeros(8, 3, kernel, kernel)
+    return torch.zeros(32, 3, kernel, kernel)
 
 
 # Names that tell a source; every other tensor has one dimension.

@@ -152,10 +152,7 @@ def test_resnest(source, rules, tmp_path):
     plain = timm_plain("resnest14d")
     path = write_torch(tmp_path / "file.pth", rename(plain.state_dict(), rules))
     report = check("resnest14d", plain, path, source=source)
-    assert set(report.left_over.values()) <= {
-        "classifier head",
-        "batch counter",
-    }
+    assert set(report.left_over.values()) <= {"classifier head", "batch counter"}
 
 
 def test_resnest_of_detectron2s_fork(tmp_path):
