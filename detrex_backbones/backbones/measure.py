@@ -47,18 +47,18 @@ def measure(backbone: Backbone, size: tuple[int, int], channels: int = 3) -> Mea
     # The affine parameters of a frozen norm are buffers; its statistics are no parameters, frozen or not.
     frozen = [value for name, value in backbone.named_buffers() if name.rpartition(".")[2] in ("weight", "bias")]
     total = sum(value.numel() for value in [*parameters, *frozen])
-    _fill_with_views_of_one_zero(backbone)
-    image = torch.zeros(()).expand(1, channels, *size)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of every branch on a shape, and of its own age
         from fvcore.nn import FlopCountAnalysis
 
         try:
-            shapes = {name: tuple(value.shape[1:]) for name, value in backbone.eval()(image).items()}
+            outputs = backbone.eval()(torch.empty(1, channels, *size, device="meta"))
         except (RuntimeError, ValueError, AssertionError) as error:
             height, width = size
             raise InputError(f"the backbone can't run an image of {height} x {width} pixels: {error}") from error
-        flops = FlopCountAnalysis(backbone, (image,))
+        shapes = {name: tuple(value.shape[1:]) for name, value in outputs.items()}
+        _fill_with_views_of_one_zero(backbone)
+        flops = FlopCountAnalysis(backbone, (torch.zeros(()).expand(1, channels, *size),))
         total_flops = flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
     return Measures(total, trainable, total_flops / 1e9, shapes)
 

@@ -42,10 +42,10 @@ def test_demo_proves_the_features_against_torchvision(tmp_path, capsys):
     torchvision.models.resnet50().load_state_dict(state, strict=True)
 
 
-def test_demo_fits_80_columns(tmp_path, capsys, monkeypatch):
+def test_demo_fits_80_columns_but_for_the_line_to_copy(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, out, _ = run(capsys, "demo")
-    assert [line for line in out.splitlines() if len(line) > 80] == []
+    assert [line for line in out.splitlines()[:-1] if len(line) > 80] == []
 
 
 def test_demo_json(tmp_path, capsys):
