@@ -44,6 +44,8 @@ setup(
         "cloudpickle>=3",
         "safetensors>=0.4.3",
         "numpy>=1.26",
+        "filelock>=3.13",
+        "huggingface_hub>=0.24",
         "tqdm>=4.66",
         "rich>=13",
         "matplotlib>=3.8",

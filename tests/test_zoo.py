@@ -322,7 +322,7 @@ def test_the_converters_pickle_of_a_resnet_101_by_overrides(tmp_path):
     )
     model, report = build_model_with_report(cfg)
     assert (report.scope, report.coverage) == ("backbone", 1)
-    assert set(report.left_over.values()) == {"classifier head", "batch counter"}
+    assert set(report.left_over.values()) == {"head", "batch counter"}
     image = torch.full((3, 32, 32), 150.0)
     batch = assert_torchvisions_features(model, "resnet101", image)
     mean = torch.tensor([103.53, 116.28, 123.675]).reshape(1, 3, 1, 1)

@@ -29,7 +29,7 @@ def check_report(report: LoadReport, allow_missing: Iterable[str] = ()) -> None:
             f"checkpoint {report.path!r} is not for this model: {loaded} of its {keys} tensors fit. "
             f"Names taken: {report.source}. In the file: {shorten(report.left_over) or '-'}. "
             f"In the model: {shorten(report.missing + [describe(item) for item in report.mismatched])}. "
-            f"Is it the right architecture? Known conventions: {', '.join(conventions())}.",
+            f"Is it the right architecture? Known conventions: {', '.join(conventions())}.{_note(report)}",
             report,
         )
     if report.ambiguous:
@@ -40,7 +40,7 @@ def check_report(report: LoadReport, allow_missing: Iterable[str] = ()) -> None:
         raise CheckpointMatchError(
             f"checkpoint {report.path!r} is of another architecture: the model's stages have no place for "
             f"{len(report.unplaced)} tensors that the file has of them: {shorten(report.unplaced)}. "
-            f"Build the model that the file is for.",
+            f"Build the model that the file is for.{_note(report)}",
             report,
         )
     _check_missing(report, list(allow_missing))
@@ -57,8 +57,12 @@ def _check_missing(report: LoadReport, globs: list[str]) -> None:
             lines.append(f"{len(mismatched)} have another shape: {shorten(map(describe, mismatched))}.")
         module, dot, name = (missing or [mismatched[0].model_key])[0].rpartition(".")
         glob = f"{module}.*" if dot else name
-        lines.append(f"Build the model that the file is for, or allow it: allow_missing=[{glob!r}].")
+        lines.append(f"Build the model that the file is for, or allow it: allow_missing=[{glob!r}].{_note(report)}")
         raise CheckpointMatchError(" ".join(lines), report)
+
+
+def _note(report: LoadReport) -> str:
+    return f" Names alone don't tell: {report.twins}." if report.twins else ""
 
 
 def _allowed(key: str, scope: str, globs: list[str]) -> bool:

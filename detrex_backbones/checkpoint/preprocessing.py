@@ -26,6 +26,7 @@ TRAITS = {
     "pixel_std": "model.pixel_std",
     "input_format": "model.input_format",
     "stride_in_1x1": "model.backbone.stages.stride_in_1x1",
+    "shortcut": "model.backbone.stages.shortcut",
     "dilation_style": "model.backbone.stages.dilation_style",
     "norm_eps": "",  # no override: the norm is to be given as a callable
 }
@@ -34,8 +35,8 @@ TRAITS = {
 def check_traits(model: nn.Module, report: LoadReport, mode: str) -> None:
     """Compare the model with what the weights were trained with, as far as that is known.
 
-    A file that is known by its name or hash, and contradicts the model, is an error; a naming convention that only
-    suggests something else is a warning.
+    A file that is known by its name or hash and contradicts the model is an error, and so are names that prove
+    something else; a naming convention that only suggests it is a warning.
 
     Args:
         model: that the checkpoint is for.
@@ -50,19 +51,18 @@ def check_traits(model: nn.Module, report: LoadReport, mode: str) -> None:
     from detrex_backbones.checkpoint.catalog import find_known
 
     actual = traits_of(model, report.scope)
-    weight = find_known(report.path)
-    if weight is not None:
-        different = compare_traits(weight.traits, actual)
-        if different:
-            text = f"{_sentence(weight.name, different)} Or check_preprocessing='off', if this is meant."
-            if mode == "error":
-                raise PreprocessingError(text)
-            logger.warning(text)
-        return
-    convention = conventions().get(report.source)
-    different = compare_traits(convention.suggests, actual) if convention else {}
+    weight, convention = find_known(report.path), conventions().get(report.source)
+    certain = {**(convention.proves if convention else {}), **(weight.traits if weight else {})}
+    different = compare_traits(certain, actual)
     if different:
-        logger.warning(_sentence(f"files in {report.source}'s names, as a rule,", different))
+        who = weight.name if weight else f"the weights of {report.path!r}"
+        text = f"{_sentence(who, different)}\nOr check_preprocessing='off', if this is meant."
+        if mode == "error":
+            raise PreprocessingError(text)
+        logger.warning(text)
+    likely = compare_traits(convention.suggests, actual) if convention and not weight else {}
+    if likely:
+        logger.warning(_sentence(f"files in {report.source}'s names, as a rule,", likely))
 
 
 def traits_of(model: nn.Module, scope: str = "") -> dict[str, Any]:
@@ -84,6 +84,9 @@ def traits_of(model: nn.Module, scope: str = "") -> dict[str, Any]:
     first, second = (getattr(modules.get(f"res3.0.conv{index}"), "stride", None) for index in (1, 2))
     if "res3.0.conv3" in modules and first != second:
         traits["stride_in_1x1"] = first == (2, 2)
+    shortcut = modules.get("res3.0.shortcut")
+    if getattr(shortcut, "kernel_size", None) == (1, 1):
+        traits["shortcut"] = "avg_pool" if hasattr(shortcut, "pool_stride") else "conv1x1"
     dilations = [getattr(modules.get(f"res5.{block}.conv2"), "dilation", (1, 1)) for block in (0, 1)]
     if dilations[1] == (2, 2):
         traits["dilation_style"] = "detectron2" if dilations[0] == (2, 2) else "torchvision"
@@ -109,7 +112,7 @@ def _sentence(who: str, different: Mapping[str, tuple[Any, Any]]) -> str:
         for name, (wanted, given) in different.items()
     )
     mends = [f"{TRAITS[name]}={_as_override(wanted)}" for name, (wanted, _) in different.items() if TRAITS[name]]
-    return f"{who} want {wants}." + (f" Mend it by: {' '.join(mends)}" if mends else "")
+    return f"{who} want {wants}." + (f" Mend it by:\n    {' '.join(mends)}" if mends else "")
 
 
 def _equal(name: str, wanted: Any, given: Any) -> bool:

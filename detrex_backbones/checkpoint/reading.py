@@ -150,8 +150,7 @@ def _as_stored(
             reading.theirs[name[len(prefix) :]] = name
     # Whoever has the names of the model itself may all the same be told apart by nothing but them.
     known = conventions()
-    twins = [known[name].twins for name, _ in marks if not known[name].pairs]
-    reading.twins = next(filter(None, twins), "")
+    reading.twins = next(filter(None, (known[name].twins for name, _ in marks)), "")
     reading.left_over |= _outside(tensors, [*reading.origin.values(), *aside], prefix)
     return reading
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detrex_backbones.cli.common import COLUMNS, add_command, add_json_argument, output_folder, print_json, print_table

@@ -36,7 +36,7 @@ def assert_accounted_for(report, stored):
     loaded = [item.checkpoint_key for item in report.loaded]
     assert sorted([*loaded, *report.left_over]) == sorted(stored)
     for key, reason in report.left_over.items():
-        assert reason == ("batch counter" if key.endswith("num_batches_tracked") else "classifier head"), key
+        assert reason == ("batch counter" if key.endswith("num_batches_tracked") else "head"), key
 
 
 def under(prefix, state):
@@ -167,7 +167,7 @@ def test_what_detectron2s_converter_writes(tmp_path, name):
     report = load_checkpoint(net, path)
     assert (report.format, report.container, report.source) == ("pickle", "model", "as stored")
     assert_accounted_for(report, content["model"])
-    assert report.left_over["stem.fc.weight"] == "classifier head"
+    assert report.left_over["stem.fc.weight"] == "head"
     assert len(report.left_over) == 2 + sum(key.endswith("tracked") for key in content["model"])
     assert_same_features(net, name)
 
@@ -176,7 +176,7 @@ def test_a_classifier_under_detectron2s_name(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(empty(num_classes=5, out_features=["linear"]).state_dict(), path)
     report = load_checkpoint(empty(), path)
-    assert report.left_over == {"linear.weight": "classifier head", "linear.bias": "classifier head"}
+    assert report.left_over == {"linear.weight": "head", "linear.bias": "head"}
 
 
 def test_a_detector_of_detectron2_keeps_its_preprocessing_to_itself(tmp_path):
@@ -203,7 +203,7 @@ def test_torchvisions_resnet_without_its_classifier_as_part_of_a_detector(tmp_pa
     detector = torch.nn.ModuleDict({"backbone": torch.nn.ModuleDict({"body": body}), "head": torch.nn.Linear(2, 2)})
     report = load_checkpoint(detector, path)
     assert (report.source, report.scope) == ("as stored", "backbone.body")
-    assert report.left_over == {"fc.weight": "classifier head", "fc.bias": "classifier head"}
+    assert report.left_over == {"fc.weight": "head", "fc.bias": "head"}
     assert report.outside == ["head.weight", "head.bias"]
 
 
@@ -287,7 +287,7 @@ CONVENTION = Convention(
             for theirs in ("{i}.conv{k}", "{i}.conv{k}.norm", "{i}.shortcut", "{i}.shortcut.norm")
         ),
     ),
-    left_out={r"^classes\\.": "classifier head"},
+    left_out={r"^classes\\.": "head"},
 )
 """.replace("\\\\", "\\")
 
@@ -322,7 +322,7 @@ def test_a_convention_is_one_file(tmp_path, another_convention):
     net = empty()
     report = load_checkpoint(net, path)
     assert (report.source, report.prefix) == ("upside_down", "")
-    assert report.left_over == {"module.classes.weight": "classifier head"}
+    assert report.left_over == {"module.classes.weight": "head"}
     assert_same_tensors(net.state_dict(), reference.state_dict())
     assert load_checkpoint(empty(), path, source="upside_down").source == "upside_down"
 

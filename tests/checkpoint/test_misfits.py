@@ -173,7 +173,7 @@ def test_other_parts_of_a_detector_have_no_place_and_are_reported(tmp_path):
 
 def test_classifier_heads_that_the_model_lacks_are_no_error(file):
     report = load_checkpoint(empty(), file)
-    assert {key for key, why in report.left_over.items() if why == "classifier head"} == {"fc.weight", "fc.bias"}
+    assert {key for key, why in report.left_over.items() if why == "head"} == {"fc.weight", "fc.bias"}
 
 
 @pytest.mark.parametrize("last", ["stem", "res2", "res3", "res4"])

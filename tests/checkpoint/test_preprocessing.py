@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import timm
 import torch
 
 from detrex_backbones import FeatureExtractor, LazyConfig, build_model, get_config, load_checkpoint
@@ -31,12 +32,17 @@ def known(tmp_path_factory):
 
 
 def test_traits_are_read_off_the_modules():
-    assert traits_of(extractor(), "backbone") == {**RGB, "stride_in_1x1": False, "norm_eps": 1e-5} | {
+    assert traits_of(extractor(), "backbone") == {
+        **RGB,
+        "stride_in_1x1": False,
+        "norm_eps": 1e-5,
+        "shortcut": "conv1x1",
+    } | {
         "pixel_mean": pytest.approx(RGB["pixel_mean"]),
         "pixel_std": pytest.approx(RGB["pixel_std"]),
     }
     assert traits_of(empty(50, stride_in_1x1=True))["stride_in_1x1"] is True
-    assert traits_of(empty(18)) == {"norm_eps": 1e-5}
+    assert traits_of(empty(18)) == {"norm_eps": 1e-5, "shortcut": "conv1x1"}
     for style in ("detectron2", "torchvision"):
         assert traits_of(empty(50, res5_dilation=2, dilation_style=style))["dilation_style"] == style
 
@@ -59,7 +65,7 @@ def test_a_known_file_that_contradicts_is_an_error_with_the_overrides_that_mend_
         load_checkpoint(model, known)
     text = str(caught.value)
     assert text.startswith("torchvision://resnet50-v2 want pixel_mean=[123.675,116.28,103.53] (the model has [103.53,")
-    overrides = text.partition("Mend it by: ")[2].partition(" Or check")[0].split()
+    overrides = text.partition("Mend it by:\n")[2].partition("\nOr check")[0].split()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     # The text is the override line: applied to the config, the file loads.
     cfg = get_config("resnet/resnet50.py")
@@ -77,7 +83,7 @@ def test_the_check_can_be_a_warning_or_off(known, caplog):
         load_checkpoint(extractor(BGR), known, check_preprocessing="off")
         assert caplog.records == []
         load_checkpoint(extractor(BGR), known, check_preprocessing="warn")
-    assert "Mend it by: model.pixel_mean=" in caplog.text
+    assert "Mend it by:\n    model.pixel_mean=" in caplog.text
     with pytest.raises(ArgumentError, match=r"check_preprocessing='of' is not known\. Allowed: error, warn, off\."):
         load_checkpoint(extractor(), known, check_preprocessing="of")
 
@@ -91,3 +97,24 @@ def test_a_convention_that_suggests_something_else_is_a_warning(tmp_path, caplog
         load_checkpoint(extractor(BGR, depth=18), path)
     assert "files in torchvision's names, as a rule, want" in caplog.text
     assert "model.input_format=RGB" in caplog.text
+
+
+def save_timm(name, path):
+    torch.save(timm.create_model(name).state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "shortcut", "other"), [("resnet50d", "avg_pool", "conv1x1"), ("resnet50c", "conv1x1", "avg_pool")]
+)
+def test_names_that_prove_another_shortcut_are_an_error(tmp_path, name, shortcut, other):
+    """In our names both kinds are the same; in timm's the convolution behind a pool is the second of its Sequential."""
+    path = save_timm(name, tmp_path / "mine.pth")
+    cfg = LazyConfig.apply_overrides(get_config("gluon/resnet50_v1c.py"), ["train.device=cpu"])
+    cfg.train.init_checkpoint = str(path)
+    cfg.model.backbone.stages.shortcut = other
+    with pytest.raises(PreprocessingError, match=rf"want shortcut={shortcut} \(the model has {other}\)") as caught:
+        build_model(cfg)
+    override = str(caught.value).partition("Mend it by:\n")[2].partition("\nOr check")[0].strip()
+    assert override == f"model.backbone.stages.shortcut={shortcut}"
+    build_model(LazyConfig.apply_overrides(cfg, [override]))

@@ -24,8 +24,8 @@ def full_report(**changes):
         "missing": [f"res4.{index}.weight" for index in range(11)],
         "mismatched": [Mismatch("res5.weight", "layer4.weight", (1, 2), (2, 1))],
         "left_over": {
-            "fc.weight": "classifier head",
-            "fc.bias": "classifier head",
+            "fc.weight": "head",
+            "fc.bias": "head",
             **{str(i): "other" for i in range(3)},
         },
         "unplaced": ["layer3.9.weight"],
@@ -59,7 +59,7 @@ def test_the_text_says_everything():
         "missing 11: res4.0.weight, res4.1.weight,",
         "res4.7.weight and 3 more",
         "other shape 1: res5.weight (1, 2) in the model, (2, 1) in the file",
-        "left over classifier head: 2 (fc.weight, fc.bias), other: 3",
+        "left over head: 2 (fc.weight, fc.bias), other: 3",
         "AMBIGUOUS it fits twice",
         "WARNING NaN or infinite values in stem.weight (2 numbers)",
     ):
@@ -133,7 +133,7 @@ def test_the_report_of_a_real_load(tmp_path):
     assert max(map(len, str(report).splitlines())) <= 80
     text = words(report)
     assert "loaded 100 of 100 tensors (100.0%), 11,186,112 numbers" in text
-    assert "left over batch counter: 20, classifier head: 2 (fc.weight, fc.bias)" in text
+    assert "left over batch counter: 20, head: 2 (fc.weight, fc.bias)" in text
     numbers = sum(value.numel() for key, value in weights().items() if not key.startswith("fc.") and value.dim())
     assert numbers == 11_186_112
 

@@ -33,7 +33,7 @@ def test_match_is_a_dry_run(file, capsys):
     assert (status, json.loads(out)["coverage"]) == (0, 1.0)
     _, out, _ = run(capsys, "match", "resnet/resnet18.py", file, "--all")
     assert "layer1.0.bn1.weight -> backbone.res2.0.conv1.norm.weight (64,)" in out
-    assert "fc.weight: classifier head" in out
+    assert "fc.weight: head" in out
 
 
 def test_match_says_why_a_load_would_be_refused(file, capsys):

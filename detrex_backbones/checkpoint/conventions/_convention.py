@@ -37,6 +37,7 @@ class Convention:
         kept: pattern of this library's names that files of this source never hold -> what they are. A model that has
             them keeps its own values.
         suggests: traits (see `preprocessing.TRAITS`) that its files have as a rule: a warning where the model differs.
+        proves: traits that these names prove: an error where the model differs, whose names are the same all the same.
         one_way: why nothing can be written in these names, where `adapt` loses what is needed for it; "" where it can.
     """
 
@@ -49,6 +50,7 @@ class Convention:
     adapt: Adaptation | None = None
     kept: dict[str, str] = field(default_factory=dict)
     suggests: dict[str, Any] = field(default_factory=dict)
+    proves: dict[str, Any] = field(default_factory=dict)
     one_way: str = ""
     without: tuple[str, ...] = ()
     shapes: dict[str, tuple[int | None, ...]] = field(default_factory=dict)

@@ -21,11 +21,10 @@ DEEP_STEM = (
     Pair("bn1.{leaf}", "stem.conv3.norm.{leaf}"),
 )
 
-# In this library's names, as in detectron2's, a shortcut is the same with and without pooling.
-POOLS = 'the shortcuts of these weights pool (shortcut="avg_pool"); a model whose shortcuts do not has the same names'
-STRIDES = (
-    'the shortcuts of these weights do not pool; a model whose shortcuts do (shortcut="avg_pool") has the same names'
-)
+# In this library's names, as in detectron2's, a shortcut is the same with and without pooling; in a Sequential the
+# convolution behind a pool is the second.
+POOLS = {"shortcut": "avg_pool"}
+STRIDES = {"shortcut": "conv1x1"}
 
 BLOCKS = (
     Pair("layer{s}.{i}.conv{k}.{leaf}", "res{s+1}.{i}.conv{k}.{leaf}"),
@@ -35,9 +34,9 @@ BLOCKS = (
 HEAD = Pair("fc.{leaf}", "linear.{leaf}")
 
 HEADS = {
-    r"^fc\.(weight|bias)$": "classifier head",
+    r"^fc\.(weight|bias)$": "head",
     r"^(fc\.\d|projection_head|prototypes|predictor|projector|head)\b": "head of self-supervised training",
-    r"^last_linear\.": "classifier head",
+    r"^last_linear\.": "head",
     r"\.num_batches_tracked$": "batch counter",
 }
 

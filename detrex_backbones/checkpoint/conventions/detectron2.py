@@ -10,7 +10,7 @@ CONVENTION = Convention(
     name="detectron2",
     anchors=(("res2.0.conv1.weight", "stem.conv1.weight"),),
     left_out={
-        r"^(stem\.fc|linear)\.": "classifier head",
+        r"^(stem\.fc|linear)\.": "head",
         r"\.num_batches_tracked$": "batch counter",
         r"^pixel_(mean|std)$": "preprocessing, which the config holds",
     },

@@ -33,7 +33,7 @@ CONVENTIONS = (
         aliases=("timm",),
         pairs=(*DEEP_STEM, *BLOCKS, SQUEEZE, *shortcut(1, 2), HEAD),
         left_out=HEADS,
-        twins=POOLS,
+        proves=POOLS,
         suggests=RGB,
     ),
     Convention(
@@ -46,7 +46,7 @@ CONVENTIONS = (
         aliases=("gluon", "timm"),
         pairs=(*DEEP_STEM, *BLOCKS, SQUEEZE, *shortcut(0, 1), HEAD),
         left_out=HEADS,
-        twins=STRIDES,
+        proves=STRIDES,
         suggests=RGB,
     ),
     Convention(

@@ -20,7 +20,7 @@ CONVENTION = Convention(
         Pair("encoder.stages.{s}.layers.{i}.shortcut.normalization.{leaf}", "res{s+2}.{i}.shortcut.norm.{leaf}"),
         Pair("classifier.1.{leaf}", "linear.{leaf}"),
     ),
-    left_out={r"^classifier\.": "classifier head", r"\.num_batches_tracked$": "batch counter"},
+    left_out={r"^classifier\.": "head", r"\.num_batches_tracked$": "batch counter"},
     elsewhere={"classifier.": "classifier."},
     twins="a ResNet with downsample_in_bottleneck (stride_in_1x1=True) has the same names and shapes",
     suggests=RGB,

@@ -37,7 +37,7 @@ CONVENTIONS = (
         without=OTHER_BLOCKS,
         pairs=(*MMDET_STEM, *BLOCKS, *shortcut(1, 2), HEAD),
         left_out=HEADS,
-        twins=POOLS,
+        proves=POOLS,
     ),
     Convention(
         name="mmdet-v1c",
@@ -46,7 +46,7 @@ CONVENTIONS = (
         aliases=("mmdet",),
         pairs=(*MMDET_STEM, *BLOCKS, *shortcut(0, 1), HEAD),
         left_out=HEADS,
-        twins=STRIDES,
+        proves=STRIDES,
     ),
     Convention(
         name="mmdet-gn",
@@ -70,7 +70,7 @@ CONVENTIONS = (
         without=OTHER_BLOCKS,
         pairs=(*MMPRETRAIN_STEM, *BLOCKS, SQUEEZE, FIRST_CONV, OTHER_CONV, FIRST_NORM, OTHER_NORM, HEAD),
         left_out=HEADS,
-        twins=POOLS,
+        proves=POOLS,
     ),
     Convention(
         name="mmpretrain-v1c",
@@ -79,7 +79,7 @@ CONVENTIONS = (
         aliases=("mmpretrain",),
         pairs=(*MMPRETRAIN_STEM, *BLOCKS, SQUEEZE, *shortcut(0, 1), HEAD),
         left_out=HEADS,
-        twins=STRIDES,
+        proves=STRIDES,
     ),
     Convention(
         name="mmpretrain-se",

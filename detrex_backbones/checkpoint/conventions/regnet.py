@@ -13,7 +13,7 @@ TAKES_BGR = (
     "these weights take BGR images (pixel_mean 103.53, 116.28, 123.675, pixel_std 57.375, 57.12, 58.395); timm's "
     "weights for the same network take RGB: its first convolution was flipped"
 )
-LEFT_OUT = {r"^(head\.)?fc\.": "classifier head", r"\.num_batches_tracked$": "batch counter"}
+LEFT_OUT = {r"^(head\.)?fc\.": "head", r"\.num_batches_tracked$": "batch counter"}
 
 CONVENTIONS = (
     Convention(

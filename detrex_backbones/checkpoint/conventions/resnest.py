@@ -83,7 +83,7 @@ CONVENTIONS = (
             Pair("res{s}.{i}.shortcut.norm.{leaf}", "layer{s-1}.{i}.downsample.2.{leaf}"),
             Pair("linear.{leaf}", "fc.{leaf}"),
         ),
-        left_out={r"^linear\.": "classifier head", r"\.num_batches_tracked$": "batch counter"},
+        left_out={r"^linear\.": "head", r"\.num_batches_tracked$": "batch counter"},
         suggests=SUGGESTS,
     ),
 )

@@ -6,7 +6,7 @@ leads here. Names that a feature wrapper changes are no matter of a table, see `
 
 from detrex_backbones.checkpoint.conventions._convention import Convention
 
-HEAD = {r"^(head|head_dist|fc|classifier|last_linear)\.": "classifier head", r"\.num_batches_tracked$": "batch counter"}
+HEAD = {r"^(head|head_dist|fc|classifier|last_linear)\.": "head", r"\.num_batches_tracked$": "batch counter"}
 
 CONVENTIONS = (
     # No marks: any network of timm, where the user says so or the model in hand shows it.

@@ -143,5 +143,5 @@ def test_moco_converted_for_detectron2(net, tmp_path):
     file = {"model": state, "__author__": "MOCO", "matching_heuristics": True}
     model = our_resnet()
     report = load(model, write_python2_pickle(tmp_path / "file.pkl", file))
-    assert report.left_over["stem.fc.0.weight"] == "classifier head"
+    assert report.left_over["stem.fc.0.weight"] == "head"
     assert_same(maps_of(model), maps_of(net))

@@ -62,7 +62,7 @@ def test_convnext_into_a_backbone(source, tmp_path):
     report = load(our_timm("convnext_atto"), write_torch(tmp_path / "file.pth", plain.state_dict()), source=source)
     assert report.source == "timm" and report.scope == "timm_model"
     assert set(report.left_over) == {"head.norm.weight", "head.norm.bias", "head.fc.weight", "head.fc.bias"}
-    assert set(report.left_over.values()) == {"classifier head"}
+    assert set(report.left_over.values()) == {"head"}
 
 
 def test_names_of_the_wrapper_itself_stay(tmp_path):
@@ -93,7 +93,7 @@ def test_names_behind_any_prefix(attribute, tmp_path):
     model = our_timm("convnext_atto")
     report = load(model, write_lightning(tmp_path / "file.ckpt", plain.state_dict(), attribute))
     assert report.prefix == attribute.removeprefix("module.") + "."
-    assert set(report.left_over.values()) == {"classifier head"}
+    assert set(report.left_over.values()) == {"head"}
     assert torch.equal(model.timm_model.stem_0.weight, plain.stem[0].weight)
 
 

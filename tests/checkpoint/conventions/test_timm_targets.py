@@ -43,7 +43,7 @@ def test_pycls(name, tmp_path):
     report = check(name, plain, write_torch(tmp_path / "file.pyth", file))
     assert (report.source, report.container) == ("pycls", "model_state")
     assert "BGR" in report.twins and "flipped" in report.twins
-    assert report.left_over["head.fc.weight"] == "classifier head"
+    assert report.left_over["head.fc.weight"] == "head"
 
 
 def test_regnet_of_detectron2(tmp_path):
@@ -152,7 +152,7 @@ def test_resnest(source, rules, tmp_path):
     plain = timm_plain("resnest14d")
     path = write_torch(tmp_path / "file.pth", rename(plain.state_dict(), rules))
     report = check("resnest14d", plain, path, source=source)
-    assert set(report.left_over.values()) <= {"classifier head", "batch counter"}
+    assert set(report.left_over.values()) <= {"head", "batch counter"}
 
 
 def test_resnest_of_detectron2s_fork(tmp_path):
@@ -193,4 +193,4 @@ def test_torchvision_names_are_timms(tmp_path):
     plain = torchvision_net("resnet18")
     report = check("resnet18", plain, write_torch(tmp_path / "file.pth", plain.state_dict()))
     assert report.source == "as stored"
-    assert report.left_over["fc.weight"] == "classifier head"
+    assert report.left_over["fc.weight"] == "head"
