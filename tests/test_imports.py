@@ -52,9 +52,8 @@ ALLOWED = {
     "checkpoint": {"errors"},
     "zoo": {"errors", "layers", "backbones", "config", "checkpoint"},
     "infer": {"errors", "backbones", "checkpoint"},
-    "image_folder": {"errors", "checkpoint"},
-    "evaluate": {"errors", "layers", "backbones", "config", "checkpoint", "zoo", "image_folder"},
-    "cli": {"errors", "layers", "backbones", "config", "checkpoint", "zoo", "infer", "evaluate", "image_folder"},
+    "evaluation": {"errors", "layers", "backbones", "config", "checkpoint", "zoo"},
+    "cli": {"errors", "layers", "backbones", "config", "checkpoint", "zoo", "infer", "evaluation"},
     "__main__": {"cli"},
 }
 

@@ -18,7 +18,7 @@ from detrex_backbones.backbones.feature_extractor import FeatureExtractor
 from detrex_backbones.checkpoint.catalog import Recipe, Weight, find_known
 from detrex_backbones.config import LazyCall
 from detrex_backbones.errors import ArgumentError, ConfigTypeError, DeviceError
-from detrex_backbones.image_folder import ImageFolder, open_folder
+from detrex_backbones.evaluation.image_folder import ImageFolder, open_folder
 from detrex_backbones.zoo import build_model
 
 __all__ = ["Evaluation", "Prediction", "build_classifier", "evaluate", "recipe_of"]

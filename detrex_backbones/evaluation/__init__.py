@@ -1,0 +1,1 @@
+"""Accuracy of a config's weights on a folder of images."""
