@@ -48,7 +48,7 @@ def convert_checkpoint(
     Args:
         path: the file to read.
         output: the file to write; its extension chooses the container: .pth, .pt and .bin (names to tensors), .pkl
-            (as detectron2's tools write it), .safetensors, .pyth (pycls), .ckpt (under "state_dict").
+            (as detectron2's tools write it), .safetensors, .pyth (pycls), .ckpt and .pth.tar (under "state_dict").
         to: name of the convention to write.
         source: name of the convention to read; None to recognise it.
         prefix: put before every name that is written: "backbone".
@@ -149,6 +149,7 @@ WRITERS: dict[str, Any] = {
     ".safetensors": _save_safetensors,
     ".pyth": _under("model_state"),
     ".ckpt": _under("state_dict"),
+    ".tar": _under("state_dict"),  # .pth.tar
 }
 
 

@@ -94,7 +94,7 @@ def plan_checkpoint(
 def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes) -> LoadReport:
     origin, shapes = reading.origin, reading.shapes
     loaded = [
-        Loaded(key, origin[stored], model[key], adapted=reading.adapted.get(stored, ""))
+        Loaded(key, origin[stored], model[key], _rule(key, stored, plan, reading), "", reading.adapted.get(stored, ""))
         for key, stored in plan.matched.items()
     ]
     mismatched = [Mismatch(key, origin[stored], model[key], shapes[stored]) for key, stored in plan.mismatched.items()]
@@ -117,6 +117,11 @@ def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes)
         ambiguous=plan.ambiguous,
         twins=reading.twins,
     )
+
+
+def _rule(key: str, ours: str, plan: Plan, reading: Reading) -> str:
+    place = "the same name" if key == ours else "in the scope" if key == plan.scope + ours else "the end of the name"
+    return f"{reading.source}: {place}"
 
 
 def _unplaced(plan: Plan, unused: Mapping[str, str], reading: Reading) -> list[str]:

@@ -22,6 +22,7 @@ class Loaded:
         model_key: its name in the model.
         checkpoint_key: its name in the file.
         shape: of both.
+        rule: what led from one name to the other: the convention, and how its name stands in the model's.
         cast: "float16 -> float32" where the dtype changed on the way, otherwise "".
         adapted: what was done to the values on the way, otherwise "".
     """
@@ -29,6 +30,7 @@ class Loaded:
     model_key: str
     checkpoint_key: str
     shape: tuple[int, ...]
+    rule: str = ""
     cast: str = ""
     adapted: str = ""
 
@@ -109,6 +111,7 @@ class LoadReport:
                     "model_key": item.model_key,
                     "checkpoint_key": item.checkpoint_key,
                     "shape": list(item.shape),
+                    "rule": item.rule,
                     "cast": item.cast,
                     "adapted": item.adapted,
                 }

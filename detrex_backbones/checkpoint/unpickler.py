@@ -10,6 +10,7 @@ none. There is no switch that turns this off.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import sys
 from collections import Counter, OrderedDict, defaultdict
@@ -161,12 +162,30 @@ class Unpickler(pickle.Unpickler):
     def __init__(self, file: Any, *, encoding: str = "latin1", **kwargs: Any) -> None:
         # Python 2 wrote text as bytes; ASCII fails on its arrays, and "bytes" gives keys that nothing matches.
         super().__init__(file, encoding=encoding, **kwargs)
+        self._file = file
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # torch sets what reads storages. In a legacy file they follow the pickle, and only the pickle says how large
+        # they are: looked at before torch allocates that much. In a zip the archive bounds them.
+        if name == "persistent_load" and not isinstance(self._file, io.BytesIO):
+            super().__setattr__(name, lambda saved: value(_check_storage(saved, self._file)))
+        else:
+            super().__setattr__(name, value)
 
     def find_class(self, module: str, name: str) -> Any:
         found = ALLOWED.get((module, name))
         if found is None and module == "numpy.dtypes" and name.endswith("DType") and name != "ObjectDType":
             found = getattr(np.dtypes, name, None)
         return type(name.rpartition(".")[2] or "Inert", (Inert,), {}) if found is None else found
+
+
+def _check_storage(saved: Any, file: Any) -> Any:
+    """Refuse a storage that is larger than the file that is to fill it."""
+    if isinstance(saved, tuple) and saved[:1] == ("storage",) and len(saved) >= 5:
+        size = os.fstat(file.fileno()).st_size
+        if not isinstance(saved[4], int) or not 0 <= saved[4] <= size:
+            raise pickle.UnpicklingError(f"a storage of {saved[4]!r} numbers is declared in a file of {size} bytes")
+    return saved
 
 
 def load(file: Any, **kwargs: Any) -> Any:

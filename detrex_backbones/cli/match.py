@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         if args.all:
             print()
             for item in report.loaded:
-                print(f"{item.checkpoint_key} -> {item.model_key} {item.shape}")
+                print(f"{item.checkpoint_key} -> {item.model_key} {item.shape} ({item.rule})")
             for key, why in report.left_over.items():
                 print(f"{key}: {why}")
     check_report(report)

@@ -13,7 +13,7 @@ from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError
 from tests.checkpoint.nets import assert_same_features, empty, weights
 
-EXTENSIONS = [".pth", ".pt", ".bin", ".pkl", ".safetensors", ".pyth", ".ckpt"]
+EXTENSIONS = [".pth", ".pt", ".bin", ".pkl", ".safetensors", ".pyth", ".ckpt", ".pth.tar"]
 
 
 @pytest.fixture(scope="module")

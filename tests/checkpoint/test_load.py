@@ -12,7 +12,7 @@ from torch import nn
 from detrex_backbones import LoadReport, load_checkpoint
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.plan import plan_checkpoint
-from detrex_backbones.errors import ArgumentError
+from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from tests.checkpoint.nets import (
     IMAGES,
     Detector,
@@ -247,3 +247,31 @@ def test_a_file_that_was_saved_on_a_gpu_is_read_on_the_cpu(tmp_path):
     net = empty()
     load_checkpoint(net, path)
     assert_same_features(net)
+
+
+class Halving(nn.Module):
+    """Hands out something else than what was written to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self._register_state_dict_hook(self.halve)
+
+    @staticmethod
+    def halve(module, state, prefix, metadata):
+        state[prefix + "weight"] = state[prefix + "weight"] / 2
+
+
+def test_what_the_model_has_afterwards_is_compared_with_the_file(tmp_path):
+    path = save(tmp_path, {"weight": torch.tensor([1.0, 2.0, 3.0])})
+    with pytest.raises(CheckpointMatchError, match="1 tensors of the model are not those of the file: weight"):
+        load_checkpoint(Halving(), path)
+
+
+def test_each_tensor_says_by_which_rule(file):
+    model = Detector(empty())
+    report = load_checkpoint(model, file)
+    assert {item.rule for item in report.loaded} == {"torchvision: in the scope"}
+    torch.save(model.state_dict(), file.with_name("whole.pth"))
+    report = load_checkpoint(model, file.with_name("whole.pth"))
+    assert {item.rule for item in report.loaded} == {"as stored: the same name"}

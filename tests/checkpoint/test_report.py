@@ -12,7 +12,10 @@ from tests.checkpoint.nets import empty, weights
 
 def full_report(**changes):
     """A report with something of everything."""
-    loaded = [Loaded("stem.weight", "conv1.weight", (2, 3)), Loaded("res2.weight", "layer1.weight", (4,), "a -> b")]
+    loaded = [
+        Loaded("stem.weight", "conv1.weight", (2, 3)),
+        Loaded("res2.weight", "layer1.weight", (4,), "x: in the scope", "a -> b"),
+    ]
     values = {
         "path": "weights.pth",
         "format": "torch",
@@ -20,7 +23,7 @@ def full_report(**changes):
         "source": "torchvision",
         "prefix": "module.",
         "scope": "backbone",
-        "loaded": [*loaded, Loaded("res3.weight", "layer2.weight", (), "a -> b")],
+        "loaded": [*loaded, Loaded("res3.weight", "layer2.weight", (), rule, "a -> b")],
         "missing": [f"res4.{index}.weight" for index in range(11)],
         "mismatched": [Mismatch("res5.weight", "layer4.weight", (1, 2), (2, 1))],
         "left_over": {
@@ -110,6 +113,7 @@ def test_the_dict_is_json_and_complete():
         "model_key": "res2.weight",
         "checkpoint_key": "layer1.weight",
         "shape": [4],
+        "rule": "x: in the scope",
         "cast": "a -> b",
         "adapted": "",
     }

@@ -279,3 +279,16 @@ def test_only_pythons_own_way_of_writing_bytes_is_decoded(encoding):
 
     with pytest.raises(pickle.UnpicklingError, match="encoding"):
         unpickler.loads(pickle.dumps(Calls(codecs.encode, "text", encoding), protocol=2))
+
+
+def test_a_legacy_storage_larger_than_the_file_is_refused_before_it_is_allocated(tmp_path, monkeypatch):
+    path = tmp_path / "weights.pth"
+    torch.save({"weight": torch.zeros(70001)}, path, _use_new_zipfile_serialization=False)
+    assert read_checkpoint(path).tensors["weight"].shape == (70001,)
+    declared = (70001).to_bytes(4, "little"), (2**31 - 1).to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(b"J" + declared[0], b"J" + declared[1]))
+    monkeypatch.setattr(torch.UntypedStorage, "__new__", lambda *args, **kwargs: pytest.fail("allocated"))
+    with pytest.raises(
+        CheckpointFileError, match=r"a storage of 2147483647 numbers is declared in a file of \d+ bytes"
+    ):
+        read_checkpoint(path)

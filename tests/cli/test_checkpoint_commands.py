@@ -32,7 +32,7 @@ def test_match_is_a_dry_run(file, capsys):
     status, out, _ = run(capsys, "match", "resnet/resnet50", file, "model.backbone.stages.depth=18", "--json")
     assert (status, json.loads(out)["coverage"]) == (0, 1.0)
     _, out, _ = run(capsys, "match", "resnet/resnet18.py", file, "--all")
-    assert "layer1.0.bn1.weight -> backbone.res2.0.conv1.norm.weight (64,)" in out
+    assert "layer1.0.bn1.weight -> backbone.res2.0.conv1.norm.weight (64,) (torchvision: in the scope)" in out
     assert "fc.weight: head" in out
 
 
