@@ -10,11 +10,14 @@ from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch, des
 from tests.checkpoint.nets import empty, weights
 
 
+RULE = "x: in the scope"
+
+
 def full_report(**changes):
     """A report with something of everything."""
     loaded = [
         Loaded("stem.weight", "conv1.weight", (2, 3)),
-        Loaded("res2.weight", "layer1.weight", (4,), "x: in the scope", "a -> b"),
+        Loaded("res2.weight", "layer1.weight", (4,), RULE, "a -> b"),
     ]
     values = {
         "path": "weights.pth",
@@ -23,7 +26,7 @@ def full_report(**changes):
         "source": "torchvision",
         "prefix": "module.",
         "scope": "backbone",
-        "loaded": [*loaded, Loaded("res3.weight", "layer2.weight", (), rule, "a -> b")],
+        "loaded": [*loaded, Loaded("res3.weight", "layer2.weight", (), RULE, "a -> b")],
         "missing": [f"res4.{index}.weight" for index in range(11)],
         "mismatched": [Mismatch("res5.weight", "layer4.weight", (1, 2), (2, 1))],
         "left_over": {
