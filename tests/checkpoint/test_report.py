@@ -9,7 +9,6 @@ from detrex_backbones import load_checkpoint
 from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch, describe, shorten
 from tests.checkpoint.nets import empty, weights
 
-
 RULE = "x: in the scope"
 
 
