@@ -76,19 +76,24 @@ def plan_checkpoint(
     plans = [make_plan(model, candidate.shapes, scope) for candidate in candidates]
     best = max(range(len(plans)), key=lambda index: len(plans[index].matched))
     plan, reading = plans[best], candidates[best]
-    values = _values(plan, reading)
-    rivals = [
-        candidate
-        for candidate, other in zip(candidates, plans, strict=True)
-        if candidate.source == reading.source
-        and len(other.matched) == len(plan.matched)
-        and not _same(values, _values(other, candidate))
-    ]
+    rivals = _rivals(plan, reading, list(zip(plans, candidates, strict=True)))
     if plan.matched and not plan.ambiguous and rivals:
         places = ", ".join(repr(candidate.prefix.rstrip(".")) for candidate in (reading, *rivals))
         plan.ambiguous = f"it holds {len(rivals) + 1} networks that fit: {places}. Say which: prefix='...'."
     fit_stem(plan, reading, model, stem_adapt, swap_channels)
     return Attempt(_report(checkpoint, reading, plan, model), plan, reading)
+
+
+def _rivals(plan: Plan, reading: Reading, others: list[tuple[Plan, Reading]]) -> list[Reading]:
+    """Other networks of the file that fit as well, and would give the model other values."""
+    values = _values(plan, reading)
+    return [
+        candidate
+        for other, candidate in others
+        if candidate.source == reading.source
+        and len(other.matched) == len(plan.matched)
+        and not _same(values, _values(other, candidate))
+    ]
 
 
 def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes) -> LoadReport:
