@@ -41,8 +41,8 @@ TABLE: tuple[tuple[str, str, Preprocessing, str, bool | None], ...] = (
     ("resnest101", "resnest101_d2-f3b931b2", RESNEST, "", None),
     ("resnest200", "resnest200_d2-ca88e41f", RESNEST, "", None),
     ("res2net101_v1d_26w_4s", "res2net101_v1d_26w_4s_mmdetv2-f0a600f9", IMAGENET, "", None),
-    ("vgg16_caffe", "vgg16_caffe-292e1171", SSD, "", None),
-    ("darknet53", "darknet53-a628ea1b", YOLO, "", None),
+    ("vgg16_caffe", "vgg16_caffe-292e1171", SSD, "vgg/ssd_vgg16.py", None),
+    ("darknet53", "darknet53-a628ea1b", YOLO, "darknet/darknet53.py", None),
     ("msra/hrnetv2_w18_small", "hrnetv2_w18_small-b5a04e21", IMAGENET, "", None),
     ("msra/hrnetv2_w18", "hrnetv2_w18-00eb2006", IMAGENET, "", None),
     ("msra/hrnetv2_w32", "hrnetv2_w32-dc9eeb4f", IMAGENET, "", None),
@@ -52,14 +52,14 @@ TABLE: tuple[tuple[str, str, Preprocessing, str, bool | None], ...] = (
     ("detectron/resnet101_gn", "resnet101_gn-cac0ab98", MSRA, "", False),
     ("contrib/resnet50_gn", "resnet50_gn_thangvubk-ad1730dd", IMAGENET, "", False),
     ("jhu/resnet50_gn_ws", "resnet50_gn_ws-15beedd8", IMAGENET, "", False),
-    ("regnetx_400mf", "regnetx_400mf-a5b10d96", CAFFE2, "", False),
-    ("regnetx_800mf", "regnetx_800mf-1f4be4c7", CAFFE2, "", False),
-    ("regnetx_1.6gf", "regnetx_1.6gf-5791c176", CAFFE2, "", False),
-    ("regnetx_3.2gf", "regnetx_3.2gf-c2599b0f", CAFFE2, "", False),
-    ("regnetx_4.0gf", "regnetx_4.0gf-a88f671e", CAFFE2, "", False),
-    ("regnetx_6.4gf", "regnetx_6.4gf-006af45d", CAFFE2, "", False),
-    ("regnetx_8.0gf", "regnetx_8.0gf-3c68abe7", CAFFE2, "", False),
-    ("regnetx_12gf", "regnetx_12gf-4c2a3350", CAFFE2, "", False),
+    ("regnetx_400mf", "regnetx_400mf-a5b10d96", CAFFE2, "regnet/regnetx_400mf.py", False),
+    ("regnetx_800mf", "regnetx_800mf-1f4be4c7", CAFFE2, "regnet/regnetx_800mf.py", False),
+    ("regnetx_1.6gf", "regnetx_1.6gf-5791c176", CAFFE2, "regnet/regnetx_1_6gf.py", False),
+    ("regnetx_3.2gf", "regnetx_3.2gf-c2599b0f", CAFFE2, "regnet/regnetx_3_2gf.py", False),
+    ("regnetx_4.0gf", "regnetx_4.0gf-a88f671e", CAFFE2, "regnet/regnetx_4_0gf.py", False),
+    ("regnetx_6.4gf", "regnetx_6.4gf-006af45d", CAFFE2, "regnet/regnetx_6_4gf.py", False),
+    ("regnetx_8.0gf", "regnetx_8.0gf-3c68abe7", CAFFE2, "regnet/regnetx_8_0gf.py", False),
+    ("regnetx_12gf", "regnetx_12gf-4c2a3350", CAFFE2, "regnet/regnetx_12gf.py", False),
 )
 
 # Files of mmpretrain, with its classifier: name, file, ready config.
@@ -90,7 +90,7 @@ def _weight(alias: str, file: str, preprocessing: Preprocessing, config: str, st
         config=config,
         overrides=("model.backbone.stages.stride_in_1x1=True",) if stride_in_1x1 else (),
         stride_in_1x1=stride_in_1x1,
-        norm_eps=1e-5 if config else None,
+        norm_eps=1e-5 if config and preprocessing is not SSD else None,  # that one has no norms
         # OpenMMLab's own configs use two means with these two files, and call both right.
         uncertain=("pixel_mean",) if preprocessing is DET1 else (),
         classes=None if alias.startswith("regnetx") else 0,

@@ -56,6 +56,12 @@ CONFIGS: dict[str, tuple[str, ...]] = {
     "ResNeXt-50": ("resnet/resnext50_32x4d.py",),
     "ResNeXt-101": ("resnet/resnext50_32x4d.py", "model.backbone.stages.depth=101"),
     "ResNeXt-152": ("resnet/resnext50_32x4d.py", "model.backbone.stages.depth=152"),
+    # RegNetX-3.2GF has regnet/regnetx_3_2gf.py, and so on.
+    **{
+        row[0]: (f"regnet/{row[0].lower().replace('-', '_').replace('.', '_')}.py",)
+        for row in TABLE
+        if row[0].startswith("RegNet")
+    },
 }
 
 

@@ -1,0 +1,8 @@
+"""RegNetX-200MF (Radosavovic 2020)."""
+
+from ..common.regnet import model
+from ..common.train import train
+
+model.backbone.model_name = "regnetx_002"
+
+__all__ = ["model", "train"]

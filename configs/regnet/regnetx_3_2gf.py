@@ -1,0 +1,8 @@
+"""RegNetX-3.2GF (Radosavovic 2020)."""
+
+from ..common.regnet import model
+from ..common.train import train
+
+model.backbone.model_name = "regnetx_032"
+
+__all__ = ["model", "train"]
