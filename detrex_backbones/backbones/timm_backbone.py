@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import timm
 import torch
-from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone
-from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, InputError, closest
-from detrex_backbones.layers import FrozenBatchNorm2d
+from detrex_backbones.backbones.timm_build import check_file, check_indices, check_name, create, create_with_file
+from detrex_backbones.backbones.timm_freeze import freeze_beginning, freeze_norms, is_frozen_norm
+from detrex_backbones.backbones.timm_size import any_size_kwargs, as_maps, divisibility, runs, twin
+from detrex_backbones.errors import ArgumentError, InputError
 
 __all__ = ["TimmBackbone"]
 
+DEFAULT_INDICES = (0, 1, 2, 3)
+
 
 class TimmBackbone(Backbone):
-    """Feature maps of a timm model, named "p0", "p1" and so on after their index. Arguments are detrex's.
+    """Feature maps of a timm model, named "p0", "p1" and so on after their index. The first seven arguments
+    are detrex's.
 
-    The model is the child `timm_model`, under timm's own parameter names.
+    The model is the child `timm_model`, under timm's own parameter names. Its maps come out as (N, C, H, W) whatever
+    layout the model works in, and images of any size go in wherever timm has a way for it: Swin and its kin are made
+    with `strict_img_size=False`, plain vision transformers with `dynamic_img_size=True`. Networks that stay bound to
+    their size take another one with `img_size=(H, W)`.
 
     Args:
         model_name: as of `timm.create_model`, with or without the tag of its weights: "resnet152d.gluon_in1k".
         features_only: must be True: the classifier's scores are no feature maps.
         pretrained: load timm's weights for this name, from its cache or the hub.
-        checkpoint_path: load a file in timm's names instead, classifier included or not; "" for none.
+        checkpoint_path: load a file in timm's names or its original release's instead, classifier included or not; ""
+            for none.
         in_channels: channels of the image.
         out_indices: which of the model's maps, from 0 (the largest), in the order in which `forward` returns them.
+            None: those that timm chooses for the model.
         norm_layer: `FrozenBatchNorm2d` (this library's, torchvision's or detectron2's) or "FrozenBN" freezes every
             BatchNorm2d once the weights are in, with its eps and, where it has one, its activation. Anything else is
             handed to timm. None: the model's own norm.
+        out_features: the same choice by names, ("p1", "p3"), in the place of `out_indices`.
+        freeze_at: how much of the beginning to freeze: 0 nothing, 1 what comes before the first stage, 2 the first
+            stage too, and so on. Stages are the modules whose outputs timm gives as maps, in their order; a map of the
+            stem's counts as before the first. What is frozen gets no gradients, and its batch norms are frozen too.
+        **kwargs: of `timm.create_model`: `drop_path_rate`, `img_size`, `output_stride`, `feature_cls` and so on.
 
     Raises:
-        ArgumentError: an unknown model, indices that it doesn't have, a norm that it doesn't take.
+        ArgumentError: an unknown model, maps that it doesn't have, a norm or another argument that it doesn't take.
         CheckpointError: a `checkpoint_path` that is missing or doesn't fit.
+        CheckpointFileError: `pretrained=True` without a way to the weights.
     """
 
     def __init__(
@@ -46,108 +59,121 @@ class TimmBackbone(Backbone):
         pretrained: bool = False,
         checkpoint_path: str = "",
         in_channels: int = 3,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: Sequence[int] | None = DEFAULT_INDICES,
         norm_layer: str | Callable[..., nn.Module] | None = None,
+        out_features: Sequence[str] | None = None,
+        freeze_at: int = 0,
+        **kwargs: Any,
     ) -> None:
         super().__init__()
-        _check_name(model_name)
-        if not features_only:
-            raise ArgumentError("features_only=False gives class scores, which are no feature maps. Leave it True.")
-        if pretrained and checkpoint_path:
-            raise ArgumentError(
-                f"pretrained=True and checkpoint_path={checkpoint_path!r} are two sources of weights. Keep one."
-            )
-        kwargs: dict[str, Any] = {"in_chans": in_channels, "pretrained": pretrained}
-        if checkpoint_path:
-            _check_file(checkpoint_path)
-            # timm loads this into the whole model before it cuts the classifier off; its own
-            # `checkpoint_path` comes after the cut, and fails on the classifier's keys.
-            kwargs |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(checkpoint_path)}}
-        freeze = _is_frozen_norm(norm_layer)
+        check_name(model_name)
+        _check_arguments(features_only, pretrained, checkpoint_path, kwargs)
+        freeze = is_frozen_norm(norm_layer)
         if norm_layer is not None and not freeze:
             kwargs["norm_layer"] = norm_layer
-        indices = _check_indices(model_name, out_indices)
+        indices, given = _chosen(out_indices, out_features)
+        if indices is not None:
+            indices = check_indices(model_name, indices, given, kwargs)
+        kwargs = {"in_chans": in_channels, **kwargs, **any_size_kwargs(model_name, kwargs)}
         # timm gives the maps in the order of the network, whatever the order asked for.
-        in_order = sorted(indices)
-        self.timm_model = _create(model_name, out_indices=in_order, **kwargs)
-        if freeze:
-            # Ours for plain batch norms; timm's own frozen form for those that also apply an activation.
-            self.timm_model = freeze_batch_norm_2d(FrozenBatchNorm2d.convert_frozen_batchnorm(self.timm_model))
+        in_order = None if indices is None else sorted(indices)
+        if checkpoint_path:
+            check_file(checkpoint_path)
+            net = create_with_file(model_name, in_order, kwargs, checkpoint_path)
+        else:
+            net = create(model_name, in_order, {**kwargs, "pretrained": pretrained})
+        self.timm_model = freeze_norms(net) if freeze else net
+        freeze_beginning(self.timm_model, model_name, freeze_at)
+        self._describe(indices)
+        self._made_of = (model_name, self._indices, kwargs)
+        self._in_channels = in_channels
+        self._size_divisibility: int | None = None
+
+    def _describe(self, indices: list[int] | None) -> None:
         info: Any = self.timm_model.feature_info
-        self._channels_last = str(getattr(self.timm_model, "output_fmt", "NCHW")) in ("NHWC", "Format.NHWC")
-        self._out_features = [f"p{index}" for index in indices]
-        self._timm_order = [f"p{index}" for index in in_order]
+        self._indices = [index % len(info.info) for index in info.out_indices]
+        self._timm_order = [f"p{index}" for index in self._indices]
+        self._out_features = [f"p{index}" for index in (self._indices if indices is None else indices)]
         self._out_feature_channels = dict(zip(self._timm_order, info.channels(), strict=True))
         self._out_feature_strides = dict(zip(self._timm_order, info.reduction(), strict=True))
+        self._channels_last = str(getattr(self.timm_model, "output_fmt", "NCHW")) in ("NHWC", "Format.NHWC")
+
+    @property
+    def size_divisibility(self) -> int:
+        """What H and W must be multiples of for the model to run with maps of H / stride by W / stride; 0 for any size.
+
+        Found when first asked for, by running the model without weights on the meta device.
+        """
+        if self._size_divisibility is None:
+            strides = [self._out_feature_strides[name] for name in self._timm_order]
+            self._size_divisibility = divisibility(
+                twin(*self._made_of), self._in_channels, strides, self._channels_last
+            )
+        return self._size_divisibility
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {"p{index}": map (N, C', about H / stride, about W / stride)}."""
         if x.dim() != 4:
             raise InputError(f"a backbone takes a batch of shape (N, C, H, W), not {tuple(x.shape)}.")
-        maps = self.timm_model(x)
-        if self._channels_last:
-            maps = [value.permute(0, 3, 1, 2).contiguous() for value in maps]
+        if x.shape[1] != self._in_channels:
+            raise InputError(
+                f"the model was made for in_channels={self._in_channels}, but the batch {tuple(x.shape)} has "
+                f"{x.shape[1]}."
+            )
+        try:
+            maps = as_maps(self.timm_model(x), self._channels_last)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            self._check_size(x, error)
+            raise
         named = dict(zip(self._timm_order, maps, strict=True))
         return {name: named[name] for name in self._out_features}
 
-
-def _check_name(model_name: str) -> None:
-    if not isinstance(model_name, str) or not timm.is_model(model_name):
-        names = timm.list_models()
-        architecture = str(model_name).partition(".")[0]
-        raise ArgumentError(
-            f"model_name={model_name!r} is not a model of timm {timm.__version__}.{closest(architecture, names)} "
-            f"timm.list_models() has all {len(names)} names."
-        )
-
-
-def _check_file(checkpoint_path: str) -> None:
-    path = Path(checkpoint_path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise CheckpointFileError(f"checkpoint_path={str(path)!r} {what}. Give a file in timm's names, or '' for none.")
-
-
-def _check_indices(model_name: str, out_indices: Sequence[int]) -> list[int]:
-    indices = list(out_indices) if isinstance(out_indices, Iterable) else []
-    whole = all(isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in indices)
-    if not indices or not whole or len(set(indices)) != len(indices):
-        raise ArgumentError(
-            f"out_indices={out_indices!r}: {model_name} has the maps {_all_indices(model_name)}. Choose at least one "
-            f"of these, and none of them twice."
-        )
-    return indices
-
-
-def _all_indices(model_name: str) -> list[int]:
-    with torch.device("meta"):
-        return list(range(len(timm.create_model(model_name, features_only=True).feature_info.info)))
-
-
-def _create(model_name: str, out_indices: list[int], **kwargs: Any) -> nn.Module:
-    try:
-        model: nn.Module = timm.create_model(model_name, features_only=True, out_indices=out_indices, **kwargs)
-        return model
-    except Exception as error:
-        if isinstance(error, IndexError | AssertionError) and not set(out_indices) <= set(_all_indices(model_name)):
-            raise ArgumentError(
-                f"out_indices={out_indices!r}: {model_name} has the maps {_all_indices(model_name)}."
-            ) from error
-        if "norm_layer" in kwargs:
-            raise ArgumentError(
-                f"timm's {model_name} does not take norm_layer={kwargs['norm_layer']!r} ({error}). Allowed for every "
-                f"model: None (its own norm) and FrozenBatchNorm2d or 'FrozenBN' (its batch norms, frozen)."
-            ) from error
-        if "pretrained_cfg_overlay" in kwargs:
-            raise CheckpointError(
-                f"timm's {model_name} can't take the weights of checkpoint_path="
-                f"{kwargs['pretrained_cfg_overlay']['file']!r}: {type(error).__name__}: {error}"
-            ) from error
-        given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
-        raise ArgumentError(
-            f"timm can't make {model_name!r} with out_indices={out_indices!r}, {given}: {type(error).__name__}: {error}"
+    def _check_size(self, x: Tensor, error: Exception) -> None:
+        """Say so where it is the size that the model can't run: then its twin without weights can't either."""
+        if isinstance(error, torch.OutOfMemoryError):
+            return
+        net = twin(*self._made_of)
+        height, width = x.shape[-2:]
+        if runs(net, self._in_channels, height, width) is not None:
+            return
+        step = self.size_divisibility
+        padded = [-(-side // max(step, 1)) * max(step, 1) for side in (height, width)]
+        if padded != [height, width] and runs(net, self._in_channels, *padded) is not None:
+            cure = f"H and W must be multiples of {step}, its size_divisibility: pad to {tuple(padded)}."
+        else:
+            size = getattr(self.timm_model, "pretrained_cfg", {}).get("input_size", ())[1:]
+            own = self._made_of[2].get("img_size", size)
+            cure = f"It is bound to the size that it was made for ({own}): make it with img_size=({height}, {width})"
+            cure += " if it takes that, or resize and pad the images to a size that it runs."
+        raise InputError(
+            f"timm's {self._made_of[0]} can't run images of (H, W) = ({height}, {width}) "
+            f"({type(error).__name__}: {error}). {cure}"
         ) from error
 
 
-def _is_frozen_norm(norm_layer: Any) -> bool:
-    return norm_layer == "FrozenBN" or getattr(norm_layer, "__name__", "") == "FrozenBatchNorm2d"
+def _check_arguments(features_only: bool, pretrained: bool, checkpoint_path: str, kwargs: dict[str, Any]) -> None:
+    if not features_only:
+        raise ArgumentError("features_only=False gives class scores, which are no feature maps. Leave it True.")
+    if pretrained and checkpoint_path:
+        raise ArgumentError(
+            f"pretrained=True and checkpoint_path={checkpoint_path!r} are two sources of weights. Keep one."
+        )
+    if "in_chans" in kwargs:
+        raise ArgumentError(f"in_chans={kwargs['in_chans']!r}: it is called in_channels here.")
+
+
+def _chosen(out_indices: Sequence[int] | None, out_features: Sequence[str] | None) -> tuple[Any, str]:
+    """The indices that are asked for, by number or by name, and how."""
+    if out_features is None:
+        return out_indices, f"out_indices={out_indices!r}"
+    given = f"out_features={out_features!r}"
+    if isinstance(out_features, str):
+        raise ArgumentError(f"{given} is a string. It takes a list of names: out_features=[{out_features!r}].")
+    names = list(out_features)
+    wrong = [name for name in names if not (isinstance(name, str) and name[:1] == "p" and name[1:].isdecimal())]
+    if wrong:
+        raise ArgumentError(f"{given}: {wrong[0]!r} is no name of a map. They are 'p0', 'p1' and so on.")
+    indices = [int(name[1:]) for name in names]
+    if out_indices not in (None, DEFAULT_INDICES) and list(out_indices or ()) != indices:
+        raise ArgumentError(f"{given} and out_indices={out_indices!r} choose different maps. Keep one of them.")
+    return indices, given
