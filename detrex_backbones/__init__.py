@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from detrex_backbones.layers import ShapeSpec as ShapeSpec
     from detrex_backbones.layers import SqueezeExcitation as SqueezeExcitation
     from detrex_backbones.layers import get_norm as get_norm
+    from detrex_backbones.named import get_backbone as get_backbone
+    from detrex_backbones.named import list_backbones as list_backbones
+    from detrex_backbones.swap import swap_backbone as swap_backbone
     from detrex_backbones.zoo import build_model as build_model
     from detrex_backbones.zoo import get_config as get_config
     from detrex_backbones.zoo import list_configs as list_configs
@@ -58,12 +61,15 @@ _PUBLIC = {
     "SqueezeExcitation": "layers",
     "TimmBackbone": "backbones.timm_backbone",
     "build_model": "zoo",
+    "get_backbone": "named",
     "get_config": "zoo",
     "get_norm": "layers",
     "instantiate": "config",
+    "list_backbones": "named",
     "list_configs": "zoo",
     "load_checkpoint": "checkpoint.load",
     "make_stage": "backbones.stages",
+    "swap_backbone": "swap",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -34,12 +34,15 @@ PUBLIC = [
     "SqueezeExcitation",
     "TimmBackbone",
     "build_model",
+    "get_backbone",
     "get_config",
     "get_norm",
     "instantiate",
+    "list_backbones",
     "list_configs",
     "load_checkpoint",
     "make_stage",
+    "swap_backbone",
 ]
 
 # Part of the package -> the parts that it may import besides itself.
@@ -51,9 +54,11 @@ ALLOWED = {
     "config": {"errors"},
     "checkpoint": {"errors"},
     "zoo": {"errors", "layers", "backbones", "config", "checkpoint"},
+    "named": {"errors", "backbones", "config", "checkpoint", "zoo"},
+    "swap": {"errors", "backbones", "config", "named"},
     "infer": {"errors", "backbones", "checkpoint"},
     "evaluation": {"errors", "layers", "backbones", "config", "checkpoint", "zoo"},
-    "cli": {"errors", "layers", "backbones", "config", "checkpoint", "zoo", "infer", "evaluation"},
+    "cli": {"errors", "layers", "backbones", "config", "checkpoint", "zoo", "named", "swap", "infer", "evaluation"},
     "__main__": {"cli"},
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = [
     "add_command",
     "add_config_arguments",
     "add_json_argument",
+    "add_overrides_argument",
     "load_config",
     "output_folder",
     "parse_size",
@@ -43,7 +45,18 @@ def add_command(
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG and its overrides."""
     parser.add_argument("config", metavar="CONFIG", help="a ready config, or a path to a config file")
-    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", default=[], help="key=value, changes the config")
+    add_overrides_argument(parser)
+
+
+def add_overrides_argument(parser: argparse.ArgumentParser) -> None:
+    """OVERRIDE ..."""
+    parser.add_argument(
+        "overrides",
+        metavar="OVERRIDE",
+        nargs="*",
+        default=[],
+        help="key=value, changes the config; backbone=NAME swaps the backbone, before all others",
+    )
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +65,10 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(args: argparse.Namespace) -> Any:
-    """The config that the arguments name, overrides applied."""
+    """The config that the arguments name, overrides applied.
+
+    `backbone=NAME` swaps the backbone and says on standard error what that changed; the other overrides come after it.
+    """
     from detrex_backbones.config import LazyConfig
     from detrex_backbones.zoo import config_file
 
@@ -62,7 +78,21 @@ def load_config(args: argparse.Namespace) -> Any:
             path = config_file(args.config)
         except ConfigImportError as error:
             raise ConfigImportError(f"{error} Nor is there a file {args.config!r}.") from None
-    return LazyConfig.apply_overrides(LazyConfig.load(path), args.overrides)
+    cfg = LazyConfig.load(path)
+    overrides = list(args.overrides)
+    if "backbone" not in cfg:  # else it is a key like any other
+        swaps = [text for text in overrides if text.partition("=")[0].strip() == "backbone" and "=" in text]
+        overrides = [text for text in overrides if text not in swaps]
+        for text in swaps[-1:]:  # as with every key, the last one stands
+            _swap(cfg, text.partition("=")[2].strip())
+    return LazyConfig.apply_overrides(cfg, overrides)
+
+
+def _swap(cfg: Any, name: str) -> None:
+    from detrex_backbones.swap import swap_backbone
+
+    for change in swap_backbone(cfg, name):
+        print(change, file=sys.stderr)
 
 
 def output_folder(path: str) -> Path:

@@ -29,6 +29,7 @@ examples:
   detrex-backbones features resnet/resnet50.py
   detrex-backbones features resnet/resnet50.py --image photo.jpg \\
       model.backbone.stages.depth=101 train.init_checkpoint=resnet101.pth
+  detrex-backbones features resnet/resnet50.py backbone=timm/convnext_tiny
   detrex-backbones features my_config.py --image photo.png --output maps --json
 """
 

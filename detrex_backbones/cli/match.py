@@ -8,6 +8,7 @@ from typing import Any
 from detrex_backbones.cli.common import (
     add_command,
     add_json_argument,
+    add_overrides_argument,
     load_config,
     print_json,
 )
@@ -35,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("config", metavar="CONFIG", help="a ready config, or a path to a config file")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a path, or the name of known weights")
-    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", default=[], help="key=value, changes the config")
+    add_overrides_argument(parser)
     parser.add_argument("--source", metavar="NAME", help="naming convention of the file (default: recognised)")
     parser.add_argument("--prefix", metavar="P", help="what stands before the names in the file (default: found)")
     parser.add_argument("--scope", metavar="PATH", help="submodule of the model (default: found)")

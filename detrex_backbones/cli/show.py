@@ -23,6 +23,7 @@ examples:
   detrex-backbones show resnet/resnet50.py
   detrex-backbones show resnet/resnet50.py --size 800x1333 \\
       model.backbone.stages.depth=101
+  detrex-backbones show my_config.py backbone=resnet101-dc5
   detrex-backbones show my_config.py --yaml
 """
 
