@@ -400,7 +400,8 @@ def _short(value: Any) -> str:
         stages = value.get("stages")
         telling = [f"{key}={value[key]!r}" for key in ("model_name",) if key in value]
         if isinstance(stages, DictConfig):
-            telling += [f"{key}={stages[key]!r}" for key in stages if key not in ("_target_", "norm", "stride_in_1x1")]
+            said = [key for key in stages if key not in ("_target_", "norm", "stride_in_1x1")]
+            telling += [f"{key!s}={stages[key]!r}" for key in said]
         maps = value.get("out_features", value.get("out_indices"))
         telling += [f"maps={list(maps)!r}"] if maps is not None else []
         return f"{target}({', '.join(telling)})"

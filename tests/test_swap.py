@@ -1,0 +1,416 @@
+"""One override: another backbone, and what follows it rewired, in configs of detrex's and detectron2's shape."""
+
+import copy
+import dataclasses
+import itertools
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from detrex_backbones import (
+    BasicStem,
+    FeatureExtractor,
+    ResNet,
+    ShapeSpec,
+    TimmBackbone,
+    get_backbone,
+    get_config,
+    instantiate,
+    list_backbones,
+    make_stage,
+    swap_backbone,
+)
+from detrex_backbones.config import LazyCall as L
+from detrex_backbones.config.nodes import to_plain
+from detrex_backbones.errors import ArgumentError, ConfigError, ConfigKeyError, ConfigTypeError
+from detrex_backbones.named import weights_of
+
+BGR = {"pixel_mean": [103.53, 116.28, 123.675], "pixel_std": [1.0, 1.0, 1.0], "input_format": "BGR"}
+
+
+@dataclasses.dataclass
+class TheirShape:
+    """detectron2's ShapeSpec: not frozen, not ours."""
+
+    channels: int | None = None
+    height: int | None = None
+    width: int | None = None
+    stride: int | None = None
+
+
+class Neck(nn.Module):
+    """detrex's ChannelMapper: a 1x1 convolution for each map."""
+
+    def __init__(self, input_shapes, in_features, out_channels, num_outs):
+        super().__init__()
+        self.in_features = list(in_features)
+        channels = [input_shapes[name].channels for name in self.in_features]
+        self.convs = nn.ModuleList(nn.Conv2d(count, out_channels, 1) for count in channels)
+        self.extra = num_outs - len(channels)
+
+    def forward(self, maps):
+        assert self.extra == 1
+        return [conv(maps[name]) for conv, name in zip(self.convs, self.in_features, strict=True)]
+
+
+class Dino(nn.Module):
+    """A backbone and a neck."""
+
+    def __init__(self, backbone, neck, pixel_mean, pixel_std, input_format="RGB", num_classes=80):
+        super().__init__()
+        self.backbone, self.neck = backbone, neck
+
+    def forward(self, x):
+        return self.neck(self.backbone(x))
+
+
+class Detr(nn.Module):
+    """One map, and a projection of it."""
+
+    def __init__(self, backbone, in_features, in_channels, embed_dim, pixel_mean, pixel_std):
+        super().__init__()
+        self.backbone, self.in_features = backbone, in_features
+        self.input_proj = nn.Conv2d(in_channels, embed_dim, 1)
+
+    def forward(self, x):
+        return [self.input_proj(self.backbone(x)[self.in_features[-1]])]
+
+
+class TopBlock(nn.Module):
+    """detectron2's LastLevelP6P7."""
+
+    def __init__(self, in_channels, out_channels, in_feature="res5"):
+        super().__init__()
+        self.in_feature = in_feature
+        self.p6 = nn.Conv2d(in_channels, out_channels, 3, 2, 1)
+
+
+class Pyramid(nn.Module):
+    """detectron2's FPN as far as it is about channels: its outputs are named by their strides."""
+
+    def __init__(self, bottom_up, in_features, out_channels, top_block=None):
+        super().__init__()
+        self.bottom_up, self.in_features, self.top_block = bottom_up, in_features, top_block
+        shapes = bottom_up.output_shape()
+        strides = [shapes[name].stride for name in in_features]
+        assert all(b == 2 * a for a, b in itertools.pairwise(strides))
+        self.lateral = nn.ModuleList(nn.Conv2d(shapes[name].channels, out_channels, 1) for name in in_features)
+
+    def forward(self, x):
+        maps = self.bottom_up(x)
+        outputs = [conv(maps[name]) for conv, name in zip(self.lateral, self.in_features, strict=True)]
+        return [*outputs, self.top_block.p6(maps[self.top_block.in_feature])]
+
+
+class Detector(nn.Module):
+    """A pyramid and heads that name its outputs."""
+
+    def __init__(self, backbone, head_in_features, pixel_mean, pixel_std, input_format="BGR"):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x):
+        return self.backbone(x)
+
+
+def resnet(features=("res3", "res4", "res5"), **stages):
+    return L(ResNet)(
+        stem=L(BasicStem)(in_channels=3, out_channels=64, norm="FrozenBN"),
+        stages=L(make_stage)(depth=50, stride_in_1x1=False, norm="FrozenBN", **stages),
+        out_features=list(features),
+        freeze_at=1,
+    )
+
+
+def dino(shape=ShapeSpec):
+    names = ["res3", "res4", "res5"]
+    model = L(Dino)(
+        backbone=resnet(),
+        neck=L(Neck)(
+            input_shapes={name: shape(channels=count) for name, count in zip(names, (512, 1024, 2048), strict=True)},
+            in_features=list(names),
+            out_channels=256,
+            num_outs=4,
+        ),
+        num_classes=80,
+        **BGR,
+    )
+    return config(model)
+
+
+def detr(features=("res2", "res3", "res4", "res5"), **stages):
+    pixels = {key: BGR[key] for key in ("pixel_mean", "pixel_std")}
+    backbone = resnet(features, **stages)
+    return config(L(Detr)(backbone=backbone, in_features=["res5"], in_channels=2048, embed_dim=256, **pixels))
+
+
+def retinanet():
+    names = ["res3", "res4", "res5"]
+    block = L(TopBlock)(in_channels=2048, out_channels="${..out_channels}")
+    pyramid = L(Pyramid)(bottom_up=resnet(), in_features=names, out_channels=256, top_block=block)
+    return config(L(Detector)(backbone=pyramid, head_in_features=["p3", "p4", "p5", "p6"], **BGR))
+
+
+def config(model):
+    cfg = get_config("resnet/resnet50")
+    cfg.train.init_checkpoint = "old.pkl"
+    cfg.model = model
+    return cfg
+
+
+def runs(cfg, size=64):
+    """Shapes of what the model makes of an image, without weights: channels that don't agree would fail."""
+    with torch.device("meta"):
+        model = instantiate(cfg.model).eval()
+        return [tuple(value.shape[1:]) for value in model(torch.empty(1, 3, size, size))]
+
+
+RESNETS = ["resnet18", "resnet/resnet50.py", "gluon/resnet50_v1d"]
+TIMM = ["timm/convnext_atto", "timm/resnet18", "timm/swin_tiny_patch4_window7_224", "timm/efficientnet_b0"]
+
+
+@pytest.mark.parametrize("shape", [ShapeSpec, TheirShape])
+@pytest.mark.parametrize("name", [*RESNETS, *TIMM])
+def test_the_neck_of_a_dino(name, shape):
+    cfg = dino(shape)
+    assert runs(cfg) == [(256, 8, 8), (256, 4, 4), (256, 2, 2)]
+    swap_backbone(cfg, name)
+    assert runs(cfg, 224) == [(256, 28, 28), (256, 14, 14), (256, 7, 7)]
+    shapes = instantiate_backbone(cfg).output_shape()
+    neck = cfg.model.neck
+    assert list(neck.in_features) == list(neck.input_shapes) == list(shapes)
+    assert {key: value.channels for key, value in neck.input_shapes.items()} == {
+        key: value.channels for key, value in shapes.items()
+    }
+    assert [value.stride for value in neck.input_shapes.values()] == [None] * 3
+    assert neck.num_outs == 4
+    assert to_plain(cfg.model.pixel_mean) == [123.675, 116.28, 103.53] and cfg.model.input_format == "RGB"
+    assert cfg.train.init_checkpoint.partition("://")[0] in ("torchvision", "gluon", "timm")
+
+
+def instantiate_backbone(cfg):
+    with torch.device("meta"):
+        return instantiate(cfg.model.backbone)
+
+
+def test_a_dino_with_dc5_keeps_its_names():
+    cfg = dino()
+    swap_backbone(cfg, "resnet101-dc5")
+    assert runs(cfg) == [(256, 8, 8), (256, 4, 4), (256, 4, 4)]
+    assert cfg.model.backbone.stages.dilation_style == "detectron2"
+    assert list(cfg.model.backbone.out_features) == ["res3", "res4", "res5"]
+    swap_backbone(cfg, "resnet50")
+    assert runs(cfg) == [(256, 8, 8), (256, 4, 4), (256, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "feature", "channels", "side"),
+    [("resnet18", "res5", 512, 2), ("resnet50-dc5", "res5", 2048, 4), ("timm/convnext_atto", "p3", 320, 2)],
+)
+def test_the_channels_of_a_detr(name, feature, channels, side):
+    cfg = detr()
+    swap_backbone(cfg, name)
+    assert (list(cfg.model.in_features), cfg.model.in_channels) == ([feature], channels)
+    assert runs(cfg) == [(256, side, side)]
+    assert "input_format" not in cfg.model
+
+
+@pytest.mark.parametrize("name", [*RESNETS, *TIMM])
+def test_the_pyramid_of_a_retinanet(name):
+    cfg = retinanet()
+    swap_backbone(cfg, name)
+    assert runs(cfg, 224) == [(256, 28, 28), (256, 14, 14), (256, 7, 7), (256, 4, 4)]
+    assert cfg.model.backbone._target_ is Pyramid
+    assert list(cfg.model.head_in_features) == ["p3", "p4", "p5", "p6"]
+    # And back: timm's names look like those of the pyramid's outputs.
+    swap_backbone(cfg, "resnet50")
+    assert list(cfg.model.backbone.in_features) == ["res3", "res4", "res5"]
+    assert list(cfg.model.head_in_features) == ["p3", "p4", "p5", "p6"]
+    assert runs(cfg, 224) == [(256, 28, 28), (256, 14, 14), (256, 7, 7), (256, 4, 4)]
+
+
+def test_a_feature_extractor_gets_weights_and_pixels():
+    cfg = get_config("resnet/resnet50")
+    del cfg["train"]
+    changes = swap_backbone(cfg, "timm/mobilenetv3_large_100.miil_in21k")
+    assert cfg.train.init_checkpoint == "timm://mobilenetv3_large_100.miil_in21k"
+    assert to_plain(cfg.model.pixel_mean) == [0, 0, 0] and to_plain(cfg.model.pixel_std) == [255, 255, 255]
+    assert [change.path for change in changes] == [
+        "model.backbone",
+        "model.pixel_mean",
+        "model.pixel_std",
+        "train.init_checkpoint",
+    ]
+    assert str(changes[1]) == "model.pixel_mean: [123.675, 116.28, 103.53] -> [0.0, 0.0, 0.0]"
+    strides = [shape.stride for shape in instantiate_backbone(cfg).output_shape().values()]
+    assert strides == [4, 8, 16, 32]
+
+
+def test_changes_are_lines_and_logged(caplog):
+    with caplog.at_level(logging.INFO, "detrex_backbones.swap"):
+        changes = swap_backbone(dino(), "resnet18")
+    assert [record.getMessage() for record in caplog.records] == [str(change) for change in changes]
+    assert str(changes[1]) == (
+        "model.neck.input_shapes: {res3: 512, res4: 1024, res5: 2048} -> {res3: 128, res4: 256, res5: 512}"
+    )
+    assert not any(change.path == "model.neck.in_features" for change in changes)
+
+
+def test_without_pretrained_weights():
+    cfg = dino()
+    swap_backbone(cfg, "resnet18", pretrained=False)
+    assert cfg.train.init_checkpoint == ""
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm/resnet18"])
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+def test_norm_freeze_at_and_channels_are_carried_over(name, norm):
+    cfg = get_config("resnet/resnet50")
+    backbone = cfg.model.backbone
+    backbone.stem.norm = backbone.stages.norm = norm
+    backbone.stem.in_channels, backbone.freeze_at = 4, 2
+    cfg.model.pixel_mean, cfg.model.pixel_std = [1, 2, 3, 4], [1, 1, 1, 1]
+    swap_backbone(cfg, name)
+    model = instantiate(cfg.model.backbone)
+    first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    assert first.in_channels == 4
+    last = [layer for layer in model.modules() if "BatchNorm" in type(layer).__name__][-1]
+    assert type(last).__name__ == ("FrozenBatchNorm2d" if norm == "FrozenBN" else "BatchNorm2d")
+    assert not first.weight.requires_grad
+    assert cfg.model.backbone.freeze_at == 2
+    assert to_plain(cfg.model.pixel_mean) == [1, 2, 3, 4]  # three numbers would not fit
+
+
+def test_from_timm_to_a_resnet():
+    cfg = get_config("timm/resnet152d")
+    swap_backbone(cfg, "resnet18")
+    assert list(cfg.model.backbone.out_features) == ["res2", "res3", "res4"]
+    assert cfg.model.backbone.stem.norm == cfg.model.backbone.stages.norm == "FrozenBN"
+
+
+def test_a_node_keeps_what_it_says():
+    cfg = dino()
+    node = L(TimmBackbone)(model_name="resnet18", out_indices=[4, 3, 2, 1], norm_layer=None)
+    before = copy.deepcopy(node)
+    swap_backbone(cfg, node)
+    assert node == before
+    assert cfg.model.backbone.norm_layer is None
+    assert to_plain(cfg.model.backbone.out_indices) == [2, 3, 4]
+    assert runs(cfg) == [(256, 8, 8), (256, 4, 4), (256, 2, 2)]
+    swap_backbone(cfg, L(FeatureExtractor)(backbone=resnet(["res5"]), **BGR))
+    assert cfg.model.input_format == "BGR" and cfg.train.init_checkpoint == ""
+    assert runs(cfg) == [(256, 8, 8), (256, 4, 4), (256, 2, 2)]
+
+
+def test_a_config_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from detrex_backbones import get_config\n"
+        "cfg = get_config('resnet/resnet18')\nmodel, train = cfg.model, cfg.train\n"
+        "train.init_checkpoint = 'mine.pth'\nmodel.pixel_mean = [1, 2, 3]\n"
+    )
+    cfg = dino()
+    swap_backbone(cfg, path)
+    assert cfg.train.init_checkpoint == "mine.pth" and list(cfg.model.pixel_mean) == [1, 2, 3]
+    assert runs(cfg) == [(256, 8, 8), (256, 4, 4), (256, 2, 2)]
+
+
+def test_a_model_that_is_a_backbone():
+    cfg = config(resnet())
+    swap_backbone(cfg, "timm/convnext_atto")
+    assert cfg.model._target_ is TimmBackbone and to_plain(cfg.model.out_indices) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "error", "text"),
+    [
+        ("resnet51", ArgumentError, "'resnet50'"),
+        ("timm/convnext_tinny", ArgumentError, "Did you mean 'convnext_tiny'"),
+        ("timm/resnet50.a1_in1kk", ArgumentError, "Did you mean 'resnet50.a1_in1k'"),
+        ("convnext_tiny", ArgumentError, "'timm/convnext_tiny'"),
+        ("resnext50_32x4d", ArgumentError, "'gluon/resnext50_32x4d' or 'resnet/resnext50_32x4d'"),
+        ("missing.py", ArgumentError, "must exist"),
+        ("timm/vit_tiny_patch16_224", ArgumentError, "has no map of stride 8 for res3"),
+        (3, ConfigTypeError, "not 3 of type int"),
+        (L(nn.Conv2d)(in_channels=3, out_channels=4, kernel_size=1), ArgumentError, "output_shape"),
+    ],
+)
+def test_bad_input_changes_nothing(backbone, error, text):
+    cfg = dino()
+    before = copy.deepcopy(cfg)
+    with pytest.raises(error) as caught:
+        swap_backbone(cfg, backbone)
+    assert text in str(caught.value)
+    assert cfg == before
+
+
+def test_dc5_under_a_pyramid_is_refused():
+    cfg = retinanet()
+    before = copy.deepcopy(cfg)
+    with pytest.raises(ArgumentError, match="no map of stride 32"):
+        swap_backbone(cfg, "resnet50-dc5")
+    assert cfg == before
+
+
+def test_configs_that_have_nothing_to_swap():
+    cfg = get_config("resnet/resnet50")
+    del cfg["model"]
+    with pytest.raises(ConfigKeyError, match="has a 'model'"):
+        swap_backbone(cfg, "resnet18")
+    with pytest.raises(ConfigKeyError, match="no 'backbone' to swap"):
+        swap_backbone(config(L(nn.Conv2d)(in_channels=3, out_channels=4, kernel_size=1)), "resnet18")
+    frozen = dino()
+    frozen.model._set_flag("readonly", True)
+    before = copy.deepcopy(frozen)
+    with pytest.raises(ConfigError, match="read-only"):
+        swap_backbone(frozen, "resnet18")
+    assert frozen == before
+
+
+# Names.
+
+
+def test_names():
+    assert set(list_backbones("*dc5*")) >= {
+        "resnet50-dc5",
+        "resnet101-dc5-torchvision",
+        "resnet/resnet50_dc5_detectron2",
+    }
+    assert "gluon/resnet50_v1d" in list_backbones("v1d")
+    assert "timm/convnext_tiny" in list_backbones("timm/convnext_*")
+    assert not [name for name in list_backbones() if name.endswith(".py")]
+    assert list_backbones("nothing") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "style"),
+    [("resnet50-dc5", (2, 2)), ("resnet50-dc5-detectron2", (2, 2)), ("resnet50-dc5-torchvision", (1, 1))],
+)
+def test_dc5_by_name(name, style):
+    with torch.device("meta"):
+        assert get_backbone(name).res5[0].conv2.dilation == style
+
+
+def test_arguments_reach_whoever_takes_them():
+    with torch.device("meta"):
+        model = get_backbone("resnet50-dc5", norm="BN", freeze_at=0, in_channels=4, out_features=["res5"], depth=101)
+        timm = get_backbone("timm/resnet18", norm="FrozenBN", out_indices=(1,))
+    assert type(model.stem.conv1.norm) is type(model.res5[0].conv1.norm) is nn.BatchNorm2d
+    assert model.stem.conv1.in_channels == 4 and len(model.res4) == 23
+    assert type(timm.timm_model.bn1).__name__ == "FrozenBatchNorm2d"
+    with pytest.raises(ArgumentError, match=r"takes no argument 'nrm'\. Did you mean 'norm'"):
+        get_backbone("resnet50", nrm="BN")
+    with pytest.raises(ArgumentError, match="no weights are known"):
+        get_backbone("gluon/resnet50_v1e", pretrained=True)
+    with pytest.raises(ArgumentError, match="takes a name"):
+        get_backbone(resnet())
+
+
+def test_known_weights_best_first():
+    assert [weight.name for weight in weights_of("resnet/resnet50_dc5_torchvision")][:2] == [
+        "torchvision://resnet50-v2",
+        "torchvision://resnet50-v1",
+    ]
+    assert [weight.name for weight in weights_of("gluon/resnet50_v1d.py")][:1] == ["gluon://resnet50_v1d"]
