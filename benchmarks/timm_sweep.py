@@ -157,12 +157,13 @@ def check_at_another_size(row: Row) -> None:
         again = Row(row.module, row.model, row.millions)
         try:
             check_model(row.model, again, img_size=size)
-        except DetrexBackbonesError:
-            continue
+        except Exception as error:  # one size that it isn't made for; the reason is told if there is no other
+            again.result = f"{type(error).__name__} with img_size={size}: {error}"
         if again.works:
             vars(row).update(vars(again))
             row.result = "works at the size that it is made for: img_size=(H, W)"
             return
+        row.result = again.result
 
 
 def sweep(modules: list[str]) -> list[Row]:

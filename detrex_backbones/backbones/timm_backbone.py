@@ -42,8 +42,9 @@ class TimmBackbone(Backbone):
             handed to timm. None: the model's own norm.
         out_features: the same choice by names, ("p1", "p3"), in the place of `out_indices`.
         freeze_at: how much of the beginning to freeze: 0 nothing, 1 what comes before the first stage, 2 the first
-            stage too, and so on. Stages are the modules whose outputs timm gives as maps, in their order; a map of the
-            stem's counts as before the first. What is frozen gets no gradients, and its batch norms are frozen too.
+            stage too, and so on. Stages are the modules that timm takes maps from (its `feature_info`), in the order
+            of the network and without a stem: layer1 ... layer4, stages.0 ... stages.3, the blocks of a transformer.
+            What is frozen gets no gradients, and its batch norms are frozen too.
         **kwargs: of `timm.create_model`: `drop_path_rate`, `img_size`, `output_stride`, `feature_cls` and so on.
 
     Raises:
@@ -122,7 +123,7 @@ class TimmBackbone(Backbone):
             )
         try:
             maps = as_maps(self.timm_model(x), self._channels_last)
-        except (RuntimeError, AssertionError, ValueError) as error:
+        except (RuntimeError, AssertionError, ValueError, IndexError) as error:
             self._check_size(x, error)
             raise
         named = dict(zip(self._timm_order, maps, strict=True))
@@ -134,7 +135,8 @@ class TimmBackbone(Backbone):
             return
         net = twin(*self._made_of)
         height, width = x.shape[-2:]
-        if runs(net, self._in_channels, height, width) is not None:
+        # Tables that are too small for an image show in values, which the twin doesn't have.
+        if not isinstance(error, IndexError) and runs(net, self._in_channels, height, width) is not None:
             return
         step = self.size_divisibility
         padded = [-(-side // max(step, 1)) * max(step, 1) for side in (height, width)]

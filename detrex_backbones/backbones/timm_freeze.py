@@ -44,12 +44,7 @@ def freeze_beginning(net: nn.Module, model_name: str, freeze_at: int) -> None:
         if stages:
             allowed += f", 1 (all before {stages[0]}) to {len(stages) + 1} (up to {stages[-1]})"
         raise ArgumentError(f"freeze_at={freeze_at!r} is out of range for {model_name}. Allowed: {allowed}.")
-    inside_last = stages[-1] + "."
-    for name, module in list(net.named_modules()):
-        if freeze_at <= len(stages) and name == stages[freeze_at - 1]:
-            return
-        if freeze_at > len(stages) and _is_behind(net, name, stages[-1], inside_last):
-            return
+    for name, module in list(net.named_modules())[: _end(net, stages, freeze_at)]:
         # Those of its children have their turn, unless a stage comes first.
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
@@ -58,10 +53,12 @@ def freeze_beginning(net: nn.Module, model_name: str, freeze_at: int) -> None:
             setattr(net.get_submodule(parent), child, freeze_norms(module))
 
 
-def _is_behind(net: nn.Module, name: str, last: str, inside_last: str) -> bool:
-    names = [known for known, _ in net.named_modules()]
-    ends = max(index for index, known in enumerate(names) if known == last or known.startswith(inside_last))
-    return name in names and names.index(name) > ends
+def _end(net: nn.Module, stages: list[str], freeze_at: int) -> int:
+    """How many of the network's modules, in order, come before the first stage that stays as it is."""
+    names = [name for name, _ in net.named_modules()]
+    if freeze_at <= len(stages):
+        return names.index(stages[freeze_at - 1])
+    return 1 + max(i for i, name in enumerate(names) if name == stages[-1] or name.startswith(stages[-1] + "."))
 
 
 def _stages(net: nn.Module) -> list[str]:

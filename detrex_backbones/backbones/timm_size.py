@@ -22,6 +22,8 @@ def any_size_kwargs(model_name: str, kwargs: Mapping[str, Any]) -> dict[str, Any
 
     Windowed transformers (Swin and its kin) stop insisting on their size; plain ones resize their position embedding.
     """
+    if kwargs.get("feature_cls") == "fx":
+        return {}  # a traced graph keeps the size that it was traced at
     takes = parameters_of(model_name)
     if "strict_img_size" in takes:
         wanted = {"strict_img_size": False}
@@ -76,4 +78,4 @@ def divisibility(net: nn.Module, channels: int, strides: list[int], channels_las
                 break
         else:
             return 0 if step == 1 else step
-    return largest
+    return max(strides)
