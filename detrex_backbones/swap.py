@@ -5,27 +5,22 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from detrex_backbones.config.nodes import SEQUENCES, clone, is_call, structured_type, to_plain
+from detrex_backbones.config.nodes import clone, is_call, to_plain
 from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigValueError
 from detrex_backbones.named import NamedBackbone, find_backbone, keywords, shapes_of
+from detrex_backbones.rewire import Path, Shapes, consumers, read, rewire, rewire_top_block
 
 __all__ = ["Change", "swap_backbone"]
 
 logger = logging.getLogger(__name__)
 
-Path = tuple[Any, ...]
-Shapes = Mapping[str, Any]
-
 ALL_STAGES = ["res2", "res3", "res4", "res5"]
-CONTAINERS: tuple[Any, ...] = (DictConfig, *SEQUENCES)
 PIXELS = ("pixel_mean", "pixel_std", "input_format")
-TOP_FEATURE = "res5"  # what detectron2's LastLevelP6P7 looks at unless it is told
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ def swap_backbone(
     edits = _plan(cfg, found, pretrained)
     changes = []
     for path, new in edits.items():
-        old = _get(cfg, path)
+        old = read(cfg, path)
         if to_plain(old) != to_plain(new):
             changes.append(Change(".".join(map(str, path)), old, new))
     try:
@@ -101,13 +96,13 @@ def swap_backbone(
 def _plan(cfg: DictConfig, found: NamedBackbone, pretrained: bool) -> dict[Path, Any]:
     """Every value to be set, by its path; changes nothing."""
     path = _backbone_path(cfg)
-    old = _get(cfg, path)
+    old = read(cfg, path)
     pyramid = path[-1] == "bottom_up"
     node = found.node
     _carry_over(old, found)
     old_shapes = shapes_of(old, f"the old backbone, {'.'.join(path)},")
     # Beside an FPN other names in the model are those of its outputs.
-    after = _consumers(cfg, path[:-1] if pyramid else ("model",), path, old_shapes, deep=not pyramid)
+    after = consumers(cfg, path[:-1] if pyramid else ("model",), path, old_shapes, deep=not pyramid)
     needed = [name for name in old_shapes if any(name in names for names in after.values())] or list(old_shapes)
     offered, index_of = _offered_frozen(found)
     names = _match(old_shapes, offered, needed, found.name, by_name=not pyramid)
@@ -119,9 +114,9 @@ def _plan(cfg: DictConfig, found: NamedBackbone, pretrained: bool) -> dict[Path,
     new_shapes = shapes_of(node, found.name)
     edits: dict[Path, Any] = {path: node}
     for place, value in after.items():
-        edits |= _rewire(cfg, place, value, names, old_shapes, new_shapes)
+        edits |= rewire(cfg, place, value, names, old_shapes, new_shapes)
     if pyramid:
-        edits |= _rewire_top_block(cfg, path[:-1], names, old_shapes, new_shapes)
+        edits |= rewire_top_block(cfg, path[:-1], names, old_shapes, new_shapes)
     if path != ("model",):
         edits |= _preprocessing(cfg, found)
     checkpoint = found.checkpoint if pretrained else ""
@@ -258,95 +253,6 @@ def _match(old: Shapes, new: Shapes, needed: list[str], name: str, *, by_name: b
     return {key: value for key, value in found.items() if key in needed} if needed else found
 
 
-# What follows it.
-
-
-def _consumers(cfg: DictConfig, top: Path, backbone: Path, old: Shapes, *, deep: bool) -> dict[Path, list[str]]:
-    """Path of every list or mapping after the backbone that names its maps -> these names."""
-    found = {}
-    for path, node in _nodes(_get(cfg, top), top, backbone, deep):
-        for key in node:
-            if key in ("in_features", "input_shapes", "input_shape", "in_feature") and not OmegaConf.is_missing(
-                node, key
-            ):
-                names = _names(node[key])
-                if names and set(names) <= set(old):
-                    place = (*path, key)
-                    found[place] = names
-    return found
-
-
-def _nodes(node: Any, path: Path, skip: Path, deep: bool) -> Iterator[tuple[Path, DictConfig]]:
-    if path == skip or not isinstance(node, CONTAINERS) or node._is_none():
-        return
-    if isinstance(node, DictConfig):
-        yield path, node
-    keys: Any = node if isinstance(node, DictConfig) else range(len(node))
-    for key in keys if deep else ():
-        # A value that an interpolation leads to stands somewhere else, too.
-        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-            yield from _nodes(node._get_node(key), (*path, key), skip, deep)
-
-
-def _names(value: Any) -> list[str]:
-    names: list[Any] = [value] if isinstance(value, str) else list(value) if isinstance(value, CONTAINERS) else []
-    return names if all(isinstance(name, str) for name in names) else []
-
-
-def _rewire(
-    cfg: DictConfig, place: Path, value: list[str], names: Mapping[str, str], old: Shapes, new: Shapes
-) -> dict[Path, Any]:
-    """The names at one place, and the channels that stand beside them."""
-    key, node = place[-1], _get(cfg, place[:-1])
-    if key.startswith("input_shape"):
-        specs = {names[name]: _spec(node[key][name], new[names[name]]) for name in value}
-        return {place: specs}
-    edits: dict[Path, Any] = {place: [names[name] for name in value] if key == "in_features" else names[value[0]]}
-    channels = to_plain(node.get("in_channels"))
-    if isinstance(channels, int) and channels == old[value[-1]].channels:
-        edits[_beside(place, "in_channels")] = new[names[value[-1]]].channels
-    elif isinstance(channels, list | tuple) and list(channels) == [old[name].channels for name in value]:
-        edits[_beside(place, "in_channels")] = [new[names[name]].channels for name in value]
-    return edits
-
-
-def _beside(place: Path, key: str) -> Path:
-    return (*place[:-1], key)
-
-
-def _spec(old: Any, new: Any) -> Any:
-    """The old entry of `input_shapes`, of its own type, with the new channels, and the stride where it had one."""
-    values = {"channels": new.channels}
-    had = old.get("stride") if isinstance(old, Mapping) else getattr(old, "stride", None)
-    if had is not None:
-        values["stride"] = new.stride
-    kind = structured_type(old)
-    if kind is not None:
-        return kind(**values)
-    if isinstance(old, DictConfig):
-        twin = clone(old)
-        twin.update(values)
-        return twin
-    return type(old)(**values)
-
-
-def _rewire_top_block(
-    cfg: DictConfig, pyramid: Path, names: Mapping[str, str], old: Shapes, new: Shapes
-) -> dict[Path, Any]:
-    """What makes p6 and p7 of the backbone's last map."""
-    block = _get(cfg, pyramid).get("top_block")
-    if not isinstance(block, DictConfig):
-        return {}
-    feature = str(block.get("in_feature", TOP_FEATURE))
-    if feature not in names or block.get("in_channels") != old[feature].channels:
-        return {}
-    place = (*pyramid, "top_block")
-    edits: dict[Path, Any] = {(*place, "in_channels"): new[names[feature]].channels}
-    if names[feature] != feature:
-        edits[_beside((*place, ""), "in_feature")] = names[feature]
-    return edits
-
-
 def _preprocessing(cfg: DictConfig, found: NamedBackbone) -> dict[Path, Any]:
     """Mean, standard deviation and channel order, where the model has them and the number of channels is the same."""
     pixels = found.preprocessing
@@ -365,15 +271,7 @@ def _preprocessing(cfg: DictConfig, found: NamedBackbone) -> dict[Path, Any]:
     }
 
 
-# Reading and writing by path.
-
-
-def _get(cfg: Any, path: Path) -> Any:
-    for key in path:
-        if isinstance(cfg, DictConfig) and (key not in cfg):
-            return None
-        cfg = cfg[key]
-    return cfg
+# Writing, and saying what was written.
 
 
 def _set(cfg: Any, path: Path, value: Any) -> None:
