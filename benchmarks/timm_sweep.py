@@ -163,7 +163,7 @@ def check_at_another_size(row: Row) -> None:
             vars(row).update(vars(again))
             row.result = "works at the size that it is made for: img_size=(H, W)"
             return
-        row.result = again.result
+        row.sizes, row.result = again.sizes, again.result
 
 
 def sweep(modules: list[str]) -> list[Row]:

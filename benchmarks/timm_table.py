@@ -18,6 +18,13 @@ freezing must change nothing.
 (`img_size=(H, W)`). {skipped} were not tried, because their smallest model is too large for the sweep; {failed} fail.**
 
 """
+# Why the maps of some networks are not what their strides say; the sweep finds that, not this.
+WHY = {
+    "crossvit": "the network resizes every image to sizes of its own, whatever it is given",
+    "inception_v3": "its first convolutions have no padding, so that maps are smaller than size / stride",
+    "pit": "its first convolution has no padding, so that maps are one smaller than size / stride",
+    "xception": "its first convolutions have no padding, so that maps are smaller than size / stride",
+}
 COLUMNS = "| module | model | wrapper | channels | strides | timm's layout | divisibility | sizes | result |\n"
 
 
@@ -37,8 +44,10 @@ def markdown(rows: Sequence[Any]) -> str:
     )
     text += COLUMNS + "|---" * 9 + "|\n"
     for row in rows:
+        because = "" if row.works or row.module not in WHY else f": {WHY[row.module]}"
         reason = " ".join(row.result.split()).replace("|", "\\|")
         reason = reason if len(reason) <= 300 else reason[:300] + " ..."
+        reason += because
         cells = (row.module, row.model, row.wrapper, row.maps, row.strides, row.layout, row.divisibility)
         text += "| " + " | ".join("" if cell is None else str(cell) for cell in cells)
         text += f" | {', '.join(row.sizes)} | {reason} |\n"
