@@ -82,5 +82,7 @@ def _check_out_features(out_features: Sequence[str]) -> list[str]:
                 f"out_features={wanted!r}: there is no {name!r}. Allowed: {', '.join(MAPS)}.{closest(name, MAPS)}"
             )
     if not wanted or isinstance(out_features, str) or len(set(wanted)) != len(wanted):
-        raise ArgumentError(f"out_features={out_features!r}: it takes a list of {', '.join(MAPS)}, none of them twice.")
+        raise ArgumentError(
+            f"out_features={out_features!r}: it takes a list of at least one of {', '.join(MAPS)}, none of them twice."
+        )
     return wanted

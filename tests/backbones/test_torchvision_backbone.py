@@ -1,0 +1,193 @@
+"""torchvision's networks as backbones: the contract, the network's own numbers, and what is refused."""
+
+import copy
+import math
+import pickle
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import ResNet18_Weights
+from torchvision.ops import FrozenBatchNorm2d as TorchvisionFrozen
+
+from detrex_backbones import FrozenBatchNorm2d, ShapeSpec
+from detrex_backbones.backbones.torchvision_backbone import RESNET_NODES, TorchvisionBackbone
+from detrex_backbones.checkpoint.load import load_checkpoint
+from detrex_backbones.errors import ArgumentError, CheckpointFileError
+from tests.backbones.contract import BackboneContract, backbone, images, maps  # noqa: F401 (fixtures)
+from tests.reference import assert_close, noise, randomise_norms, torchvision_maps, torchvision_net
+
+BUILDS = {
+    "resnet18": lambda: TorchvisionBackbone("resnet18"),
+    "resnet18_frozen": lambda: TorchvisionBackbone(
+        "resnet18", return_nodes=["layer4", "layer2.0.relu"], norm_layer="FrozenBN"
+    ),
+    "mobilenet_v3_small": lambda: TorchvisionBackbone(
+        "mobilenet_v3_small", return_nodes=["features.3", "features.12"], norm_layer=TorchvisionFrozen
+    ),
+    "convnext_tiny": lambda: TorchvisionBackbone("convnext_tiny", return_nodes={"features.1": "res2"}),
+    "swin_t": lambda: TorchvisionBackbone("swin_t", return_nodes=["features.1", "features.3"]),
+    "regnet_x_400mf": lambda: TorchvisionBackbone("regnet_x_400mf", return_nodes={"trunk_output.block3": "s3"}),
+}
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS, scope="class")
+class TestContract(BackboneContract):
+    rounding = (math.floor, math.ceil)  # as the architecture has it
+
+
+IMAGE = noise(1, 3, 65, 97)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return torchvision_net("resnet18")
+
+
+def with_weights_of(net, tmp_path, **kwargs):
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    ours = TorchvisionBackbone("resnet18", **kwargs).eval()
+    report = load_checkpoint(ours, tmp_path / "net.pth")
+    assert not report.missing
+    assert {key.partition(".")[0] for key in report.left_over if not key.endswith("tracked")} == {"fc"}
+    return ours
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("norm", [None, "FrozenBN", FrozenBatchNorm2d])
+def test_a_file_of_torchvision_gives_torchvisions_maps(net, norm, tmp_path):
+    ours = with_weights_of(net, tmp_path, norm_layer=norm)
+    theirs = torchvision_maps(net, IMAGE)
+    assert list(ours.output_shape()) == list(RESNET_NODES.values())
+    for name, value in ours(IMAGE).items():
+        assert_close(value, theirs[name])
+    assert {type(module) for module in ours.modules() if "Norm" in type(module).__name__} == {
+        FrozenBatchNorm2d if norm else nn.BatchNorm2d
+    }
+
+
+def test_shapes_are_known_and_the_rest_is_left_out():
+    ours = TorchvisionBackbone("resnet18", return_nodes={"layer3": "c4", "layer1": "c2"})
+    assert ours.output_shape() == {"c4": ShapeSpec(channels=256, stride=16), "c2": ShapeSpec(channels=64, stride=4)}
+    names = {name.split(".")[1] for name in ours.state_dict()}
+    assert names == {"conv1", "bn1", "layer1", "layer2", "layer3"}
+    assert list(ours(IMAGE)) == ["c4", "c2"]
+
+
+def test_arguments_of_the_network():
+    dilated = TorchvisionBackbone(
+        "resnet50", return_nodes=["layer4"], replace_stride_with_dilation=[False, False, True]
+    )
+    assert dilated.output_shape() == {"layer4": ShapeSpec(channels=2048, stride=16)}
+    grouped = TorchvisionBackbone("resnet18", norm_layer=lambda channels: nn.GroupNorm(8, channels))
+    assert any(isinstance(module, nn.GroupNorm) for module in grouped.modules())
+
+
+class TestModes:
+    """Training and evaluation have a graph each, and a copy stays in the mode that it was copied in."""
+
+    @pytest.fixture
+    def stochastic(self):
+        torch.manual_seed(0)
+        nodes = {"features.3": "c3"}
+        return TorchvisionBackbone("convnext_tiny", return_nodes=nodes, stochastic_depth_prob=0.9)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("duplicate", [lambda x: x, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+    def test_paths_are_dropped_in_training_alone(self, stochastic, duplicate):
+        nn.init.ones_(stochastic.get_parameter("torchvision_model.features.1.0.layer_scale"))
+        image = noise(4, 3, 64, 64)
+        stochastic.eval()
+        expected = stochastic(image)["c3"]
+        for _ in range(2):
+            net = duplicate(stochastic)
+            assert not any(module.training for module in net.modules())
+            assert torch.equal(net(image)["c3"], expected)
+            net.train()
+            assert not torch.equal(net(image)["c3"], net(image)["c3"])
+            net = duplicate(net)
+            assert all(module.training for module in net.modules())
+            assert not torch.equal(net(image)["c3"], net(image)["c3"])
+            stochastic = net.eval()
+
+    @torch.no_grad()
+    def test_norms_held_in_evaluation_mode_stay_there_in_a_copy(self):
+        net = randomise_norms(TorchvisionBackbone("resnet18").train())
+        net.torchvision_model.bn1.eval()
+        duplicate = copy.deepcopy(net)
+        assert duplicate.training and duplicate.torchvision_model.training
+        assert not duplicate.torchvision_model.bn1.training
+        assert duplicate.torchvision_model.layer1.training
+
+
+class TestWeights:
+    @pytest.fixture
+    def cached(self, net, tmp_path, monkeypatch):
+        """torch's cache with a file of random weights; its hash is looked at only when it is downloaded."""
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        folder = tmp_path / "hub" / "checkpoints"
+        folder.mkdir(parents=True)
+        torch.save(net.state_dict(), folder / ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2])
+
+    @torch.no_grad()
+    @pytest.mark.parametrize(
+        "weights", ["DEFAULT", "IMAGENET1K_V1", "ResNet18_Weights.IMAGENET1K_V1", ResNet18_Weights.IMAGENET1K_V1]
+    )
+    def test_come_from_torchs_cache(self, net, cached, weights):
+        ours = TorchvisionBackbone("resnet18", weights, norm_layer="FrozenBN").eval()
+        assert_close(ours(IMAGE)["res5"], torchvision_maps(net, IMAGE)["res5"])
+
+    def test_that_cannot_be_downloaded(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+        def refuse(*args, **kwargs):
+            raise URLError("no network")
+
+        monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+        with pytest.raises(CheckpointFileError) as caught:
+            TorchvisionBackbone("resnet18", "DEFAULT")
+        path = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+        assert "no network" in str(caught.value)
+        assert f"put https://download.pytorch.org/models/resnet18-f37072fd.pth at {path}" in str(caught.value)
+
+    @pytest.mark.parametrize("weights", ["IMAGENET1K_V7", torchvision.models.ResNet50_Weights.DEFAULT, True])
+    def test_that_are_not_the_networks(self, weights):
+        with pytest.raises(ArgumentError, match="Allowed: None, 'IMAGENET1K_V1'"):
+            TorchvisionBackbone("resnet18", weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "said"),
+    [
+        ("resnet5", {}, "Did you mean 'resnet50'"),
+        ("fasterrcnn_resnet50_fpn", {}, "not an image classifier"),
+        (50, {}, "model_name=50"),
+        ("resnet18", {"return_nodes": ["layer5"]}, "no node 'layer5'. Did you mean 'layer"),
+        ("resnet18", {"return_nodes": ["layer5"]}, "The outermost: x, conv1, bn1"),
+        ("resnet18", {"return_nodes": "layer4"}, "It takes ['layer4']"),
+        ("resnet18", {"return_nodes": []}, "at least one node"),
+        ("resnet18", {"return_nodes": ["layer4", "layer4"]}, "twice"),
+        ("resnet18", {"return_nodes": {"layer4": "a", "layer3": "a"}}, "twice"),
+        ("resnet18", {"return_nodes": ["avgpool"]}, "no feature map: it gives shape (1, 512, 1, 1)"),
+        ("resnet18", {"return_nodes": ["fc"]}, "no feature map: it gives shape (1, 1000)"),
+        ("shufflenet_v2_x0_5", {"return_nodes": ["stage2.1.chunk"]}, "no feature map: it gives a tuple"),
+        ("vit_b_16", {"return_nodes": ["encoder"]}, "images of any size"),
+        ("resnet18", {"depth": 18}, "depth=18: TypeError"),
+        ("vgg11", {"norm_layer": nn.GroupNorm}, "norm_layer="),
+    ],
+)
+def test_bad_arguments(name, kwargs, said):
+    with pytest.raises(ArgumentError) as caught:
+        TorchvisionBackbone(name, **kwargs)
+    assert said in str(caught.value)
+
+
+def test_an_error_of_the_network_without_memory_is_not_hidden(monkeypatch):
+    def fail(*args, **kwargs):
+        raise NotImplementedError("elsewhere")
+
+    monkeypatch.setattr(torchvision.models, "get_model", fail)
+    with pytest.raises(ArgumentError, match="elsewhere"):
+        TorchvisionBackbone("resnet18")
