@@ -90,6 +90,9 @@ def test_every_config_exists_and_with_its_overrides_fits_the_weight():
         assert model.input_format == pixels.input_format, weight.name
         assert list(model.pixel_mean) == pytest.approx(pixels.pixel_mean, abs=1e-3), weight.name
         assert list(model.pixel_std) == pytest.approx(pixels.pixel_std, abs=1e-3), weight.name
+        if "stages" not in model.backbone:  # RegNet, Darknet-53, VGG-16: nothing there to choose
+            assert not (weight.stride_in_1x1 or weight.dilation_style or weight.overrides), weight.name
+            continue
         stages = model.backbone.stages
         assert stages.get("stride_in_1x1", False) is bool(weight.stride_in_1x1), weight.name
         if weight.dilation_style:
