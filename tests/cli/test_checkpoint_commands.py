@@ -106,7 +106,8 @@ def test_infer_writes_a_config_that_loads_the_file(tmp_path, name, capsys):
     config.write_text(text)
     cfg = LazyConfig.apply_overrides(LazyConfig.load(config), ["train.device=cpu"])
     model = build_model(cfg)
-    assert list(model.output_shape()) == ["linear"]
+    assert list(model.output_shape()) == ["res2", "res3", "res4", "res5"]
+    assert model.backbone.linear.out_features == 5
 
 
 def test_infer_knows_a_published_file_by_its_name(tmp_path, capsys):
