@@ -58,7 +58,6 @@ class Inferred:
         """The lazy config, ready to be loaded; what is assumed is marked, with the reason."""
         stem, arguments = self.stem
         classes = f"        num_classes={self.num_classes},\n" if self.num_classes else ""
-        features = '["linear"]' if self.num_classes else '["res2", "res3", "res4", "res5"]'
         notes = [f"# {name}={value!r} is assumed: {why}" for name, (value, why) in self.assumed.items()]
         prefix = f", behind {self.prefix!r}" if self.prefix else ""
         return "\n".join(
@@ -71,9 +70,9 @@ class Inferred:
                 *notes,
                 "model = L(FeatureExtractor)(",
                 "    backbone=L(ResNet)(",
-                f"        stem=L({stem})({_arguments(arguments)}, norm='FrozenBN'),",
-                f"        stages=L(make_stage)({_arguments(self.stages)}, norm='FrozenBN'),",
-                f"{classes}        out_features={features},",
+                f'        stem=L({stem})({_arguments(arguments)}, norm="FrozenBN"),',
+                f'        stages=L(make_stage)({_arguments(self.stages)}, norm="FrozenBN"),',
+                f'{classes}        out_features=["res2", "res3", "res4", "res5"],',
                 "        freeze_at=1,",
                 "    ),",
                 *(f"    {name}={value!r}," for name, value in self.preprocessing.items()),

@@ -17,7 +17,7 @@ from detrex_backbones.checkpoint.report import LoadReport, shorten
 from detrex_backbones.config import LazyConfig, instantiate
 from detrex_backbones.errors import ConfigImportError, ConfigKeyError, DeviceError, closest
 
-__all__ = ["build_model", "build_model_with_report", "config_file", "get_config", "list_configs"]
+__all__ = ["build_model", "build_model_with_report", "config_file", "get_config", "list_configs", "load_options"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     # Asked for first: a device that isn't there should not cost the time of building.
     device = _device(OmegaConf.select(cfg, "train.device"))
     checkpoint = OmegaConf.select(cfg, "train.init_checkpoint", default="") or ""
-    options = LoadOptions.of({**(OmegaConf.select(cfg, "train.load_options") or {})})
+    options = load_options(cfg)
     model: nn.Module = instantiate(cfg.model)
     model.to(device)
     report = None
@@ -93,6 +93,11 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     if frozen:
         logger.warning("frozen at values that nothing was loaded into: %s", shorten(frozen))
     return model, report
+
+
+def load_options(cfg: DictConfig, **others: Any) -> LoadOptions:
+    """How the checkpoint of a config is to be loaded: `train.load_options`, and what is given here instead."""
+    return LoadOptions.of({**(OmegaConf.select(cfg, "train.load_options") or {}), **others})
 
 
 def _device(name: Any) -> torch.device:

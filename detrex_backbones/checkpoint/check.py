@@ -57,7 +57,7 @@ def _check_missing(report: LoadReport, globs: list[str]) -> None:
             lines.append(f"{len(mismatched)} have another shape: {shorten(map(describe, mismatched))}.")
         module, dot, name = (missing or [mismatched[0].model_key])[0].rpartition(".")
         glob = f"{module}.*" if dot else name
-        lines.append(f"Build the model that the file is for, or allow it: allow_missing=[{glob!r}].{_note(report)}")
+        lines.append(f"Build the model that the file is for, or allow it: allow_missing=[{glob!r}].")
         raise CheckpointMatchError(" ".join(lines), report)
 
 

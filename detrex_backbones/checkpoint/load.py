@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detrex_backbones.checkpoint.check import check_report
 from detrex_backbones.checkpoint.files import Checkpoint, read_checkpoint
 from detrex_backbones.checkpoint.plan import Attempt, plan_checkpoint
-from detrex_backbones.checkpoint.preprocessing import check_traits
+from detrex_backbones.checkpoint.preprocessing import check_traits, traits_of
 from detrex_backbones.checkpoint.report import Loaded, LoadReport, shorten
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
 
@@ -48,6 +48,12 @@ class LoadOptions:
                     f"{name!r} is no option of a load. Allowed: {', '.join(allowed)}.{closest(name, allowed)}"
                 )
         return cls(**options)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Those that say how the file is read, as `plan_checkpoint` takes them."""
+        names = ("source", "prefix", "scope", "stem_adapt", "swap_channels")
+        return {name: getattr(self, name) for name in names}
 
     def __post_init__(self) -> None:
         if self.check_preprocessing not in CHECKS:
@@ -135,16 +141,12 @@ def check_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOpti
     attempt = plan_checkpoint(
         {key: tuple(value.shape) for key, value in targets.items()},
         checkpoint,
-        source=options.source,
-        prefix=options.prefix,
-        scope=options.scope,
-        stem_adapt=options.stem_adapt,
-        swap_channels=options.swap_channels,
+        **options.reading,
     )
     report, values = attempt.report, attempt.values
     check_report(report, options.allow_missing)
     _check_shared(targets, values, report)
-    check_traits(model, report, options.check_preprocessing)
+    check_traits(traits_of(model, report.scope), report, options.check_preprocessing)
     # As the model will have them: a cast to half precision makes large numbers infinite.
     cast = ((key, value.to(targets[key].dtype)) for key, value in values.items())
     report.not_finite = {key: count for key, value in cast if (count := _not_finite(value))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detrex_backbones.cli.common import (
     add_command,
@@ -13,6 +13,9 @@ from detrex_backbones.cli.common import (
     print_json,
 )
 from detrex_backbones.errors import ConfigKeyError
+
+if TYPE_CHECKING:
+    from detrex_backbones.checkpoint.report import LoadReport
 
 EXAMPLES = """\
 examples:
@@ -51,24 +54,35 @@ def run(args: argparse.Namespace) -> None:
     from detrex_backbones.checkpoint.check import check_report
     from detrex_backbones.checkpoint.files import read_checkpoint
     from detrex_backbones.checkpoint.plan import plan_checkpoint
+    from detrex_backbones.checkpoint.preprocessing import check_traits, traits_of
     from detrex_backbones.config import instantiate
+    from detrex_backbones.zoo import load_options
 
     cfg = load_config(args)
     if "model" not in cfg:
         raise ConfigKeyError(f"the config has no 'model' to match. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
+    given = {name: getattr(args, name) for name in ("source", "prefix", "scope") if getattr(args, name) is not None}
+    options = load_options(cfg, **given)
     with torch.device("meta"):
         model = instantiate(cfg.model)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
-    checkpoint = read_checkpoint(args.checkpoint)
-    report = plan_checkpoint(shapes, checkpoint, source=args.source, prefix=args.prefix, scope=args.scope).report
+    report = plan_checkpoint(shapes, read_checkpoint(args.checkpoint, options.container), **options.reading).report
     if args.json:
         print_json(report.to_dict())
     else:
-        print(report)
-        if args.all:
-            print()
-            for item in report.loaded:
-                print(f"{item.checkpoint_key} -> {item.model_key} {item.shape} ({item.rule})")
-            for key, why in report.left_over.items():
-                print(f"{key}: {why}")
-    check_report(report)
+        print_report(report, every_key=args.all)
+    check_report(report, options.allow_missing)
+    # On the meta device the numbers of the preprocessing have no values: the config has them.
+    stated = {name: cfg.model[name] for name in ("pixel_mean", "pixel_std", "input_format") if name in cfg.model}
+    check_traits({**traits_of(model, report.scope), **stated}, report, options.check_preprocessing)
+
+
+def print_report(report: LoadReport, every_key: bool) -> None:
+    """The summary and, if wanted, a line for every key."""
+    print(report)
+    if every_key:
+        print()
+        for item in report.loaded:
+            print(f"{item.checkpoint_key} -> {item.model_key} {item.shape} ({item.rule})")
+        for key, why in report.left_over.items():
+            print(f"{key}: {why}")

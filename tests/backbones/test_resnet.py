@@ -159,6 +159,10 @@ class TestConstruction:
         with torch.device("meta"), pytest.raises(ArgumentError, match="res2 has no blocks"):
             ResNet(BasicStem(), [[]])
 
+    def test_images_of_other_channels_are_an_error(self):
+        with pytest.raises(InputError, match=r"the stem takes 3 channels, but the batch \(1, 4, 33, 33\) has 4"):
+            resnet()(torch.zeros(1, 4, 33, 33))
+
     @pytest.mark.parametrize("shape", [(3, 65, 97), (97,), (1, 1, 3, 65, 97)])
     def test_images_that_are_no_batch_are_an_error(self, shape):
         net = resnet(out_features=["stem"])

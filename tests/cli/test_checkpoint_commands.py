@@ -43,6 +43,18 @@ def test_match_says_why_a_load_would_be_refused(file, capsys):
     assert err.startswith("error: checkpoint") and "res2.2.conv1.weight" in err
 
 
+def test_match_refuses_what_the_load_would_refuse_for_its_preprocessing(tmp_path, capsys):
+    path = tmp_path / "resnet50-11ad3fa6.pth"
+    torch.save(torchvision.models.resnet50().state_dict(), path)
+    assert run(capsys, "match", "resnet/resnet50", path)[0] == 0
+    bgr = ["model.input_format=BGR", "model.pixel_std=[1,1,1]"]
+    status, out, err = run(capsys, "match", "resnet/resnet50", path, *bgr)
+    assert (status, "265 of 265" in out) == (1, True)
+    assert "Mend it by:\n    model.pixel_std=[58.395,57.12,57.375] model.input_format=RGB" in err
+    off = "train.load_options.check_preprocessing=off"
+    assert run(capsys, "match", "resnet/resnet50", path, *bgr, off)[0] == 0
+
+
 def test_convert_there_and_back(tmp_path, file, capsys):
     status, out, _ = run(capsys, "convert", file, tmp_path / "r18.pkl", "--to", "detectron2")
     assert status == 0
@@ -106,7 +118,8 @@ def test_infer_writes_a_config_that_loads_the_file(tmp_path, name, capsys):
     config.write_text(text)
     cfg = LazyConfig.apply_overrides(LazyConfig.load(config), ["train.device=cpu"])
     model = build_model(cfg)
-    assert list(model.output_shape()) == ["linear"]
+    assert list(model.output_shape()) == ["res2", "res3", "res4", "res5"]
+    assert model.backbone.linear.out_features == 5
 
 
 def test_infer_knows_a_published_file_by_its_name(tmp_path, capsys):
