@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from detrex_backbones.backbones.blocks import BottleneckBlock as BottleneckBlock
     from detrex_backbones.backbones.blocks import CNNBlockBase as CNNBlockBase
     from detrex_backbones.backbones.blocks import ResNetBlockBase as ResNetBlockBase
+    from detrex_backbones.backbones.darknet import Darknet53 as Darknet53
     from detrex_backbones.backbones.deform_block import DeformBottleneckBlock as DeformBottleneckBlock
     from detrex_backbones.backbones.feature_extractor import FeatureExtractor as FeatureExtractor
+    from detrex_backbones.backbones.feature_pyramid import LastLevelMaxPool as LastLevelMaxPool
+    from detrex_backbones.backbones.feature_pyramid import SimpleFeaturePyramid as SimpleFeaturePyramid
     from detrex_backbones.backbones.resnet import ResNet as ResNet
     from detrex_backbones.backbones.stages import make_stage as make_stage
     from detrex_backbones.backbones.stems import BasicStem as BasicStem
     from detrex_backbones.backbones.stems import DeepStem as DeepStem
     from detrex_backbones.backbones.timm_backbone import TimmBackbone as TimmBackbone
+    from detrex_backbones.backbones.torchvision_backbone import TorchvisionBackbone as TorchvisionBackbone
+    from detrex_backbones.backbones.vgg import SSDVGG as SSDVGG
     from detrex_backbones.checkpoint.checkpointer import DetectionCheckpointer as DetectionCheckpointer
     from detrex_backbones.checkpoint.load import load_checkpoint as load_checkpoint
     from detrex_backbones.checkpoint.report import LoadReport as LoadReport
@@ -45,31 +50,36 @@ _PUBLIC = {
     "BasicBlock": "backbones.blocks",
     "BasicStem": "backbones.stems",
     "BottleneckBlock": "backbones.blocks",
+    "build_model": "zoo",
     "CNNBlockBase": "backbones.blocks",
     "Conv2d": "layers",
+    "Darknet53": "backbones.darknet",
     "DeepStem": "backbones.stems",
     "DeformBottleneckBlock": "backbones.deform_block",
     "DetectionCheckpointer": "checkpoint.checkpointer",
     "FeatureExtractor": "backbones.feature_extractor",
     "FrozenBatchNorm2d": "layers",
-    "LazyCall": "config",
-    "LazyConfig": "config",
-    "LoadReport": "checkpoint.report",
-    "ResNet": "backbones.resnet",
-    "ResNetBlockBase": "backbones.blocks",
-    "ShapeSpec": "layers",
-    "SqueezeExcitation": "layers",
-    "TimmBackbone": "backbones.timm_backbone",
-    "build_model": "zoo",
     "get_backbone": "named",
     "get_config": "zoo",
     "get_norm": "layers",
     "instantiate": "config",
+    "LastLevelMaxPool": "backbones.feature_pyramid",
+    "LazyCall": "config",
+    "LazyConfig": "config",
     "list_backbones": "named",
     "list_configs": "zoo",
     "load_checkpoint": "checkpoint.load",
+    "LoadReport": "checkpoint.report",
     "make_stage": "backbones.stages",
+    "ResNet": "backbones.resnet",
+    "ResNetBlockBase": "backbones.blocks",
+    "ShapeSpec": "layers",
+    "SimpleFeaturePyramid": "backbones.feature_pyramid",
+    "SqueezeExcitation": "layers",
+    "SSDVGG": "backbones.vgg",
     "swap_backbone": "swap",
+    "TimmBackbone": "backbones.timm_backbone",
+    "TorchvisionBackbone": "backbones.torchvision_backbone",
 }
 
 __all__ = sorted(_PUBLIC)

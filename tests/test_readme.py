@@ -30,7 +30,7 @@ def test_readme_blocks_run(tmp_path, monkeypatch, capsys):
                 if command.startswith("detrex-backbones"):
                     assert main(shlex.split(command)[1:]) == 0, line
         ran.append(language)
-    assert ran.count("python") == 3 and ran.count("sh") == 4
+    assert ran.count("python") == 3 and ran.count("sh") == 5
 
 
 def test_readme_shows_what_the_demo_prints(tmp_path, monkeypatch, capsys):
