@@ -28,7 +28,7 @@ from detrex_backbones import TimmBackbone
 from detrex_backbones.checkpoint.load import load_checkpoint
 from detrex_backbones.errors import DetrexBackbonesError, InputError
 
-LARGEST = 40_000_000
+LARGEST = 140_000_000
 SIZES = ((161, 227), (250, 99))
 # What the smaller members of a family have in their names. Making all 1,300 models takes minutes.
 SMALL = re.compile(r"tiny|small|nano|pico|femto|atto|lite|_xx?s|_s|_t|_[bm]?0|a0|_m\d|b_0|14|18|26|50|121|r18")
