@@ -82,8 +82,8 @@ def test_the_padding_that_a_family_needs_is_measured(name, divisibility):
         assert TimmBackbone(name, out_indices=None).size_divisibility == divisibility
 
 
-def test_the_sweep_says_what_it_skips_and_what_is_wrong(monkeypatch):
-    rows = [check_module("starnet"), check_module("vgg")]
+def test_the_sweep_says_what_it_skips_and_what_is_wrong():
+    rows = [check_module("starnet"), check_module("deepseek_vit")]
     assert [row.works for row in rows] == [True, False]
     assert "not tried: its smallest model has" in rows[1].result
     text = markdown(rows)
