@@ -10,9 +10,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.frozen import frozen_but_not_loaded
-from detrex_backbones.checkpoint.load import LoadOptions, apply_checkpoint
+from detrex_backbones.checkpoint.load import LoadOptions, load_checkpoint
 from detrex_backbones.checkpoint.report import LoadReport, shorten
 from detrex_backbones.config import LazyConfig, instantiate
 from detrex_backbones.errors import ConfigImportError, ConfigKeyError, DeviceError, closest
@@ -85,8 +84,7 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     model.to(device)
     report = None
     if checkpoint:
-        report = apply_checkpoint(model, read_checkpoint(checkpoint, options.container), options)
-        logger.info("loaded a checkpoint\n%s", report)
+        report = load_checkpoint(model, checkpoint, **vars(options))
     else:
         logger.warning("train.init_checkpoint is empty: the weights are random")
     frozen = frozen_but_not_loaded(model, report)

@@ -109,7 +109,7 @@ def _places(
     """The prefixes behind which the file is to be read by a convention."""
     if convention.name == source and not convention.anchors:
         return [_dotted(prefix)]
-    shaped = {name: tensors[key] for name, key in cleaned.items() if convention.shapes}
+    shaped = {name: tensors[key] for name, key in cleaned.items()} if convention.shapes else {}
     # Whoever names a convention himself means it, whatever the shapes are.
     found = [p for p in convention.prefixes(cleaned) if convention.name == source or convention.fits(p, shaped)]
     return [place for place in found if prefix is None or place == _dotted(prefix)]

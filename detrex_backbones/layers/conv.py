@@ -43,7 +43,9 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H', W')."""
-        x = super().forward(x)
+        return self._norm_and_activate(super().forward(x))
+
+    def _norm_and_activate(self, x: Tensor) -> Tensor:
         if self.norm is not None:
             x = self.norm(x)
         if self.activation is not None:

@@ -31,9 +31,4 @@ class DeformConv2d(Conv2d):
         bias = None if self.bias is None else self.bias.to(dtype)
         mask = None if mask is None else mask.to(dtype)
         sampled = deform_conv2d(x.to(dtype), offset, weight, bias, self.stride, self.padding, self.dilation, mask)
-        x = sampled.to(x.dtype)
-        if self.norm is not None:
-            x = self.norm(x)
-        if self.activation is not None:
-            x = self.activation(x)
-        return x
+        return self._norm_and_activate(sampled.to(x.dtype))
