@@ -26,12 +26,7 @@ COPIED = (
 
 def rows(options: Options) -> Iterator[Row]:
     """Load and instantiate beside detectron2, and how the time grows with the number of calls."""
-    shapes = [
-        (in_a_loop, 100, "-deep chain, grown in a loop", 1 / 5, COPIED),
-        (one_in_another, 100, "-deep chain, each call written in the next", 1 / 5, ""),
-        (side_by_side, 2000, " calls side by side", None, ""),
-    ]
-    for source, count, words, at_most, why in shapes:
+    for source, count, words, at_most, why in SHAPES:
         what = f"{count:,}{words}"
         yield attempt(GROUP, what, functools.partial(_beside, what, source, count, at_most, options))
         grown = f"{what}, against half as many"
@@ -54,6 +49,13 @@ def one_in_another(count: int) -> str:
 def side_by_side(count: int) -> str:
     """One call with a list of many."""
     return f"node = L(call)(depth=0, inside=[L(call)(depth=i) for i in range({count})])\n"
+
+
+SHAPES = (
+    (in_a_loop, 100, "-deep chain, grown in a loop", 1 / 5, COPIED),
+    (one_in_another, 100, "-deep chain, each call written in the next", 1 / 5, ""),
+    (side_by_side, 2000, " calls side by side", None, ""),
+)
 
 
 def _beside(what: str, source: Callable[[int], str], count: int, at_most: float | None, options: Options) -> Row:
