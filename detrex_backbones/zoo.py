@@ -15,6 +15,7 @@ from detrex_backbones.checkpoint.load import LoadOptions, load_checkpoint
 from detrex_backbones.checkpoint.report import LoadReport, shorten
 from detrex_backbones.config import LazyConfig, instantiate
 from detrex_backbones.errors import ConfigImportError, ConfigKeyError, DeviceError, closest
+from detrex_backbones.layers.init import skip_random_init
 
 __all__ = ["build_model", "build_model_with_report", "config_file", "get_config", "list_configs", "load_options"]
 
@@ -80,16 +81,32 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     device = _device(OmegaConf.select(cfg, "train.device"))
     checkpoint = OmegaConf.select(cfg, "train.init_checkpoint", default="") or ""
     options = load_options(cfg)
-    model: nn.Module = instantiate(cfg.model)
-    model.to(device)
-    report = None
     if checkpoint:
-        report = load_checkpoint(model, checkpoint, **vars(options))
+        model, report = _build_and_load(cfg, device, checkpoint, options)
     else:
+        model, report = instantiate(cfg.model).to(device), None
         logger.warning("train.init_checkpoint is empty: the weights are random")
     frozen = frozen_but_not_loaded(model, report)
     if frozen:
         logger.warning("frozen at values that nothing was loaded into: %s", shorten(frozen))
+    return model, report
+
+
+def _build_and_load(
+    cfg: DictConfig, device: torch.device, checkpoint: str, options: LoadOptions
+) -> tuple[nn.Module, LoadReport]:
+    """Drawing random weights takes longer than all the rest: done only where the checkpoint leaves some of them."""
+    with skip_random_init() as skipped:
+        model: nn.Module = instantiate(cfg.model)
+    drawn = [name for name, _ in model.named_parameters()]
+    drawn += [name for name, buffer in model.named_buffers() if skipped.is_empty(buffer)]
+    skipped.move(model, device)
+    report = load_checkpoint(model, checkpoint, **vars(options))
+    tensors = {**dict(model.named_buffers()), **dict(model.named_parameters(remove_duplicate=False))}
+    filled = {id(tensors[item.model_key]) for item in report.loaded if item.model_key in tensors}
+    if not all(id(tensors[name]) in filled for name in drawn):
+        model = instantiate(cfg.model).to(device)
+        report = load_checkpoint(model, checkpoint, **vars(options))
     return model, report
 
 
