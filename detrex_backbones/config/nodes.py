@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import omegaconf
-from omegaconf import DictConfig, ListConfig, Node, OmegaConf
+from omegaconf import AnyNode, DictConfig, ListConfig, Node, OmegaConf
 
 __all__ = [
     "ALLOW_OBJECTS",
@@ -19,6 +19,7 @@ __all__ = [
     "is_call",
     "made_at",
     "path_text",
+    "peek",
     "set_made_at",
     "structured_type",
     "take",
@@ -41,6 +42,19 @@ def as_config(value: Any) -> Any:
 def is_call(value: object) -> bool:
     """Whether `value` is a mapping that describes a call, also where its target is still `???`."""
     return isinstance(value, Mapping) and "_target_" in value.keys()  # noqa: SIM118  (`in` a DictConfig skips ???)
+
+
+def peek(container: Any, key: Any) -> Any:
+    """`container[key]`, for a key that is there, without the checks of omegaconf where there is nothing to check."""
+    content = vars(container)["_content"] if isinstance(container, Node) else None
+    child = content[key] if isinstance(content, (dict, list)) else None
+    if type(child) is AnyNode:
+        value = child._value()
+        # Text can be an interpolation, or the mark of what is missing.
+        return container[key] if isinstance(value, str) and ("$" in value or value == "???") else value
+    if isinstance(child, (DictConfig, ListConfig)) and isinstance(vars(child)["_content"], (dict, list)):
+        return child
+    return container[key]
 
 
 def structured_type(node: object) -> type[Any] | None:
