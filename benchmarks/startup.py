@@ -55,7 +55,7 @@ model = instantiate(cfg.model)
 DetectionCheckpointer(model).load(cfg.train.init_checkpoint)
 """
 # Whoever didn't load doesn't count.
-LOADED = "assert float(model.res5[2].conv3.weight.flatten()[0]) == {first!r}, 'the weights were not loaded'\n"
+LOADED = "assert model.res5[2].conv3.weight.flatten()[0].item() == {first!r}, 'the weights were not loaded'\n"
 
 
 def rows(options: Options) -> Iterator[Row]:

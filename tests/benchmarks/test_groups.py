@@ -3,9 +3,10 @@
 import json
 
 import pytest
+import torch
 
 from benchmarks import __main__ as command
-from benchmarks import configs, peers, startup
+from benchmarks import building, configs, peers, startup
 from benchmarks.measure import Options, Row
 from detrex_backbones import instantiate
 
@@ -59,3 +60,16 @@ def test_both_start_from_the_same_file(tmp_path, monkeypatch):
     exec(programs["ours"], {})  # asserts that the weights were loaded
     with pytest.raises(AssertionError, match="not loaded"):
         exec(programs["ours"].replace("== 0.5", "== 0.25"), {})
+
+
+def test_building_is_measured_with_and_without_init(monkeypatch):
+    monkeypatch.setattr(building, "detectron2_there", lambda: False)
+    rows = list(building.rows(Options(rounds=1)))
+    assert [(row.failed, row.result, row.rounds) for row in rows] == [(False, "not installed", 1)] * 2
+    build = building._builder("detrex_backbones.config", "detrex_backbones")
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    names = set(building._without_init(build).state_dict())
+    assert torch.equal(torch.get_rng_state(), before)  # nothing was drawn
+    assert set(build().state_dict()) == names
+    assert not torch.equal(torch.get_rng_state(), before)
