@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.backbones.blocks import CNNBlockBase
+from detrex_backbones.backbones.layout import fast_layout
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.stages import make_block_stage, make_default_stages
 from detrex_backbones.errors import ArgumentError, InputError, closest
@@ -103,7 +104,10 @@ class ResNet(Backbone):
         return [self.get_submodule(name) for name in self.stage_names]  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Images (N, C, H, W) -> {name: map (N, C', ceil(H / stride), ceil(W / stride))}; "linear" is (N, classes)."""
+        """Images (N, C, H, W) -> {name: map (N, C', ceil(H / stride), ceil(W / stride))}; "linear" is (N, classes).
+
+        Maps may lie in memory with channels last, see `fast_layout`.
+        """
         if x.dim() != 4:
             raise InputError(
                 f"a ResNet takes a batch of shape (N, C, H, W), not {tuple(x.shape)}. One image: image[None]."
@@ -113,7 +117,7 @@ class ResNet(Backbone):
                 f"the stem takes {self.stem.in_channels} channels, but the batch {tuple(x.shape)} has {x.shape[1]}."
             )
         outputs = {}
-        x = self.stem(x)
+        x = self.stem(fast_layout(x))
         if "stem" in self._out_features:
             outputs["stem"] = x
         for name in self.stage_names:
