@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from detrex_backbones import (
@@ -17,9 +18,18 @@ from detrex_backbones import (
     list_backbones,
     swap_backbone,
 )
+from detrex_backbones.checkpoint.catalog import find_weight
+from detrex_backbones.checkpoint.download import cache_path
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config.nodes import to_plain
-from detrex_backbones.errors import ArgumentError, ConfigError, ConfigKeyError, ConfigTypeError
+from detrex_backbones.errors import (
+    ArgumentError,
+    CheckpointFileError,
+    CheckpointMatchError,
+    ConfigError,
+    ConfigKeyError,
+    ConfigTypeError,
+)
 from detrex_backbones.named import weights_of
 from tests.swap_models import BGR, Pyramid, TheirShape, config, detr, dino, resnet, retinanet, runs
 
@@ -270,3 +280,37 @@ def test_known_weights_best_first():
         "torchvision://resnet50-v1",
     ]
     assert [weight.name for weight in weights_of("gluon/resnet50_v1d.py")][:1] == ["gluon://resnet50_v1d"]
+
+
+def test_get_backbone_with_its_weights(tmp_path, monkeypatch):
+    """The file lies in the cache, as it does once it has been fetched."""
+    monkeypatch.setenv("DETREX_BACKBONES_CACHE", str(tmp_path))
+    file = cache_path(find_weight("torchvision://resnet18-v1").url)
+    file.parent.mkdir(parents=True)
+    theirs = torchvision.models.resnet18().eval()
+    torch.save(theirs.state_dict(), file)
+    model = get_backbone("resnet18", pretrained=True, out_features=["res5"]).eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = theirs.layer4(
+            theirs.layer3(theirs.layer2(theirs.layer1(theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(image)))))))
+        )
+        torch.testing.assert_close(model(image)["res5"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_dont_fit_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETREX_BACKBONES_CACHE", str(tmp_path))
+    file = cache_path(find_weight("torchvision://resnet18-v1").url)
+    file.parent.mkdir(parents=True)
+    torch.save(torchvision.models.resnet34().state_dict(), file)
+    with pytest.raises(CheckpointMatchError):
+        get_backbone("resnet18", pretrained=True, depth=50)
+    file.write_bytes(b"<html>")
+    with pytest.raises(CheckpointFileError, match=str(file.name)):
+        get_backbone("resnet18", pretrained=True)
+
+
+@pytest.mark.parametrize("wrong", ["", "resnet50-dc6", "timm/", "timm/resnet50.nobody", "torchvision://resnet50-v2"])
+def test_names_that_are_none(wrong):
+    with pytest.raises(ArgumentError):
+        get_backbone(wrong)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import ast
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from detrex_backbones.cli.common import add_command, add_json_argument, print_json, print_table
+from detrex_backbones.cli.common import add_command, add_json_argument, print_json, print_note, print_table
 from detrex_backbones.errors import ArgumentError, DetrexBackbonesError, InputError, closest
 from detrex_backbones.patterns import matcher
 
@@ -119,7 +118,7 @@ def _with_figures(rows: list[dict[str, Any]], filters: dict[str, Callable[[Any],
         passed = f"none of the {len(rows)} that match the name passes the filters ({', '.join(filters)})."
         raise ArgumentError("\n".join([passed, *notes]))
     for note in notes:
-        print(note, file=sys.stderr)
+        print_note(note)
     return kept
 
 
