@@ -66,7 +66,7 @@ def test_its_weights_find_their_place_in_the_pyramid(tmp_path):
     donor = timm.create_model("test_vit").state_dict()
     torch.save(donor, file)
     model = instantiate(cfg.model)
-    report = load_checkpoint(model, file, scope="backbone.net")
+    report = load_checkpoint(model, file)
     assert report.coverage == 1
     torch.testing.assert_close(model.backbone.net.timm_model.state_dict()["model.cls_token"], donor["cls_token"])
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, open_dict
 
 from detrex_backbones.backbones.feature_pyramid import FACTORS, SimpleFeaturePyramid
 from detrex_backbones.config import LazyCall
+from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import clone
 from detrex_backbones.errors import ArgumentError, ConfigKeyError
 from detrex_backbones.named import NamedBackbone, keywords
@@ -35,6 +36,8 @@ def pyramid_around(found: NamedBackbone, offer: Offer, old: DictConfig, old_shap
         own = list(old_shapes)[: len(old.scale_factors)]  # the top block stays, and makes the others
         around = clone(old, old._get_parent())
         with open_dict(around):
+            if getattr(target_of(old), "__name__", "") == SimpleFeaturePyramid.__name__:
+                around["_target_"] = SimpleFeaturePyramid  # detectron2's would take the net's "p5" for its own
             _fill(around, found, offer, [old_shapes[name].stride for name in own])
         return around
     around = LazyCall(SimpleFeaturePyramid)(out_channels=OUT_CHANNELS)
