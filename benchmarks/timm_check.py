@@ -220,6 +220,7 @@ def _made_for_a_size(row: Row, cause: str) -> None:
     tries = {
         "any img_size=(H, W)": (192, 256),
         "a square img_size=": (192, 192),
+        "any img_size=(H, W) of multiples of its own": (2 * own, own),
         "its own size alone": (own, own),
     }
     for label, size in tries.items():
