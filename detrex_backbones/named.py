@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import inspect
 import logging
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
@@ -20,10 +18,11 @@ from detrex_backbones.checkpoint.load import load_checkpoint
 from detrex_backbones.config import LazyCall, LazyConfig, instantiate
 from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import clone, is_call
-from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError, DetrexBackbonesError, closest
+from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError, closest
+from detrex_backbones.patterns import matcher
 from detrex_backbones.zoo import get_config, list_configs
 
-__all__ = ["NamedBackbone", "find_backbone", "get_backbone", "keywords", "list_backbones", "shapes_of", "weights_of"]
+__all__ = ["NamedBackbone", "find_backbone", "get_backbone", "keywords", "list_backbones", "weights_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +61,11 @@ def list_backbones(pattern: str = "") -> list[str]:
     Args:
         pattern: a part of the name, or a glob of all of it: "*dc5*"; "" for all.
     """
-    glob = pattern if any(character in pattern for character in "*?[") else f"*{pattern}*"
+    matches = matcher(pattern)
     names = {*_ready(), *_aliases()}
     if pattern.startswith(TIMM):
         names |= {TIMM + name for name in _timm_models()}
-    return sorted(name for name in names if fnmatch.fnmatchcase(name, glob))
+    return sorted(filter(matches, names))
 
 
 def get_backbone(name: str, *, pretrained: bool = False, **arguments: Any) -> nn.Module:
@@ -274,19 +273,3 @@ def _set_argument(found: NamedBackbone, key: str, value: Any) -> None:
 def _takes_anything(node: DictConfig) -> bool:
     found = inspect.signature(target_of(node)).parameters.values()
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in found)
-
-
-def shapes_of(node: DictConfig, name: str) -> dict[str, Any]:
-    """`output_shape()` of a backbone's node, built without weights; a classifier's scores are left out.
-
-    Raises:
-        ArgumentError: it can't be built, or has no `output_shape`.
-    """
-    try:
-        with torch.device("meta"):
-            shapes = dict(instantiate(node).output_shape())
-    except DetrexBackbonesError:
-        raise
-    except Exception as error:
-        raise ArgumentError(f"the shapes of {name} can't be found: {type(error).__name__}: {error}") from error
-    return {key: shape for key, shape in shapes.items() if key != "linear"}

@@ -54,18 +54,23 @@ PUBLIC = [
 # Part of the package -> the parts that it may import besides itself.
 ALLOWED = {
     "errors": set(),
+    "patterns": set(),
+    "whole_file": set(),
     "layers": {"errors"},
     "backbones": {"errors", "layers", "interop"},
     "interop": {"backbones"},
-    "config": {"errors"},
-    "checkpoint": {"errors"},
+    "config": {"errors", "whole_file"},
+    "checkpoint": {"errors", "patterns", "whole_file"},
+    "shapes": {"errors", "config", "layers"},
     "zoo": {"errors", "layers", "backbones", "config", "checkpoint"},
-    "named": {"errors", "backbones", "config", "checkpoint", "zoo"},
-    "rewire": {"config"},
-    "swap": {"errors", "backbones", "config", "named", "rewire"},
+    "named": {"errors", "patterns", "backbones", "config", "checkpoint", "zoo"},
+    "swap": {"errors", "backbones", "config", "named", "shapes"},
     "infer": {"errors", "backbones", "checkpoint"},
     "evaluation": {"errors", "layers", "backbones", "config", "checkpoint", "zoo"},
-    "cli": {"errors", "layers", "backbones", "config", "checkpoint", "zoo", "named", "swap", "infer", "evaluation"},
+    "cli": {
+        *("errors", "patterns", "layers", "backbones", "config", "checkpoint"),
+        *("zoo", "named", "shapes", "swap", "infer", "evaluation"),
+    },
     "__main__": {"cli"},
 }
 

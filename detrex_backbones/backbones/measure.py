@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.errors import InputError
@@ -21,7 +20,8 @@ class Measures:
     Args:
         parameters: how many numbers it has, frozen ones and those of frozen norms not left out.
         trainable: how many of them get gradients.
-        gflops: billions of multiply-adds for one image, as fvcore counts them.
+        gflops: billions of multiply-adds of convolutions, linear layers and attention for one image, as torch counts
+            them; those of deformable convolutions and norms are left out.
         shapes: name -> (C, H, W) of every map for that image.
     """
 
@@ -35,7 +35,7 @@ def measure(backbone: Backbone, size: tuple[int, int], channels: int = 3) -> Mea
     """Count parameters and multiply-adds, and see which shapes come out.
 
     Args:
-        backbone: built on the meta device: `with torch.device("meta"): ...`. Of no use afterwards.
+        backbone: built on the meta device: `with torch.device("meta"): ...`. It is left in evaluation mode.
         size: height and width of the image in pixels.
         channels: of the image.
 
@@ -47,31 +47,12 @@ def measure(backbone: Backbone, size: tuple[int, int], channels: int = 3) -> Mea
     # The affine parameters of a frozen norm are buffers; its statistics are no parameters, frozen or not.
     frozen = [value for name, value in backbone.named_buffers() if name.rpartition(".")[2] in ("weight", "bias")]
     total = sum(value.numel() for value in [*parameters, *frozen])
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of every branch on a shape, and of its own age
-        from fvcore.nn import FlopCountAnalysis
-
-        try:
+    counter = FlopCounterMode(display=False)
+    try:
+        with torch.no_grad(), counter:
             outputs = backbone.eval()(torch.empty(1, channels, *size, device="meta"))
-        except (RuntimeError, ValueError, AssertionError) as error:
-            height, width = size
-            raise InputError(f"the backbone can't run an image of {height} x {width} pixels: {error}") from error
-        shapes = {name: tuple(value.shape[1:]) for name, value in outputs.items()}
-        _fill_with_views_of_one_zero(backbone)
-        flops = FlopCountAnalysis(backbone, (torch.zeros(()).expand(1, channels, *size),))
-        total_flops = flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
-    return Measures(total, trainable, total_flops / 1e9, shapes)
-
-
-def _fill_with_views_of_one_zero(module: nn.Module) -> None:
-    # fvcore traces, which the meta device can't: every tensor becomes a view of a single number, with strides of 0.
-    def zeros(like: Tensor) -> Tensor:
-        return torch.zeros((), dtype=like.dtype).expand(like.shape)
-
-    for child in module.modules():
-        for name, parameter in child._parameters.items():
-            if parameter is not None:
-                child._parameters[name] = nn.Parameter(zeros(parameter), requires_grad=False)
-        for name, buffer in child._buffers.items():
-            if buffer is not None:
-                child._buffers[name] = zeros(buffer)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        height, width = size
+        raise InputError(f"the backbone can't run an image of {height} x {width} pixels: {error}") from error
+    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.items()}
+    return Measures(total, trainable, counter.get_total_flops() / 2e9, shapes)  # a multiply-add is two of torch's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,9 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone
-from detrex_backbones.backbones.timm_build import check_file, check_indices, check_name, create, create_with_file
+from detrex_backbones.backbones.timm_build import (
+    TRAINED_WITH,
+    check_file,
+    check_indices,
+    check_name,
+    create,
+    create_with_file,
+)
 from detrex_backbones.backbones.timm_freeze import freeze_beginning, freeze_norms, is_frozen_norm
-from detrex_backbones.backbones.timm_size import any_size_kwargs, as_maps, divisibility, runs, twin
+from detrex_backbones.backbones.timm_size import (
+    Sizes,
+    any_size_kwargs,
+    as_maps,
+    made_size,
+    measure,
+    runs,
+    size_that_fits,
+    twin,
+)
 from detrex_backbones.errors import ArgumentError, InputError
 
 __all__ = ["TimmBackbone"]
@@ -26,7 +43,12 @@ class TimmBackbone(Backbone):
     The model is the child `timm_model`, under timm's own parameter names. Its maps come out as (N, C, H, W) whatever
     layout the model works in, and images of any size go in wherever timm has a way for it: Swin and its kin are made
     with `strict_img_size=False`, plain vision transformers with `dynamic_img_size=True`. Networks that stay bound to
-    their size take another one with `img_size=(H, W)`.
+    their size take another one with `img_size=(H, W)`. `size_divisibility` and `padding_constraints` say which padding
+    is needed.
+
+    The maps of a few networks are smaller than H / stride by W / stride, because they convolve without padding
+    (Inception, NASNet, PNASNet, legacy Xception, PiT); they come as timm gives them, and a warning says so when
+    `size_divisibility` is asked for. Don't build a feature pyramid on them.
 
     Args:
         model_name: as of `timm.create_model`, with or without the tag of its weights: "resnet152d.gluon_in1k".
@@ -75,7 +97,8 @@ class TimmBackbone(Backbone):
         indices, given = _chosen(out_indices, out_features)
         if indices is not None:
             indices = check_indices(model_name, indices, given, kwargs)
-        kwargs = {"in_chans": in_channels, **kwargs, **any_size_kwargs(model_name, kwargs)}
+        kwargs = {"in_chans": in_channels, **TRAINED_WITH.get(model_name.partition(".")[0], {}), **kwargs}
+        kwargs |= any_size_kwargs(model_name, kwargs)
         # timm gives the maps in the order of the network, whatever the order asked for.
         in_order = None if indices is None else sorted(indices)
         if checkpoint_path:
@@ -88,7 +111,7 @@ class TimmBackbone(Backbone):
         self._describe(indices)
         self._made_of = (model_name, self._indices, kwargs)
         self._in_channels = in_channels
-        self._size_divisibility: int | None = None
+        self._measured: Sizes | None = None
 
     def _describe(self, indices: list[int] | None) -> None:
         info: Any = self.timm_model.feature_info
@@ -103,14 +126,34 @@ class TimmBackbone(Backbone):
     def size_divisibility(self) -> int:
         """What H and W must be multiples of for the model to run with maps of H / stride by W / stride; 0 for any size.
 
-        Found when first asked for, by running the model without weights on the meta device.
+        Measured when first asked for, by running the model without weights on the meta device. For a network that is
+        bound to the size that it was made for: what that size's H and W are both multiples of.
+
+        Warns where the maps of such images are smaller all the same.
         """
-        if self._size_divisibility is None:
-            strides = [self._out_feature_strides[name] for name in self._timm_order]
-            self._size_divisibility = divisibility(
-                twin(*self._made_of), self._in_channels, strides, self._channels_last
-            )
-        return self._size_divisibility
+        return self._sizes().step
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """`square_size` of a network that is bound to a square, and its `size_divisibility`; {} for the others."""
+        only = self._sizes().only
+        return {"size_divisibility": only[0], "square_size": only[0]} if only and only[0] == only[1] else {}
+
+    def _sizes(self) -> Sizes:
+        if self._measured is None:
+            name, indices, kwargs = self._made_of
+            strides = [self._out_feature_strides[key] for key in self._timm_order]
+            net = twin(name, indices, kwargs)
+            own = made_size(name, kwargs)
+            self._measured = measure(net, self._in_channels, strides, self._channels_last, own)
+            if not self._measured.exact:
+                warnings.warn(
+                    f"the maps of timm's {name} are not H / stride by W / stride, whatever the size: they don't lie on "
+                    f"each other as a feature pyramid expects it.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+        return self._measured
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {"p{index}": map (N, C', about H / stride, about W / stride)}."""
@@ -138,19 +181,23 @@ class TimmBackbone(Backbone):
         # Tables that are too small for an image show in values, which the twin doesn't have.
         if not isinstance(error, IndexError) and runs(net, self._in_channels, height, width) is not None:
             return
-        step = self.size_divisibility
-        padded = [-(-side // max(step, 1)) * max(step, 1) for side in (height, width)]
-        if padded != [height, width] and runs(net, self._in_channels, *padded) is not None:
-            cure = f"H and W must be multiples of {step}, its size_divisibility: pad to {tuple(padded)}."
-        else:
-            size = getattr(self.timm_model, "pretrained_cfg", {}).get("input_size", ())[1:]
-            own = self._made_of[2].get("img_size", size)
-            cure = f"It is bound to the size that it was made for ({own}): make it with img_size=({height}, {width})"
-            cure += " if it takes that, or resize and pad the images to a size that it runs."
+        cure = self._cure(height, width)
         raise InputError(
             f"timm's {self._made_of[0]} can't run images of (H, W) = ({height}, {width}) "
             f"({type(error).__name__}: {error}). {cure}"
         ) from error
+
+    def _cure(self, height: int, width: int) -> str:
+        sizes = self._sizes()
+        if sizes.only:
+            size = size_that_fits(*self._made_of, self._in_channels, height, width)
+            bound = f"It is bound to the size that it was made for: resize and pad the images to {sizes.only}"
+            return f"{bound}, or make it with img_size={size} and pad them to that." if size else f"{bound}."
+        step = max(sizes.step, 1)
+        padded = (-(-height // step) * step, -(-width // step) * step)
+        if padded != (height, width):
+            return f"H and W must be multiples of {step}, its size_divisibility: pad to {padded}."
+        return "It may be too small for the network: resize the images to more pixels."
 
 
 def _check_arguments(features_only: bool, pretrained: bool, checkpoint_path: str, kwargs: dict[str, Any]) -> None:

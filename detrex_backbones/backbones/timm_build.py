@@ -14,8 +14,19 @@ from torch import nn
 
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest
 
-__all__ = ["all_indices", "check_file", "check_indices", "check_name", "create", "create_with_file", "parameters_of"]
+__all__ = [
+    "TRAINED_WITH",
+    "all_indices",
+    "check_file",
+    "check_indices",
+    "check_name",
+    "create",
+    "create_with_file",
+    "parameters_of",
+]
 
+# timm gives a model what its weights were trained with only where it loads them itself; here they may come later.
+TRAINED_WITH = {"fbnetc_100": {"bn_eps": 1e-3}}
 UNKNOWN_KWARG = re.compile(r"unexpected keyword argument '(\w+)'")
 NO_FEATURES = re.compile(r"features_only|forward_intermediates|feature_info|feature extraction", re.IGNORECASE)
 MISSING = re.compile(r"Missing key\(s\) in state_dict: (.*)")

@@ -13,6 +13,9 @@ from detrex_backbones.layers import FrozenBatchNorm2d
 
 __all__ = ["freeze_beginning", "freeze_norms", "is_frozen_norm"]
 
+# The module up to its first number: some maps are taken within a block, "block2.rep.0", which is frozen as a whole.
+STAGE = re.compile(r"\D*\d+[^.]*|.*")
+
 
 def is_frozen_norm(norm_layer: Any) -> bool:
     """Whether it is this library's, torchvision's or detectron2's FrozenBatchNorm2d, or its name."""
@@ -61,10 +64,15 @@ def _end(net: nn.Module, stages: list[str], freeze_at: int) -> int:
     return 1 + max(i for i, name in enumerate(names) if name == stages[-1] or name.startswith(stages[-1] + "."))
 
 
+def _stage(module: str) -> str:
+    match = STAGE.match(module)
+    return match[0] if match else module
+
+
 def _stages(net: nn.Module) -> list[str]:
     """The network's stages under the wrapper's names, in order: the modules whose outputs are maps, without a stem."""
     info: Any = net.feature_info
-    taps = list(dict.fromkeys(str(entry["module"]) for entry in info.info))
+    taps = list(dict.fromkeys(_stage(entry["module"]) for entry in info.info))
     # The first map of many networks is that of the stem: "act1" before "layer1", "stem" before "s1".
     if len(taps) > 1 and re.sub(r"\d+", "", taps[0]) != re.sub(r"\d+", "", taps[1]):
         taps = taps[1:]

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.timm_build import create, parameters_of
+from detrex_backbones.errors import ArgumentError
 
-__all__ = ["any_size_kwargs", "as_maps", "divisibility", "runs"]
+__all__ = ["Sizes", "any_size_kwargs", "as_maps", "made_size", "measure", "runs", "size_that_fits", "twin"]
 
 
 def any_size_kwargs(model_name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,6 +47,13 @@ def twin(model_name: str, out_indices: list[int], kwargs: Mapping[str, Any]) -> 
         return create(model_name, out_indices, kwargs).eval()
 
 
+def made_size(model_name: str, kwargs: Mapping[str, Any]) -> tuple[int, int]:
+    """(H, W) that a model is made for: `img_size`, or that of its weights."""
+    cfg: Any = timm.get_pretrained_cfg(model_name)
+    size = kwargs.get("img_size") or (cfg.input_size[1:] if cfg else 224)
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
 @torch.no_grad()
 def runs(net: nn.Module, channels: int, height: int, width: int) -> list[tuple[int, ...]] | None:
     """The shapes of a twin's outputs for one image of this size, or None where it can't run it."""
@@ -55,27 +65,74 @@ def runs(net: nn.Module, channels: int, height: int, width: int) -> list[tuple[i
     return [tuple(value.shape) for value in as_maps(outputs, channels_last=False)]
 
 
-def divisibility(net: nn.Module, channels: int, strides: list[int], channels_last: bool) -> int:
-    """The least that H and W must be multiples of for maps of ceil(H / stride) by ceil(W / stride); 0 for any size.
+@dataclass(frozen=True)
+class Sizes:
+    """Which images a network runs.
+
+    Args:
+        step: what H and W must be multiples of; 0 for any size.
+        only: (H, W) that the network is bound to, None where it runs others.
+        exact: whether the maps of such images are ceil(H / stride) by ceil(W / stride).
+    """
+
+    step: int
+    only: tuple[int, int] | None = None
+    exact: bool = True
+
+
+def measure(net: nn.Module, channels: int, strides: list[int], channels_last: bool, own: tuple[int, int]) -> Sizes:
+    """Which images a twin runs, by trial.
 
     Args:
         net: the twin.
         channels: of the image.
         strides: of the maps, in the order of the network.
         channels_last: whether the network's maps are (N, H, W, C).
+        own: the size that it was made for.
     """
+
+    def maps(height: int, width: int, exact: bool) -> bool:
+        shapes = runs(net, channels, height, width)
+        where = 1 if channels_last else 2
+        full = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in strides]
+        return shapes is not None and (not exact or [shape[where : where + 2] for shape in shapes] == full)
+
     info: Any = net.feature_info
     largest = math.lcm(*strides, *(entry["reduction"] for entry in info.info))
-    period = largest * math.ceil(64 / largest)
-    where = 1 if channels_last else 2
-    for step in (1, *sorted({*strides, largest})):
-        # Two sizes that are multiples of the step and of nothing larger.
-        sizes = [(3 * period + step, 4 * period - step), (4 * period - step, 3 * period + step)]
-        for height, width in sizes:
-            shapes = runs(net, channels, height, width)
-            exact = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in strides]
-            if shapes is None or [shape[where : where + 2] for shape in shapes] != exact:
-                break
-        else:
-            return 0 if step == 1 else step
-    return max(strides)
+    for exact in (True, False):
+        for step in () if _looks_values_up(net) else _steps(strides, largest, own):
+            # Two sizes that are multiples of the step and of nothing larger.
+            common = math.lcm(largest, step)
+            period = common * math.ceil(64 / common)
+            long, short = 6 * period - step, 3 * period + step
+            if maps(long, short, exact) and maps(short, long, exact):
+                return Sizes(0 if step == 1 else step, exact=exact)
+    if not maps(*own, exact=False):
+        return Sizes(largest)  # it needs values to run at all, so that nothing can be measured
+    return Sizes(math.gcd(*own), only=own, exact=maps(*own, exact=True))
+
+
+def _steps(strides: list[int], largest: int, own: tuple[int, int]) -> list[int]:
+    """What H and W may have to be multiples of, the least first: strides, or windows of a fixed number of pixels."""
+    whole = math.lcm(*own)
+    windows = {step for step in range(largest, whole + 1, largest) if whole % step == 0}
+    return [1, *sorted({*strides, largest, *windows} - {1})]
+
+
+def _looks_values_up(net: nn.Module) -> bool:
+    """Whether it indexes tables of its own size by computed positions, which a network without values can't show."""
+    return any(type(module).__name__ == "MultiScaleVit" for module in net.modules())
+
+
+def size_that_fits(
+    model_name: str, out_indices: list[int], kwargs: Mapping[str, Any], channels: int, height: int, width: int
+) -> tuple[int, int] | None:
+    """The size nearest to (height, width) that the model runs once it is made with `img_size=` for it, or None."""
+    padded = [-(-side // 32) * 32 for side in (height, width)]
+    for size in ((padded[0], padded[1]), (max(padded), max(padded))):
+        try:
+            if runs(twin(model_name, out_indices, {**kwargs, "img_size": size}), channels, *size) is not None:
+                return size
+        except ArgumentError:
+            continue
+    return None

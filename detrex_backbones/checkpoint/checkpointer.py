@@ -14,8 +14,8 @@ from torch import distributed, nn
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, copy_checkpoint
 from detrex_backbones.checkpoint.report import LoadReport
-from detrex_backbones.checkpoint.write import write_whole
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, CheckpointMatchError, closest
+from detrex_backbones.whole_file import write_whole
 
 __all__ = ["DetectionCheckpointer"]
 

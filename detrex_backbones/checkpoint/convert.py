@@ -15,8 +15,8 @@ from detrex_backbones.checkpoint.conventions import Convention, conventions, sou
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.reading import AS_STORED, Reading, readings
 from detrex_backbones.checkpoint.report import shorten
-from detrex_backbones.checkpoint.write import write_whole
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest
+from detrex_backbones.whole_file import write_whole
 
 __all__ = ["Conversion", "convert_checkpoint"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "output_folder",
     "parse_size",
     "print_json",
+    "print_note",
     "print_table",
 ]
 
@@ -92,7 +94,7 @@ def _swap(cfg: Any, name: str) -> None:
     from detrex_backbones.swap import swap_backbone
 
     for change in swap_backbone(cfg, name):
-        print(change, file=sys.stderr)
+        print_note(str(change))
 
 
 def output_folder(path: str) -> Path:
@@ -116,6 +118,12 @@ def parse_size(text: str) -> tuple[int, int]:
 def print_json(content: Any) -> None:
     """As JSON on standard output."""
     print(json.dumps(content, indent=2))
+
+
+def print_note(text: str) -> None:
+    """On standard error, in lines of 80 columns."""
+    lines = textwrap.wrap(text, 80, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    print("\n".join(lines), file=sys.stderr)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ast
-import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from detrex_backbones.cli.common import add_command, add_json_argument, print_json, print_table
-from detrex_backbones.errors import ArgumentError, DetrexBackbonesError, closest
+from detrex_backbones.cli.common import add_command, add_json_argument, print_json, print_note, print_table
+from detrex_backbones.errors import ArgumentError, DetrexBackbonesError, InputError, closest
+from detrex_backbones.patterns import matcher
 
 EXAMPLES = """\
 examples:
@@ -32,8 +32,8 @@ def add_parser(subparsers: Any) -> None:
         summary="list the ready configs",
         about="The ready configs, with what each is; and timm's models, if PATTERN begins with\n"
         "timm/. With figures or a filter also strides, channels, parameters, GFLOPs, and\n"
-        "the weights that are known by name with their ImageNet top-1; that takes about\n"
-        "half a second for each.",
+        "the weights that are known by name with their ImageNet top-1; that takes some\n"
+        "tenths of a second for each.",
         examples=EXAMPLES,
     )
     parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="", help="a part of a name, or a glob")
@@ -65,8 +65,8 @@ def _find(pattern: str) -> list[str]:
     from detrex_backbones.zoo import list_configs
 
     names = list_configs()
-    glob = pattern if any(character in pattern for character in "*?[") else f"*{pattern}*"
-    found = [name for name in names if fnmatch.fnmatchcase(name, glob) or fnmatch.fnmatchcase(name, f"{glob}.py")]
+    matches = matcher(pattern)
+    found = [name for name in names if matches(name) or matches(name.removesuffix(".py"))]
     if pattern.startswith("timm/"):
         found += [name for name in list_backbones(pattern) if f"{name}.py" not in names]
     if not found:
@@ -97,61 +97,73 @@ def _filters(args: argparse.Namespace) -> dict[str, Callable[[Any], bool]]:
 
 def _with_figures(rows: list[dict[str, Any]], filters: dict[str, Callable[[Any], bool]]) -> list[dict[str, Any]]:
     """The rows that pass, with their figures; what is costly is left for those that have passed the rest."""
-    kept = []
-    for row in rows:
-        for measure in (_weights, _shapes, _gflops):
-            row |= measure(row["name"])
-            if not all(test(row[name]) for name, test in filters.items() if name in row):
-                break
-        else:
+    from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+    from detrex_backbones.checkpoint.report import shorten
+
+    kept, without_top1, broken = [], [], []
+    for row in tqdm(rows, delay=2, leave=False, unit="model", disable=None):
+        try:
+            passes = _passes(row, filters)
+        except DetrexBackbonesError:
+            broken.append(row["name"])
+            continue
+        if passes:
             kept.append(row)
+        elif "top1" in filters and row["top1"] is None:
+            without_top1.append(row["name"])
+    reasons = {"no known top-1": without_top1, "can't be built as a backbone": broken}
+    notes = [f"left out, {why}: {shorten(names)}" for why, names in reasons.items() if names]
     if not kept:
-        raise ArgumentError(f"none of the {len(rows)} that match the name passes the filters ({', '.join(filters)}).")
+        passed = f"none of the {len(rows)} that match the name passes the filters ({', '.join(filters)})."
+        raise ArgumentError("\n".join([passed, *notes]))
+    for note in notes:
+        print_note(note)
     return kept
 
 
-def _weights(name: str) -> dict[str, Any]:
-    from detrex_backbones.named import find_backbone, weights_of
-
-    if not name.endswith(".py"):
-        checkpoint = find_backbone(name).checkpoint
-        return {"weights": [{"name": checkpoint, "top1": None}] if checkpoint else [], "top1": None}
-    weights = weights_of(name)
-    best = max((weight.top1 for weight in weights if weight.top1 is not None), default=None)
-    return {"weights": [{"name": weight.name, "top1": weight.top1} for weight in weights], "top1": best}
+def _passes(row: dict[str, Any], filters: dict[str, Callable[[Any], bool]]) -> bool:
+    """Fill in the figures as far as the filters let it pass."""
+    for figures in _figures(row["name"]):
+        row |= figures
+        if not all(test(row[name]) for name, test in filters.items() if name in figures):
+            return False
+    return True
 
 
-def _shapes(name: str) -> dict[str, Any]:
+def _figures(name: str) -> Iterator[dict[str, Any]]:
+    """The figures of one backbone, the cheap ones first."""
+    from detrex_backbones.backbones.measure import measure
     from detrex_backbones.named import find_backbone
+    from detrex_backbones.shapes import build_on_meta
 
-    backbone = _build(find_backbone(name).node)
+    found = find_backbone(name)
+    yield _weights(name, found.checkpoint)
+    if not name.endswith(".py"):
+        found.node["out_indices"] = None  # the whole network, not four maps of it
+    backbone = build_on_meta(found.node)
     shapes = backbone.output_shape().values()
     # Norms that are frozen have buffers for parameters.
     frozen = [value for key, value in backbone.named_buffers() if key.rpartition(".")[2] in ("weight", "bias")]
-    return {
+    yield {
         "strides": [shape.stride for shape in shapes],
         "channels": [shape.channels for shape in shapes],
         "parameters": sum(value.numel() for value in [*backbone.parameters(), *frozen]),
     }
-
-
-def _gflops(name: str) -> dict[str, Any]:
-    from detrex_backbones.backbones.measure import measure
-    from detrex_backbones.named import find_backbone
-
     try:
-        return {"gflops": round(measure(_build(find_backbone(name).node), SIZE).gflops, 3)}
-    except (DetrexBackbonesError, RuntimeError, ValueError):  # one that can't run this size, or that can't be traced
-        return {"gflops": None}
+        yield {"gflops": round(measure(backbone, SIZE).gflops, 3)}
+    except InputError:  # one that can't run this size
+        yield {"gflops": None}
 
 
-def _build(node: Any) -> Any:
-    import torch
+def _weights(name: str, checkpoint: str) -> dict[str, Any]:
+    from detrex_backbones.checkpoint.catalog import find_weight
+    from detrex_backbones.named import weights_of
 
-    from detrex_backbones.config import instantiate
-
-    with torch.device("meta"):
-        return instantiate(node)
+    known = [checkpoint] if checkpoint else []
+    weights = weights_of(name) if name.endswith(".py") else [find_weight(one) for one in known]
+    best = max((weight.top1 for weight in weights if weight.top1 is not None), default=None)
+    return {"weights": [{"name": weight.name, "top1": weight.top1} for weight in weights], "top1": best}
 
 
 def _lines(row: dict[str, Any]) -> str:

@@ -71,15 +71,12 @@ def run(args: argparse.Namespace) -> None:
 
 def measure_config(node: Any, size: tuple[int, int]) -> dict[str, Any]:
     """Parameters, GFLOPs and maps of a config's model, built without weights."""
-    import torch
-
     from detrex_backbones.backbones.base import Backbone
     from detrex_backbones.backbones.feature_extractor import FeatureExtractor
     from detrex_backbones.backbones.measure import measure
-    from detrex_backbones.config import instantiate
+    from detrex_backbones.shapes import build_on_meta
 
-    with torch.device("meta"):
-        model = instantiate(node)
+    model = build_on_meta(node)
     channels = len(model.pixel_mean) if isinstance(model, FeatureExtractor) else 3
     backbone = model.backbone if isinstance(model, FeatureExtractor) else model
     if not isinstance(backbone, Backbone):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import reprlib
-import secrets
 import warnings
 from pathlib import Path, PurePath
 from types import FunctionType
@@ -19,6 +18,7 @@ from detrex_backbones.config.imports import DEFINED_IN_A_CONFIG
 from detrex_backbones.config.nodes import as_config, structured_type, to_plain
 from detrex_backbones.config.targets import dotted_name
 from detrex_backbones.errors import ConfigTypeError, ConfigValueError
+from detrex_backbones.whole_file import write_whole
 
 __all__ = ["save", "to_yaml"]
 
@@ -134,14 +134,8 @@ def _loads_again(text: str) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write the file beside its place, then put it there in one step."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        try:
-            draft.write_bytes(data)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_whole(path, lambda file: file.write(data))
     except OSError as error:
         raise ConfigValueError(f"The config can't be written to {path}: {error}") from error
 

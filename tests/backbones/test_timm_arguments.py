@@ -76,6 +76,32 @@ class TestFreezeAt:
             if isinstance(module, nn.BatchNorm2d):
                 assert not any(key == start or key.startswith(start + ".") for start in frozen), key
 
+    @pytest.mark.parametrize(
+        ("name", "kwargs", "wrapper", "freeze_at", "frozen", "trained"),
+        [
+            ("resnet14t", {}, "FeatureListNet", 2, "layer1", "layer2"),
+            ("resnet14t", {"feature_cls": "dict"}, "FeatureDictNet", 2, "layer1", "layer2"),
+            ("resnet14t", {"feature_cls": "hook"}, "FeatureHookNet", 2, "body.layer1", "body.layer2"),
+            ("resnet14t", {"feature_cls": "fx"}, "FeatureGraphNet", 2, "graph_module.layer1", "graph_module.layer2"),
+            ("legacy_xception", {}, "FeatureHookNet", 2, "body.block2", "body.block3"),
+            ("cspnext_tiny", {}, "FeatureGetterNet", 2, "model.stages.0", "model.stages.1"),
+            ("mobilenetv2_035", {}, "EfficientNetFeatures", 3, "blocks.1", "blocks.2"),
+            ("mobilenetv3_small_050", {}, "MobileNetV3Features", 2, "blocks.0", "blocks.1"),
+            ("hrnet_w18_small", {}, "HighResolutionNetFeatures", 2, "stage2", "stage3"),
+        ],
+    )
+    def test_works_in_every_kind_of_wrapper(self, name, kwargs, wrapper, freeze_at, frozen, trained):
+        ours = meta(name, out_indices=None, freeze_at=freeze_at, **kwargs)
+        assert type(ours.timm_model).__name__ == wrapper
+        names = [key for key, _ in ours.timm_model.named_parameters()]
+        learns = [parameter.requires_grad for parameter in ours.timm_model.parameters()]
+        cut = next(i for i, key in enumerate(names) if key.startswith(trained + "."))
+        assert names.index(next(key for key in names if key.startswith(frozen + "."))) < cut
+        assert learns == [i >= cut for i in range(len(names))]
+        # A map that comes of frozen parameters alone has no gradients, the last one has.
+        maps = list(ours(torch.empty(2, 3, 64, 64, device="meta")).values())
+        assert [maps[0].requires_grad, maps[-1].requires_grad] == [False, True]
+
     @pytest.mark.parametrize(("name", "last"), [("resnet14t", 4), ("convnext_atto", 5)])
     def test_freezes_up_to_the_last_stage(self, name, last):
         ours = meta(name, freeze_at=last)
@@ -111,20 +137,81 @@ class TestSizes:
         for key, spec in ours.output_shape().items():
             assert maps[key].shape == (1, spec.channels, *(-(-side // spec.stride) for side in padded))
 
+    @pytest.mark.parametrize(
+        ("name", "kwargs", "divisibility"),
+        [
+            ("maxvit_pico_rw_256", {"img_size": 128}, 128),
+            ("halonet26t", {}, 256),
+        ],
+    )
+    def test_of_a_fixed_number_of_windows_are_multiples_of_them(self, name, kwargs, divisibility):
+        ours = meta(name, out_indices=None, **kwargs).eval()
+        assert (ours.size_divisibility, ours.padding_constraints) == (divisibility, {})
+        maps = ours(torch.empty(1, 3, 2 * divisibility, divisibility, device="meta"))
+        for key, spec in ours.output_shape().items():
+            assert maps[key].shape[2:] == (2 * divisibility // spec.stride, divisibility // spec.stride)
+        with pytest.raises(InputError, match=rf"multiples of {divisibility}, its size_divisibility"):
+            ours(torch.empty(1, 3, divisibility + 1, divisibility, device="meta"))
+
+    def test_that_are_bound_to_a_rectangle_say_what_divides_it(self):
+        ours = meta("gcvit_xxtiny", img_size=(192, 256))
+        assert (ours.size_divisibility, ours.padding_constraints) == (64, {})
+
+    def test_that_are_bound_to_a_square_are_padded_to_it(self):
+        ours = TimmBackbone("coat_tiny", out_indices=None, img_size=96)
+        ours = FeatureExtractor(ours, pixel_mean=[0.0] * 3, pixel_std=[1.0] * 3, input_format="RGB").eval()
+        with torch.no_grad():
+            maps = ours(noise(1, 3, 61, 83))
+        assert [tuple(value.shape[2:]) for value in maps.values()] == [(24, 24), (12, 12), (6, 6), (3, 3)]
+
     def test_that_tables_are_too_small_for_are_an_error(self):
-        with pytest.raises(InputError, match=r"mvitv2_tiny can't run.*img_size=\(161, 227\)"):
-            TimmBackbone("mvitv2_tiny").eval()(noise(1, 3, 161, 227))
+        # Its positions are looked up by value, which shows on no meta device; and it is made for squares alone.
+        ours = TimmBackbone("mvitv2_tiny").eval()
+        assert ours.size_divisibility == ours.padding_constraints["square_size"] == 224
+        with pytest.raises(InputError, match=r"mvitv2_tiny can't run.*to \(224, 224\).*img_size=\(256, 256\)"):
+            ours(noise(1, 3, 161, 227))
 
     def test_that_need_padding_are_an_error_that_says_so(self):
         ours = TimmBackbone("swin_tiny_patch4_window7_224").eval()
         with pytest.raises(InputError, match=r"\(61, 82\).*multiples of 4, its size_divisibility: pad to \(64, 84\)"):
             ours(noise(1, 3, 61, 82))
 
-    def test_that_it_was_not_made_for_are_an_error_with_the_cure(self):
-        ours = TimmBackbone("pit_ti_224", out_indices=None).eval()
-        with pytest.raises(InputError, match=r"\(64, 96\).*bound to the size.*img_size=\(64, 96\)"):
-            ours(noise(1, 3, 64, 96))
-        assert len(TimmBackbone("pit_ti_224", out_indices=None, img_size=(64, 96)).eval()(noise(1, 3, 64, 96))) == 3
+    @pytest.mark.parametrize(
+        ("name", "cure"),
+        [
+            ("gcvit_xxtiny", r"to \(224, 224\), or make it with img_size=\(64, 96\) and pad them to that\."),
+            ("nest_tiny", r"to \(224, 224\), or make it with img_size=\(96, 96\) and pad them to that\."),
+            ("efficientformer_l1", r"to \(224, 224\)\.$"),
+        ],
+    )
+    def test_that_it_was_not_made_for_are_an_error_with_the_cure(self, name, cure):
+        ours = meta(name, out_indices=None)
+        assert ours.size_divisibility == 224
+        assert ours.padding_constraints == {"size_divisibility": 224, "square_size": 224}
+        with pytest.raises(InputError, match=rf"\(61, 90\).*bound to the size.*{cure}"):
+            ours(torch.empty(1, 3, 61, 90, device="meta"))
+
+    def test_are_those_that_the_cure_makes_it_for(self):
+        ours = TimmBackbone("gcvit_xxtiny", out_indices=None, img_size=(64, 96)).eval()
+        maps = ours(noise(1, 3, 64, 96))
+        assert [tuple(value.shape[2:]) for value in maps.values()] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+
+    @pytest.mark.parametrize(
+        ("name", "sizes"),
+        [
+            ("inception_v3", (0, {})),
+            ("pit_ti_224", (224, {"size_divisibility": 224, "square_size": 224})),
+        ],
+    )
+    def test_over_strides_that_are_not_those_of_the_maps_are_warned_of(self, name, sizes):
+        ours = meta(name, out_indices=None)
+        with pytest.warns(UserWarning, match=f"maps of timm's {name} are not H / stride by W / stride"):
+            assert ours.size_divisibility == sizes[0]
+        assert ours.padding_constraints == sizes[1]
+
+    def test_over_strides_are_warned_of_for_no_other(self, recwarn):
+        assert meta("resnet14t", out_indices=None).size_divisibility == 0
+        assert not recwarn
 
     def test_are_not_blamed_for_other_errors(self, monkeypatch):
         ours = TimmBackbone("resnet14t")

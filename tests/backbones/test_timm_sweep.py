@@ -4,8 +4,9 @@ import pytest
 import timm
 import torch
 
-from benchmarks.timm_sweep import Row, check_model, check_module, smallest
-from benchmarks.timm_table import markdown
+from benchmarks.timm_check import Row, check_model, row_of
+from benchmarks.timm_families import families, parameters, smallest
+from benchmarks.timm_table import markdown, totals
 from detrex_backbones import TimmBackbone
 
 FAMILIES = [
@@ -49,7 +50,7 @@ def check(name: str, **kwargs) -> Row:
         shapes = TimmBackbone(name, out_indices=None, norm_layer="FrozenBN", **kwargs).output_shape()
     row = Row("", name)
     check_model(name, row, **kwargs)
-    assert row.result == "works"
+    assert (row.result, row.timm) == ("works", "the same maps")
     assert row.maps == "/".join(str(spec.channels) for spec in shapes.values())
     assert row.strides == "/".join(str(spec.stride) for spec in shapes.values())
     return row
@@ -73,6 +74,7 @@ def test_so_is_every_kind_of_wrapper(name, feature_cls, wrapper):
         ("resnet14t", 0),
         ("convnext_atto", 32),
         ("hrnet_w18_small", 32),
+        ("lambda_resnet26t", 32),
         ("swin_tiny_patch4_window7_224", 4),
         ("vit_tiny_patch16_224", 0),
     ],
@@ -82,11 +84,42 @@ def test_the_padding_that_a_family_needs_is_measured(name, divisibility):
         assert TimmBackbone(name, out_indices=None).size_divisibility == divisibility
 
 
-def test_the_sweep_says_what_it_skips_and_what_is_wrong():
-    rows = [check_module("starnet"), check_module("deepseek_vit")]
-    assert [row.works for row in rows] == [True, False]
-    assert "not tried: its smallest model has" in rows[1].result
-    text = markdown(rows)
-    assert "**1 of 2 modules work: 1 at any size" in text
+def test_every_model_has_a_family_and_every_module_one():
+    names = [name for found in families().values() for name in found]
+    assert sorted(names) == sorted(name for name in timm.list_models() if not name.startswith("test_"))
+    assert {module for module, _ in families()} == set(timm.list_modules())
+    kinds = {family for module, family in families() if module == "efficientnet"}
+    assert {"efficientnet", "efficientnetv2", "mobilenetv2", "mnasnet", "mixnet", "fbnetc", "tinynet"} <= kinds
+
+
+@pytest.mark.parametrize("family", [("starnet", "starnet"), ("rexnet", "rexnet"), ("senet", "seresnext")])
+def test_a_familys_smallest_has_the_fewest_parameters(family):
+    counts = {name: parameters(name) for name in families()[family]}
+    name, count = smallest(family)
+    with torch.device("meta"):
+        assert count == sum(parameter.numel() for parameter in timm.create_model(name).parameters())
+    assert count == counts[name] == min(counts.values())
+
+
+def test_the_sweep_tells_ways_of_working_from_failing():
+    models = {
+        "starnet": "starnet_s050",
+        "inception_v3": "inception_v3",
+        "crossvit": "crossvit_tiny_240",
+    }
+    rows = {module: row_of(module, module, name, 1) for module, name in models.items()}
+    assert [(row.reach, row.smaller) for row in rows.values()] == [
+        ("any", False),
+        ("any", True),
+        ("fails", False),
+    ]
+    rows["bound"] = Row("bound", timm="224x224 alone", reach="made", result="made for any img_size=(H, W)")
+    assert rows["inception_v3"].result.endswith("is (1, 64, 142, 47), not (1, 64, 145, 50)")
+    text = markdown(list(rows.values()))
+    assert "3 of 4 families work, and 3 of 4 modules" in totals(list(rows.values()))
+    assert "Of the 3 that timm itself can run at other sizes than their own, 2 do so here." in totals(
+        list(rows.values())
+    )
     assert f"timm {timm.__version__}" in text
-    assert smallest("starnet")[0] == "starnet_s050"
+    for title in ("Any size: 1", "Maps smaller than size / stride: 1", "The size that they are made for: 1", "Fail: 1"):
+        assert f"## {title}\n" in text

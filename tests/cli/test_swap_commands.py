@@ -3,6 +3,9 @@
 import json
 
 import pytest
+import timm
+import torch
+import torchvision
 
 from detrex_backbones.cli import main
 
@@ -43,7 +46,7 @@ def test_figures(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     status, out, _ = run(capsys, "list", "resnet/resnet50", "--figures")
     assert status == 0
-    assert "23.5 M  4.11 GFLOPs" in out and "4:256 8:512 16:1024 32:2048" in out
+    assert "23.5 M  4.09 GFLOPs" in out and "4:256 8:512 16:1024 32:2048" in out
     assert "torchvision://resnet50-v2  80.86 %" in out
     assert max(map(len, out.splitlines())) <= 80
 
@@ -63,3 +66,50 @@ def test_timm_models(capsys):
     status, out, _ = run(capsys, "list", "timm/convnext_atto*", "--json")
     assert status == 0
     assert "timm/convnext_atto" in [row["name"] for row in json.loads(out)]
+
+
+def test_filters_know_the_accuracies_of_timm(capsys):
+    status, out, err = run(capsys, "list", "timm/convnext_atto*", "--min-top1", "75.8", "--json")
+    rows = json.loads(out)
+    assert status == 0
+    assert [row["name"] for row in rows] == ["timm/convnext_atto_ols"]
+    assert rows[0]["top1"] == pytest.approx(75.9, abs=0.05) and rows[0]["strides"] == [4, 8, 16, 32]
+    assert err == "left out, no known top-1: timm/convnext_atto_rms\n"
+    status, out, err = run(capsys, "list", "timm/convnext_atto_rms", "--min-top1", "70")
+    assert (status, out) == (1, "")
+    assert "none of the 1 that match the name passes the filters (top1).\nleft out, no known top-1: " in err
+
+
+def test_models_that_give_no_maps_are_named_and_left_out(capsys, monkeypatch):
+    from detrex_backbones import shapes
+    from detrex_backbones.errors import ArgumentError
+
+    build = shapes.build_on_meta
+
+    def refuse_one(node):
+        if node.model_name == "convnext_atto_ols":
+            raise ArgumentError("no maps")
+        return build(node)
+
+    monkeypatch.setattr(shapes, "build_on_meta", refuse_one)
+    status, out, err = run(capsys, "list", "timm/convnext_atto*", "--figures", "--json")
+    assert status == 0
+    assert [row["name"] for row in json.loads(out)] == ["timm/convnext_atto", "timm/convnext_atto_rms"]
+    assert err == "left out, can't be built as a backbone: timm/convnext_atto_ols\n"
+
+
+def test_figures_of_timm_are_of_the_whole_network(capsys):
+    status, out, _ = run(capsys, "list", "timm/vit_tiny_patch16_224", "--figures", "--json")
+    row = json.loads(out)[0]
+    assert status == 0
+    with torch.device("meta"):
+        whole = timm.create_model("vit_tiny_patch16_224", num_classes=0, global_pool="")
+    assert row["parameters"] == pytest.approx(sum(value.numel() for value in whole.parameters()), rel=1e-3)
+
+
+def test_gflops_are_those_that_torchvision_publishes(capsys):
+    for name in ("resnet18", "resnet50", "resnext50_32x4d"):
+        status, out, _ = run(capsys, "list", f"resnet/{name}", "--figures", "--json")
+        published = torchvision.models.get_model_weights(name).IMAGENET1K_V1.meta["_ops"]
+        # Without the classifier, of at most 2048 x 1000 multiply-adds.
+        assert status == 0 and json.loads(out)[0]["gflops"] == pytest.approx(published, abs=0.0026)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import hashlib
 import re
@@ -21,6 +20,7 @@ from detrex_backbones.checkpoint.catalog import (
 )
 from detrex_backbones.checkpoint.catalog.weight import Weight
 from detrex_backbones.errors import ArgumentError, closest
+from detrex_backbones.patterns import matcher
 
 __all__ = ["SOURCES", "find_known", "find_weight", "hash_of", "list_weights"]
 
@@ -90,15 +90,15 @@ def list_weights(pattern: str = "", schemes: tuple[str, ...] = tuple(SOURCES)) -
             "resnet50*"; "" for all.
         schemes: the sources to look in.
     """
-    glob = pattern if any(character in pattern for character in "*?[") else f"*{pattern}*"
+    matches = matcher(pattern)
     found: list[Weight] = []
     for scheme in schemes:
         source = SOURCES[scheme]
         for name in source.names():
-            if fnmatch.fnmatchcase(scheme + name, glob) or fnmatch.fnmatchcase(name, glob):
+            if matches(scheme + name) or matches(name):
                 weight = source.get(name)
                 found += [] if weight is None else [weight]
-    return found + [weight for url, weight in published.OLD_TORCHVISION.items() if fnmatch.fnmatchcase(url, glob)]
+    return found + [weight for url, weight in published.OLD_TORCHVISION.items() if matches(url)]
 
 
 def find_known(name: str | Path, *, content: bool = False) -> Weight | None:

@@ -1,9 +1,17 @@
-"""timm's weights, from timm's own pretrained configs. timm publishes no accuracies there, and always wants RGB."""
+"""timm's weights, from timm's own pretrained configs. timm always wants RGB.
+
+Their accuracies are those of the file results/results-imagenet.csv in timm's repository, as of its commit 4e5207c7 of
+30 October 2025: of each name that timm 1.0.31 has, the row of the image size and crop of its pretrained config, which
+is the recipe here. They stand in timm_top1.csv, sorted; what is no classifier of ImageNet's 1000 classes has none.
+"""
 
 from __future__ import annotations
 
+import csv
+import functools
 import math
 import re
+from importlib import resources
 from typing import Any
 
 from detrex_backbones.checkpoint.catalog import gluon
@@ -76,6 +84,7 @@ def _weight(cfg: Any) -> Weight:
         overrides=() if config else (f"model.backbone.model_name={cfg.architecture}",),
         stride_in_1x1=False if config and not basic else None,
         norm_eps=1e-5 if config else None,
+        top1=_accuracies().get(f"{cfg.architecture}.{cfg.tag}"),
         classes=cfg.num_classes,
         recipe=_recipe(cfg) if cfg.num_classes else None,
         licence=cfg.license or "",
@@ -97,3 +106,10 @@ def _recipe(cfg: Any) -> Recipe | None:
     if height != width or mode not in ("center", "squash"):
         return None
     return Recipe(math.floor(height / (cfg.crop_pct or 0.875)), height, cfg.interpolation or "bilinear", mode)
+
+
+@functools.cache
+def _accuracies() -> dict[str, float]:
+    """Name -> ImageNet top-1 in per cent."""
+    table = resources.files("detrex_backbones.checkpoint.catalog").joinpath("timm_top1.csv")
+    return {row["name"]: float(row["top1"]) for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())}

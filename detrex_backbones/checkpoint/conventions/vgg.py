@@ -1,7 +1,7 @@
 """OpenMMLab's VGG-16 of SSD. Its 13 convolutions have the names that torchvision and timm give them.
 
-Read off `mmdet.models.backbones.ssd_vgg`. The two layers behind them were fully connected once; a VGG of torchvision or
-timm has others there.
+Read off `mmdet.models.backbones.ssd_vgg`. The two layers behind them, fc6 and fc7, were fully connected once. `SSDVGG`
+has them, unless it ends before; a VGG of torchvision or timm has others there.
 """
 
 from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
@@ -17,8 +17,8 @@ CONVENTION = Convention(
         for index in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
     ),
     left_out={
-        r"^features\.31\.": "fc6 of VGG-16 as a 3x3 convolution of dilation 6, for SSD alone",
-        r"^features\.33\.": "fc7 of VGG-16 as a 1x1 convolution, for SSD alone",
+        r"^features\.31\.": "fc6 of SSD's VGG-16, a 3x3 convolution of dilation 6, which the model doesn't have",
+        r"^features\.33\.": "fc7 of SSD's VGG-16, a 1x1 convolution, which the model doesn't have",
         r"^(l2_norm|extra)\b": "SSD's own layers",
     },
     twins="these weights are for pooling with ceil_mode=True; torchvision's and timm's VGG-16 rounds odd sizes down",
