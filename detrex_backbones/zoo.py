@@ -17,7 +17,15 @@ from detrex_backbones.config import LazyConfig, instantiate
 from detrex_backbones.errors import ConfigImportError, ConfigKeyError, DeviceError, closest
 from detrex_backbones.layers.init import skip_random_init
 
-__all__ = ["build_model", "build_model_with_report", "config_file", "get_config", "list_configs", "load_options"]
+__all__ = [
+    "build_and_load",
+    "build_model",
+    "build_model_with_report",
+    "config_file",
+    "get_config",
+    "list_configs",
+    "load_options",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +90,7 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     checkpoint = OmegaConf.select(cfg, "train.init_checkpoint", default="") or ""
     options = load_options(cfg)
     if checkpoint:
-        model, report = _build_and_load(cfg, device, checkpoint, options)
+        model, report = build_and_load(cfg.model, checkpoint, options, device)
     else:
         model, report = instantiate(cfg.model).to(device), None
         logger.warning("train.init_checkpoint is empty: the weights are random")
@@ -92,21 +100,34 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     return model, report
 
 
-def _build_and_load(
-    cfg: DictConfig, device: torch.device, checkpoint: str, options: LoadOptions
+def build_and_load(
+    node: DictConfig, checkpoint: str, options: LoadOptions | None = None, device: torch.device | str = "cpu"
 ) -> tuple[nn.Module, LoadReport]:
-    """Drawing random weights takes longer than all the rest: done only where the checkpoint leaves some of them."""
+    """A model from its node, with its weights.
+
+    Random ones are drawn only where the checkpoint leaves some: drawing takes longer than all the rest.
+
+    Args:
+        node: what is built.
+        checkpoint: as of `load_checkpoint`.
+        options: how it is loaded.
+        device: where the model is put.
+
+    Raises:
+        CheckpointError: the checkpoint can't be read or doesn't fit.
+    """
+    keywords = vars(options or LoadOptions())
     with skip_random_init() as skipped:
-        model: nn.Module = instantiate(cfg.model)
+        model: nn.Module = instantiate(node)
     drawn = [name for name, _ in model.named_parameters()]
     drawn += [name for name, buffer in model.named_buffers() if skipped.is_empty(buffer)]
-    skipped.move(model, device)
-    report = load_checkpoint(model, checkpoint, **vars(options))
+    skipped.move(model, torch.device(device))
+    report = load_checkpoint(model, checkpoint, **keywords)
     tensors = {**dict(model.named_buffers()), **dict(model.named_parameters(remove_duplicate=False))}
     filled = {id(tensors[item.model_key]) for item in report.loaded if item.model_key in tensors}
     if not all(id(tensors[name]) in filled for name in drawn):
-        model = instantiate(cfg.model).to(device)
-        report = load_checkpoint(model, checkpoint, **vars(options))
+        model = instantiate(node).to(device)
+        report = load_checkpoint(model, checkpoint, **keywords)
     return model, report
 
 
