@@ -78,7 +78,7 @@ def _import(what: str, options: Options) -> Row:
 
 def _import_beyond_torch(what: str, options: Options) -> Row:
     """In one process after `import torch`, so that the difference of two long times doesn't hide it."""
-    rounds = options.rounds_or(5)
+    rounds = options.rounds_or(3)
     clock = "import torch, time; start = time.perf_counter()\n{}\nprint(time.perf_counter() - start)"
     programs = {name: clock.format(code) for name, code in _there(IMPORTS).items() if name != "torch"}
     times = in_processes(programs, rounds, printed=True)
