@@ -21,8 +21,7 @@ def fast_layout(images: Tensor) -> Tensor:
         images: (N, C, H, W).
     """
     pixels = images.shape[0] * images.shape[2] * images.shape[3]
-    eager = not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[no-untyped-call]
     onednn = images.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if eager and onednn and pixels >= PIXELS:
+    if onednn and pixels >= PIXELS and not torch.compiler.is_compiling():
         return images.contiguous(memory_format=torch.channels_last)
     return images
