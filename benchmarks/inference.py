@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.measure import Options, Row, attempt, compared, in_turn
+from benchmarks.measure import Options, Row, attempt, compared, in_turn, needs_gpu
 from benchmarks.networks import NETWORKS, detectron2s, maps_of, ours, torchvisions
-from benchmarks.workloads import Workload, prepare, workloads
+from benchmarks.workloads import ON_A_GPU, Workload, prepare, workloads
 from detrex_backbones import fuse_norms
 
 GROUP = "inference"
@@ -25,8 +25,12 @@ def rows(options: Options) -> Iterator[Row]:
     usual = 7 if options.device == "cpu" else 50
     for network in NETWORKS:
         for work in [Workload(1, (224, 224), device=options.device), *workloads(options)]:
+            if work.device == "cpu" and work.channels_last:
+                continue
             rounds = options.rounds_or(usual * (5 if work.size == (224, 224) else 1))
             yield from _network(network, work, rounds)
+        if options.device == "cpu":
+            yield needs_gpu(GROUP, f"{network}, {ON_A_GPU}", "at most 1.02; fused at least 1.1 times torchvision")
 
 
 def _network(network: str, work: Workload, rounds: int) -> Iterator[Row]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from benchmarks.measure import Options
 from benchmarks.networks import maps_of, settle
 
-__all__ = ["Workload", "prepare", "train_step", "workloads"]
+__all__ = ["ON_A_GPU", "Workload", "prepare", "train_step", "workloads"]
 
+ON_A_GPU = "2 and 8x800x1333, TF32 and bf16, both layouts"
 DETECTOR = (800, 1333)  # height and width that detectors are trained with
 
 
@@ -55,9 +56,10 @@ class Workload:
 
 
 def workloads(options: Options) -> Iterator[Workload]:
-    """Detectors' sizes: one image on a CPU; on a GPU 2 and 8, in both precisions and both layouts."""
+    """Detectors' sizes: one image on a CPU, in both layouts; on a GPU 2 and 8, in both precisions and both layouts."""
     if options.device == "cpu":
         yield Workload(1)
+        yield Workload(1, channels_last=True)
         return
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     for batch in (2, 8):
