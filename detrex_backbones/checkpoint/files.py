@@ -138,8 +138,9 @@ def _read_opened(path: Path) -> Any:
 
 
 def _read_pickle(path: Path) -> Any:
-    with path.open("rb") as file:
-        return unpickler.load(file)
+    from detrex_backbones.checkpoint import mapped_pickle
+
+    return mapped_pickle.load(path)
 
 
 def _read_safetensors(path: Path) -> Any:
