@@ -125,14 +125,30 @@ def load_checkpoint(
 
 def apply_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> LoadReport:
     """`load_checkpoint` for a checkpoint that was read already."""
-    attempt = check_checkpoint(model, checkpoint, options)
-    copy_checkpoint(model, attempt)
+    targets = _targets(model)
+    attempt = _check(model, targets, checkpoint, options)
+    _copy(model, targets, attempt)
     return attempt.report
 
 
 def check_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
     """What `apply_checkpoint` will do, or its error. Changes nothing."""
-    targets = _targets(model)
+    return _check(model, _targets(model), checkpoint, options)
+
+
+def copy_checkpoint(model: nn.Module, attempt: Attempt) -> None:
+    """Do what `check_checkpoint` found: one copy, straight into place. Then look whether it is there.
+
+    The report gets to know what is not finite, as the model has it: a cast to half precision makes large numbers
+    infinite.
+
+    Raises:
+        CheckpointMatchError: the model has something else than was written to it.
+    """
+    _copy(model, _targets(model), attempt)
+
+
+def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
     meta = [key for key, value in targets.items() if value.is_meta]
     if meta:
         raise ArgumentError(
@@ -152,16 +168,8 @@ def check_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOpti
     return attempt
 
 
-def copy_checkpoint(model: nn.Module, attempt: Attempt) -> None:
-    """Do what `check_checkpoint` found: one copy, straight into place. Then look whether it is there.
-
-    The report gets to know what is not finite, as the model has it: a cast to half precision makes large numbers
-    infinite.
-
-    Raises:
-        CheckpointMatchError: the model has something else than was written to it.
-    """
-    targets, values, report = _targets(model), attempt.values, attempt.report
+def _copy(model: nn.Module, targets: dict[str, Tensor], attempt: Attempt) -> None:
+    values, report = attempt.values, attempt.report
     sums: dict[torch.device, dict[str, Tensor]] = defaultdict(dict)
     with torch.no_grad():
         for key, value in values.items():

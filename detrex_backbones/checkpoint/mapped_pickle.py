@@ -74,6 +74,8 @@ class _Array:
         *version, shape, dtype, fortran, data = state
         if isinstance(data, _Large) and data.make is not _utf8:
             self.array = np.frombuffer(data.view, dtype).reshape(shape, order="F" if fortran else "C")
+            if self.array.shape != tuple(shape):
+                raise pickle.UnpicklingError(f"an array of shape {shape} is not possible")
         else:
             self.array.__setstate__((*version, shape, dtype, fortran, _plain(data)))
 
