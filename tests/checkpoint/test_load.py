@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 
 from detrex_backbones import LoadReport, load_checkpoint
+from detrex_backbones.checkpoint.conventions import Convention
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.plan import plan_checkpoint
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
@@ -314,6 +315,14 @@ def test_tensor_classes_are_compared_with_the_file(tmp_path):
     model.register_buffer("weight", torch.ones(3).as_subclass(Deaf))
     with pytest.raises(CheckpointMatchError, match="1 tensors of the model are not those of the file: weight"):
         load_checkpoint(model, save(tmp_path, {"weight": torch.zeros(3)}))
+
+
+def test_names_of_the_model_itself_are_not_translated(tmp_path, monkeypatch):
+    model = Detector(empty())
+    path = save(tmp_path, model.state_dict())
+    monkeypatch.setattr(Convention, "read", lambda *args: pytest.fail("translated"))
+    report = load_checkpoint(model, path)
+    assert (report.source, report.coverage) == ("as stored", 1)
 
 
 def test_what_a_model_certainly_has_is_not_read_again(file, monkeypatch):
