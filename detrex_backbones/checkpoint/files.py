@@ -144,9 +144,9 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _read_safetensors(path: Path) -> Any:
-    from safetensors.torch import load_file
+    from detrex_backbones.checkpoint import mapped_safetensors
 
-    return load_file(path)
+    return mapped_safetensors.load(path)
 
 
 READERS = {"torch": _read_torch, "torch-legacy": _read_legacy, "pickle": _read_pickle, "safetensors": _read_safetensors}

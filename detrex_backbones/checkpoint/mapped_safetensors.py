@@ -1,0 +1,79 @@
+"""Reading .safetensors without a copy: every tensor is a view of the one mapping of the file."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+__all__ = ["load"]
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """Name -> tensor, mapped from the file: not to be written to.
+
+    safetensors checks the header: lengths, dtypes, overlaps, holes, the end of the file. Its own reading takes as long
+    again as mapping the file and copying what is in it, for it makes two objects of Python for each tensor; it is left
+    what is rare: other dtypes, and tensors that don't begin at a multiple of the size of their numbers.
+
+    Raises:
+        Exception: safetensors' own, for what isn't right.
+    """
+    with safe_open(path, framework="pt"):
+        header, start = _header(path)
+    header.pop("__metadata__", None)
+    if path.stat().st_size == start:  # no bytes can't be mapped
+        return dict(load_file(path))
+    # Copy on write: torch takes no array that can't be written to, and nothing of the file is ever changed.
+    data = torch.from_numpy(np.memmap(path, np.uint8, mode="c", offset=start))
+    if not all(_is_viewable(data, entry) for entry in header.values()):
+        return dict(load_file(path))
+    used = {entry["dtype"] for entry in header.values()}
+    typed = {name: _typed(data, DTYPES[name]) for name in used}
+    return {name: _view(typed[entry["dtype"]], entry) for name, entry in header.items()}
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """What the file says of each tensor, and where the first one begins."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return json.loads(file.read(length)), 8 + length
+
+
+def _is_viewable(data: Tensor, entry: dict[str, Any]) -> bool:
+    dtype = DTYPES.get(entry["dtype"])
+    return dtype is not None and entry["data_offsets"][0] % dtype.itemsize == data.data_ptr() % dtype.itemsize == 0
+
+
+def _typed(data: Tensor, dtype: torch.dtype) -> Tensor:
+    """All bytes as numbers of one dtype, up to the last whole one."""
+    return data[: len(data) // dtype.itemsize * dtype.itemsize].view(dtype)
+
+
+def _view(numbers: Tensor, entry: dict[str, Any]) -> Tensor:
+    shape, (begin, end) = entry["shape"], entry["data_offsets"]
+    if math.prod(shape) * numbers.itemsize != end - begin:  # as safetensors has checked, unless the file has changed
+        raise ValueError(f"a tensor of {entry['dtype']} and shape {shape} can't lie at bytes {begin} to {end}")
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    return torch.as_strided(numbers, shape, strides, begin // numbers.itemsize)
