@@ -8,6 +8,7 @@ import json
 import pkgutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -41,17 +42,13 @@ def as_markdown(results: dict[str, Figures]) -> str:
     """A table for docs/reliability.md."""
     lines = ["| subject | what | figure |", "| --- | --- | --- |"]
     for name, figures in results.items():
-        lines += [
-            f"| {name} | {what} | {value:,} |" if isinstance(value, int) else f"| {name} | {what} | {value} |"
-            for what, value in figures.items()
-        ]
+        for what, value in figures.items():
+            lines.append(f"| {name} | {what} | {value if isinstance(value, str) else format(value, ',')} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
     """Returns how many subjects failed."""
-    import tempfile
-
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())}; all without one")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")

@@ -58,17 +58,26 @@ class Run:
         return int(found)
 
 
-def check(folder: Path, reported: int) -> int:
-    """Look at what a killed child left: whatever was completed is there, whole, and marked. Returns the iteration."""
+def check(folder: Path, marked: int, completed: int) -> int:
+    """Look at what a killed child left: whatever was completed is there, whole, and marked.
+
+    Args:
+        folder: that it saved in.
+        marked: the last iteration whose checkpoint was saved for certain.
+        completed: the last one that the config and the other file were saved of too.
+
+    Returns:
+        The iteration of the last checkpoint.
+    """
     found = Run(folder).resume()
-    assert found in (reported, reported + 1), f"{reported} was completed, and {found} is the last one"
+    assert found in (marked, marked + 1), f"{marked} was completed, and {found} is the last one"
     for path in folder.glob("*.pth"):
         checkpoint = read_checkpoint(path)
         numbers = {float(value) for tensor in checkpoint.tensors.values() for value in tensor.unique()}
         assert numbers == {float(checkpoint.extra["iteration"])}, f"{path} is of several iterations: {numbers}"
-    if reported >= 0:
+    if completed >= 0:
         config = LazyConfig.load(folder / "config.yaml")
-        assert config.iteration in (reported, reported + 1) and len(config.text) == 10_000
+        assert completed <= config.iteration <= found and len(config.text) == 10_000
         written = (folder / "written").read_bytes()
         assert len(written) == 100_000 and len(set(written)) == 1
     return found
@@ -163,7 +172,7 @@ def every_step(stride: int = 1) -> dict[str, int]:
         whole = ended(child)
         killed += not whole
         left += partials(folder) > 0
-        found = check(folder, last)
+        found = check(folder, last, last)
         assert not whole or (found == last + 1 and not partials(folder)), "a save that ended left something undone"
         for iteration in range(found + 1, found + 1 + len(NAMES)):
             Run(folder).save(iteration)
@@ -193,7 +202,7 @@ def random_moments(kills: int, seed: int) -> dict[str, int]:
     draw = random.Random(seed)
     folder = Path(tempfile.mkdtemp())
     counts: Counter[str] = Counter()
-    reported = -1
+    marked = completed = -1
     for _ in range(kills):
         child, reader = fork(lambda writer: save_for_ever(folder, writer))
         os.read(reader, 4)  # it has begun
@@ -201,17 +210,17 @@ def random_moments(kills: int, seed: int) -> dict[str, int]:
         os.kill(child, signal.SIGKILL)
         assert not ended(child)
         while told := os.read(reader, 4):
-            reported = struct.unpack("<i", told)[0]
+            marked = completed = struct.unpack("<i", told)[0]
         os.close(reader)
         counts["of them in the middle of a file"] += partials(folder) > 0
-        found = check(folder, reported)
-        counts["of them between the checkpoint and the end of its iteration"] += found > reported
-        reported = found
-    for iteration in range(reported + 1, reported + 1 + len(NAMES)):
+        found = check(folder, marked, completed)
+        counts["of them between the checkpoint and the end of its iteration"] += found > marked
+        marked = found
+    for iteration in range(marked + 1, marked + 1 + len(NAMES)):
         Run(folder).save(iteration)
     assert partials(folder) == 0
     shutil.rmtree(folder)
-    return {"kills at random moments": kills, **counts, "saves completed": reported + 1, "checkpoints lost": 0}
+    return {"kills at random moments": kills, **counts, "saves completed": marked + 1, "checkpoints lost": 0}
 
 
 # --------------------------------------------------------------------------------------------------- real disks

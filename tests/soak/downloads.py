@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import pickle
 import re
@@ -187,6 +188,7 @@ def one_is_killed(server: Server, path: str, processes: int) -> int:
 
 def run(places: int = 64, rounds: int = 10, processes: int = 8) -> dict[str, int]:
     """Everything."""
+    logging.getLogger("detrex_backbones").setLevel(logging.ERROR)  # it tells of each attempt
     server = Server()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DETREX_BACKBONES_CACHE"] = folder
