@@ -7,6 +7,7 @@ Large files are sparse: of each tensor the first and the last number are written
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import struct
@@ -77,10 +78,19 @@ class Sparse:
 
 def write_sparse(path: Path, model: nn.Module) -> None:
     """A file for a model: the first number of the nth tensor is n + 1, and the last one is -n - 1."""
-    arrays = {}
-    for index, (name, value) in enumerate(model.state_dict().items()):
-        arrays[name] = np.zeros(value.shape, "float32")  # which takes memory only where it is written to
-        arrays[name][0], arrays[name][-1] = index + 1, -index - 1
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    with tempfile.TemporaryFile() as scratch:  # the pages of a file, so that the zeros take no memory
+        zeros = np.memmap(scratch, "float32", "w+", shape=sum(math.prod(shape) for shape in shapes.values()))
+        arrays, end = {}, 0
+        for index, (name, shape) in enumerate(shapes.items()):
+            arrays[name] = zeros[end : end + math.prod(shape)].view(np.ndarray).reshape(shape)
+            arrays[name][0], arrays[name][-1] = index + 1, -index - 1
+            end += math.prod(shape)
+        write_arrays(path, arrays)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """In the format of the extension, sparse."""
     file = Sparse(path)
     if path.suffix == ".pth":
         torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, file)
