@@ -12,7 +12,7 @@ from detrex_backbones.whole_file import write_whole
 
 ROOT = Path(__file__).parents[2]
 # In a process of its own, since it forks.
-KILL = "import torch; torch.set_num_threads(1); from tests.soak import crash; print(crash.every_step(stride=9))"
+KILL = "import torch; torch.set_num_threads(1); from tests.soak import crash; print(crash.every_step(stride=15))"
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs fork and locks")
 
