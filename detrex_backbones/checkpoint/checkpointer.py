@@ -100,9 +100,19 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
         Args:
             path: weights to start from; "" for none.
             resume: whether to continue where there is something to continue from.
+
+        Raises:
+            CheckpointFileError: there is something to continue from, but it can't be read; and as `load`.
         """
         if resume and self.has_checkpoint():
-            return self.load(self.get_checkpoint_file())
+            last = self.get_checkpoint_file()
+            if not last:  # fvcore takes a mark that can't be read for none, and the run would start anew
+                mark = str(Path(self.save_dir) / "last_checkpoint")
+                raise CheckpointFileError(
+                    f"{mark!r}, which names the last checkpoint, can't be read. "
+                    f"Make it readable, or start anew: resume=False."
+                )
+            return self.load(last)
         return self.load(path, checkpointables=[])
 
     def save(self, name: str, **kwargs: Any) -> None:

@@ -66,7 +66,10 @@ def convert_checkpoint(
     reading = _only_reading(readings(read_checkpoint(path).tensors, source), str(path))
     names, target = _rename(reading, [conventions()[name] for name in sources()[to]], str(path))
     dotted = prefix.rstrip(".") + "." if prefix else ""
-    save({dotted + name: reading.tensors[ours] for ours, name in names.items()}, reading.source, output)
+    try:
+        save({dotted + name: reading.tensors[ours] for ours, name in names.items()}, reading.source, output)
+    except OSError as error:
+        raise CheckpointFileError(f"output {str(output)!r} can't be written: {error}. Nothing was written.") from error
     return Conversion(
         reading.source,
         target,

@@ -13,12 +13,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from detrex_backbones.checkpoint.content import HEAD, format_of, is_cut
 from detrex_backbones.errors import CheckpointFileError
 
 __all__ = ["Patience", "cache_folder", "cache_path", "download", "hash_in_name"]
@@ -55,7 +55,9 @@ class _FailedError(Exception):
     """An attempt that failed; `again` says whether another may succeed."""
 
     def __init__(self, reason: str, again: bool = False) -> None:
-        super().__init__(reason)
+        # Servers write some of it: no line breaks and nothing that a terminal would obey.
+        shown = "".join(letter if letter.isprintable() else " " for letter in reason)
+        super().__init__(" ".join(shown.split())[:300])
         self.again = again
 
 
@@ -191,6 +193,8 @@ def _attempt(url: str, file: BinaryIO, timeout: float) -> None:
         raise _no_connection(error.reason) from error
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         raise _no_connection(error) from error
+    except ValueError as error:  # of urllib and of the codec of host names
+        raise _FailedError(f"that is no URL, or it redirects to none ({error})") from error
 
 
 def _no_connection(reason: Any) -> _FailedError:
@@ -244,21 +248,24 @@ def _read(response: Any) -> bytes:
 
 
 def _check_content(part: Path, hash: str) -> None:
-    """Refuse what is empty, a page, a cut archive, or has another hash."""
+    """Refuse what is empty, a page, no checkpoint, cut, or has another hash."""
     with part.open("rb") as file:
-        head = file.read(64).lstrip()
+        head = file.read(HEAD)
     size = part.stat().st_size
     if not size:
         raise _FailedError("nothing came (0 bytes)")
-    if head.startswith(b"<"):
-        raise _FailedError(f"{size:,} bytes of a web page came ({head[:24]!r}...), no checkpoint")
+    if head.lstrip().startswith(b"<"):
+        raise _FailedError(f"{size:,} bytes of a web page came ({head.lstrip()[:24]!r}...), no checkpoint")
     algorithm, _, prefix = hash.partition(":")
     if prefix:
         digests = _digests(part, list(ALGORITHMS) if algorithm == "any" else [algorithm])
         if not any(digest.startswith(prefix.lower()) for digest in digests.values()):
             found = ", ".join(f"{name} {digest[: max(8, len(prefix))]}" for name, digest in digests.items())
             raise _FailedError(f"another file came: {size:,} bytes with {found}, expected {prefix}")
-    if head.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(part):
+    found = format_of(head, size)
+    if not found:
+        raise _FailedError(f"{size:,} bytes came that are no checkpoint: they start with {head[:24]!r}")
+    if is_cut(part, found):
         raise _FailedError(f"{size:,} bytes came, which are not all of the file: its end is missing")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -17,11 +16,11 @@ from torch import Tensor
 from detrex_backbones.checkpoint import unpickler
 from detrex_backbones.checkpoint.catalog import resolve
 from detrex_backbones.checkpoint.containers import find_weights, is_tensor
+from detrex_backbones.checkpoint.content import HEAD, format_of
 from detrex_backbones.errors import CheckpointFileError
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_file"]
 
-LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled, without its protocol
 READABLE = "a torch file (.pth, .pt, .bin), a pickle of arrays or tensors (.pkl), or .safetensors"
 
 
@@ -90,7 +89,7 @@ def _head(path: Path) -> bytes:
             reason = "is a folder" if path.is_dir() else "is no ordinary file"
         else:
             with path.open("rb") as file:
-                return file.read(64)
+                return file.read(HEAD)
     except FileNotFoundError:
         reason = "does not exist"
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -101,14 +100,9 @@ def _head(path: Path) -> bytes:
 def _format(path: Path, head: bytes) -> str:
     if not head:
         raise CheckpointFileError(f"checkpoint {str(path)!r} is empty (0 bytes). Fetch it again.")
-    if head.startswith(b"PK\x03\x04"):
-        return "torch"
-    if head[:1] == b"\x80" and LEGACY_MAGIC in head:
-        return "torch-legacy"
-    if len(head) > 8 and struct.unpack("<Q", head[:8])[0] <= path.stat().st_size and head[8:9] == b"{":
-        return "safetensors"
-    if head[:1] == b"\x80" or head[:1] in (b"(", b"}"):  # protocols 2 and later; 0 and 1
-        return "pickle"
+    found = format_of(head, path.stat().st_size)
+    if found:
+        return found
     raise CheckpointFileError(
         f"checkpoint {str(path)!r} is no checkpoint: it starts with {head[:16]!r}. Give {READABLE}."
     )

@@ -1,21 +1,28 @@
 """Downloads: once, whole and checked, or an error that says what to do; never half a file."""
 
+import errno
 import hashlib
 import io
 import os
 import pickle
+import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from detrex_backbones.checkpoint import download as module
+from detrex_backbones.checkpoint.content import is_cut
 from detrex_backbones.checkpoint.download import Patience, cache_folder, cache_path, download, hash_in_name
+from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.errors import CheckpointFileError
+from tests.soak import downloads
 
 from .server import Server, body, in_turn, status
 
@@ -121,6 +128,77 @@ def test_errors_of_the_server_say_what_came(server, cache, code, asked):
         download(f"{server.url}/net.pkl", f"sha256:{SHA256[:8]}", patience=AT_ONCE)
     assert f"{server.url}/net.pkl" in str(caught.value)
     assert len(server.requests) == asked
+    assert files_in(cache) == []
+
+
+@pytest.mark.parametrize("does", downloads.CASES)
+def test_a_server_that_misbehaves_leaves_nothing_in_the_cache(server, cache, does):
+    answer, said, attempts = downloads.CASES[does]
+    server.answers["/net.pkl"] = answer
+    text, asked = downloads.refused(server, "/net.pkl")
+    assert re.search(said, text)
+    assert asked == attempts
+    assert files_in(cache) == []
+
+
+def test_cut_bodies_of_every_format_stay_out_of_the_cache(server, cache):
+    assert downloads.cut_everywhere(server, places=4) == 4 * (3 * 3 + 1)
+
+
+@pytest.mark.parametrize("extension", downloads.contents())
+def test_whole_files_of_every_format_are_taken_whether_their_length_is_announced_or_not(server, cache, extension):
+    content = downloads.contents()[extension]
+    server.answers[f"/announced.{extension}"] = body(content)
+    server.answers[f"/not.{extension}"] = downloads.said(b"HTTP/1.1 200 OK\r\n\r\n" + content)
+    for name in ("announced", "not"):
+        path = download(f"{server.url}/{name}.{extension}", patience=AT_ONCE)
+        assert path.read_bytes() == content
+        assert set(read_checkpoint(path).tensors) == {"weight", "bias"}
+
+
+@pytest.mark.parametrize(
+    "header", [b"{", b"{}", b"[]", b"{'a'", b'{"a": 1}', b'{"a": {"data_offsets": [0]}}', b"\xff" * 9]
+)
+def test_headers_of_safetensors_that_tell_no_size(tmp_path, header):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    assert is_cut(path, "safetensors")
+
+
+def test_what_a_server_says_is_shown_on_one_line_without_what_a_terminal_obeys(server, cache):
+    server.answers["/net.pkl"] = downloads.said(b"HTTP/1.1 404 \x1b[2J\x07gone\r\n\r\n")
+    text, _ = downloads.refused(server, "/net.pkl")
+    assert "the server says 404 [2J gone" in text
+
+
+def test_threads_that_ask_at_once_cause_one_download(server, cache):
+    server.answers["/net.pkl"] = body(CONTENT)
+    with ThreadPoolExecutor(8) as pool:
+        paths = set(pool.map(download, [f"{server.url}/net.pkl"] * 8))
+    assert paths == {cache_path(f"{server.url}/net.pkl")}
+    assert server.requests == ["/net.pkl"]
+
+
+def test_the_one_that_downloads_is_killed_and_another_takes_over(server, cache):
+    assert downloads.one_is_killed(server, "/net.pkl", processes=3) == 2
+    assert files_in(cache) == ["net.pkl"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("step", ["mkdir", "open", "replace"])
+def test_a_cache_that_takes_nothing(server, cache, monkeypatch, step, number):
+    usual = getattr(Path, step)
+
+    def fail(path, *args, **kwargs):
+        if step == "open" and args != ("wb",):
+            return usual(path, *args, **kwargs)
+        raise OSError(number, os.strerror(number))
+
+    server.answers["/net.pkl"] = body(CONTENT)
+    monkeypatch.setattr(Path, step, fail)
+    with pytest.raises(CheckpointFileError, match=rf"can't write .*{os.strerror(number)}.*DETREX_BACKBONES_CACHE"):
+        download(f"{server.url}/net.pkl")
+    monkeypatch.undo()
     assert files_in(cache) == []
 
 
@@ -265,15 +343,15 @@ def test_processes_that_ask_at_once_cause_one_download(server, cache):
     server.answers["/net.pkl"] = answer
     command = [sys.executable, "-c", ASK, f"{server.url}/net.pkl", f"sha256:{SHA256[:8]}"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, env=os.environ.copy(), **pipes) for _ in range(4)]
-    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
+    processes = [subprocess.Popen(command, env=os.environ.copy(), **pipes) for _ in range(8)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 8
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
     all_asked.set()
     answers = {process.communicate()[0].strip() for process in processes}
     assert answers == {str(cache_path(f"{server.url}/net.pkl"))}
-    assert [process.returncode for process in processes] == [0] * 4
+    assert [process.returncode for process in processes] == [0] * 8
     assert server.requests == ["/net.pkl"]
 
 

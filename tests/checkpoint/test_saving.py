@@ -36,33 +36,6 @@ def test_a_save_that_fails_half_way_leaves_the_earlier_checkpoint(tmp_path):
     assert Run(tmp_path, seed=1).checkpointer.resume_or_load("") == {"iteration": 1}
 
 
-def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
-    run = Run(tmp_path)
-    run.checkpointer.save("model")
-    before = files(tmp_path)
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointFileError, match=r"can't be written.*No space left on device") as caught:
-        run.checkpointer.save("model")
-    assert str(tmp_path / "model.pth") in str(caught.value)
-    assert "The last one that is whole is still marked." in str(caught.value)
-    assert files(tmp_path) == before
-
-
-def test_a_mark_that_can_not_be_written_stays(tmp_path):
-    run = Run(tmp_path)
-    run.checkpointer.save("first")
-    before = (tmp_path / "last_checkpoint").read_bytes()
-    # The place of the mark's partial file is taken.
-    (tmp_path / f".last_checkpoint.{os.getpid()}.partial").mkdir()
-    with pytest.raises(CheckpointFileError):
-        run.checkpointer.save("second")
-    assert (tmp_path / "last_checkpoint").read_bytes() == before
-
-
 def test_a_folder_that_can_not_be_made(tmp_path):
     file = tmp_path / "file"
     file.write_text("text")

@@ -1,0 +1,56 @@
+"""What the first bytes of a file say that it is, and whether the rest of it is there."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+from pathlib import Path
+
+__all__ = ["HEAD", "format_of", "is_cut"]
+
+HEAD = 64  # bytes from which the format is known
+LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled, without its protocol
+
+
+def format_of(head: bytes, size: int) -> str:
+    """ "torch", "torch-legacy", "safetensors", "pickle", or "" for none of them.
+
+    Args:
+        head: the first `HEAD` bytes of the file.
+        size: of the file, in bytes.
+    """
+    if head.startswith(b"PK\x03\x04"):
+        return "torch"
+    if head[:1] == b"\x80" and LEGACY_MAGIC in head:
+        return "torch-legacy"
+    if len(head) > 8 and struct.unpack("<Q", head[:8])[0] <= size and head[8:9] == b"{":
+        return "safetensors"
+    if head[:1] == b"\x80" or head[:1] in (b"(", b"}"):  # protocols 2 and later; 0 and 1
+        return "pickle"
+    return ""
+
+
+def is_cut(path: Path, format: str) -> bool:
+    """Whether the end of a file is missing, as far as that can be told without reading it: not of "torch-legacy"."""
+    if format == "torch":
+        return not zipfile.is_zipfile(path)
+    if format == "safetensors":
+        return path.stat().st_size != _announced(path)
+    if format == "pickle":
+        with path.open("rb") as file:
+            file.seek(-1, 2)
+            return file.read() != b"."
+    return False
+
+
+def _announced(path: Path) -> int:
+    """The size that the header of a safetensors file tells; 0 where it can't be read."""
+    with path.open("rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+        try:
+            tensors = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
+            return int(8 + length + max(ends, default=0))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return 0
