@@ -25,7 +25,7 @@ SHARE = 1 << 22  # bytes
 END, END_64, END_64_PLACE = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 ENTRY, LOCAL = b"PK\x01\x02", b"PK\x03\x04"
 ENTRY_FIELDS = struct.Struct("<4s4xHH4xIIIHHHHHII")
-LOCAL_FIELDS = struct.Struct("<4s2xHH4x12xHH")
+LOCAL_FIELDS = struct.Struct("<4s22xHH")
 UNKNOWN_16, UNKNOWN_32 = 0xFFFF, 0xFFFFFFFF  # the number stands in an extra field, with 64 bits
 
 ENCRYPTED = 1
@@ -33,19 +33,21 @@ ENCRYPTED = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of an archive, stored as it is.
+    """One file of an archive.
 
     Args:
         name: with the folder before it.
         start: bytes before it in the archive.
         size: its bytes.
         crc: what its CRC-32 was when it was written.
+        stored: as it is, and neither compressed nor encrypted.
     """
 
     name: str
     start: int
     size: int
     crc: int
+    stored: bool
 
 
 def check_archive(path: Path) -> list[Entry]:
@@ -54,7 +56,8 @@ def check_archive(path: Path) -> list[Entry]:
     torch can write files without checksums: zero for every entry. Of these only the directory is checked.
 
     Raises:
-        ValueError: the directory contradicts itself or the file, an entry is compressed, or a checksum is another.
+        ValueError: it is TorchScript's, the directory contradicts itself or the file, an entry is compressed, or a
+            checksum is another.
     """
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -63,6 +66,7 @@ def check_archive(path: Path) -> list[Entry]:
         entries = list(_entries(view, mapped))
     except struct.error as error:
         raise ValueError("the directory of the zip file is damaged") from error
+    _check_kind(entries)
     entries.sort(key=lambda entry: entry.start)
     _check_apart(entries, len(view))
     if any(entry.crc for entry in entries):
@@ -88,10 +92,9 @@ def _entries(view: memoryview, mapped: mmap.mmap) -> Iterator[Entry]:
             raise ValueError(f"two entries are called {text!r}")
         if ".." in text.split("/") or text.startswith("/") or "\\" in text or "\0" in text:
             raise ValueError(f"an entry is called {text!r}, which leads out of the archive")
-        if method or packed != whole or flags & ENCRYPTED:
-            raise ValueError(f"its entry {text!r} is compressed or encrypted, which torch never does")
         names.add(text)
-        yield Entry(text, _data_start(view, start, text), whole, crc)
+        stored = not method and packed == whole and not flags & ENCRYPTED
+        yield Entry(text, _data_start(view, start, text), packed, crc, stored)
     if len(names) != count or at != end:
         raise ValueError(f"its directory has {len(names)} entries and says that it has {count}")
 
@@ -132,11 +135,20 @@ def _numbers_64(extra: memoryview, numbers: tuple[int, int, int]) -> tuple[int, 
 
 def _data_start(view: memoryview, start: int, name: str) -> int:
     """Where the bytes of an entry start: behind the header that stands before them, and that must be of this entry."""
-    magic, flags, method, name_size, extra_size = LOCAL_FIELDS.unpack_from(view, start)
+    magic, name_size, extra_size = LOCAL_FIELDS.unpack_from(view, start)
     first = start + LOCAL_FIELDS.size
-    if magic != LOCAL or method or flags & ENCRYPTED or view[first : first + name_size] != name.encode():
+    if magic != LOCAL or view[first : first + name_size] != name.encode():
         raise ValueError(f"its entry {name!r} is not where the directory says")
     return int(first + name_size + extra_size)
+
+
+def _check_kind(entries: list[Entry]) -> None:
+    """Refuse TorchScript's archives and others that torch's `save` doesn't write."""
+    if any(entry.name.rpartition("/")[2] == "constants.pkl" for entry in entries):
+        raise ValueError("a TorchScript archive holds a program; save the module's state_dict() instead")
+    for entry in entries:
+        if not entry.stored:
+            raise ValueError(f"its entry {entry.name!r} is compressed or encrypted, which torch never does")
 
 
 def _check_apart(entries: list[Entry], size: int) -> None:

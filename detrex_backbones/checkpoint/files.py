@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import tarfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +15,13 @@ from torch import Tensor
 
 from detrex_backbones.checkpoint import unpickler
 from detrex_backbones.checkpoint.catalog import resolve
+from detrex_backbones.checkpoint.checksum import check_archive
 from detrex_backbones.checkpoint.containers import find_weights, is_tensor
 from detrex_backbones.errors import CheckpointFileError
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_file"]
 
-LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled, without its protocol
+HEADER_BYTES = 1 << 23  # of .safetensors; a tensor takes about a hundred
 READABLE = "a torch file (.pth, .pt, .bin), a pickle of arrays or tensors (.pkl), or .safetensors"
 
 
@@ -103,7 +103,7 @@ def _format(path: Path, head: bytes) -> str:
         raise CheckpointFileError(f"checkpoint {str(path)!r} is empty (0 bytes). Fetch it again.")
     if head.startswith(b"PK\x03\x04"):
         return "torch"
-    if head[:1] == b"\x80" and LEGACY_MAGIC in head:
+    if head[:1] == b"\x80" and unpickler.LEGACY_MAGIC in head:
         return "torch-legacy"
     if len(head) > 8 and struct.unpack("<Q", head[:8])[0] <= path.stat().st_size and head[8:9] == b"{":
         return "safetensors"
@@ -115,9 +115,7 @@ def _format(path: Path, head: bytes) -> str:
 
 
 def _read_torch(path: Path) -> Any:
-    with zipfile.ZipFile(path) as archive:
-        if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
-            raise ValueError("a TorchScript archive holds a program; save the module's state_dict() instead")
+    check_archive(path)
     if path.name.endswith(".safetensors"):
         return _read_opened(path)
     return torch.load(
@@ -146,6 +144,9 @@ def _read_pickle(path: Path) -> Any:
 def _read_safetensors(path: Path) -> Any:
     from safetensors.torch import load_file
 
+    size = struct.unpack("<Q", _head(path)[:8])[0]
+    if size > HEADER_BYTES:
+        raise ValueError(f"its header of {size} bytes is larger than weights need ({HEADER_BYTES})")
     return load_file(path)
 
 

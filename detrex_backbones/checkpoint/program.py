@@ -11,12 +11,13 @@ from __future__ import annotations
 import pickle
 import pickletools
 from collections.abc import Callable
+from typing import NamedTuple
 
-__all__ = ["check_program"]
+__all__ = ["FRAME", "Argument", "check_program"]
 
 INSTRUCTIONS = 3_000_000  # a tensor takes about forty, a number in a list two
 CALLS = 250_000  # a tensor takes two
-SETS = 100_000
+CONTAINERS = 200_000  # but for those that calls make
 REUSED = 4_000_000  # values taken from the memo, with all that is in them
 DEPTH = 500
 TEXT = 64  # bytes; what is longer counts as several values where it is taken from the memo
@@ -34,20 +35,45 @@ LENGTHS = {
 }
 LINES = {ord("c"): 2, ord("i"): 2}
 
+MARK, STOP, BINPUT, FRAME = ord("("), ord("."), ord("q"), 0x95
+
 Cell = list[int]
 """Of a value: how many values it is made of, and how deep they lie in one another; depth -1 for one long text."""
 
 ATOM: Cell = [1, 0]
 
 
-def check_program(data: memoryview) -> int:
-    """Follow the pickle that `data` starts with, and return where it ends.
+class Argument(NamedTuple):
+    """A long argument of an instruction.
+
+    Args:
+        code: the instruction.
+        at: where it stands.
+        start: where its argument starts.
+        end: where the next instruction stands.
+    """
+
+    code: int
+    at: int
+    start: int
+    end: int
+
+
+def check_program(data: memoryview, long: int = 1 << 62) -> list[Argument]:
+    """Follow the pickle that `data` starts with.
+
+    Args:
+        data: the pickle, and perhaps more.
+        long: bytes from which on an argument is returned.
+
+    Returns:
+        The long arguments, those of all `FRAME` instructions, and last that of `STOP`.
 
     Raises:
         pickle.UnpicklingError: it is cut, or asks for more than weights need.
     """
     run = _Run(data)
-    stack, memo, size = run.stack, run.memo, len(data)
+    stack, memo, size, found = run.stack, run.memo, len(data), run.arguments
     arguments, steps = ARGUMENTS, STEPS
     at = 0
     try:
@@ -57,20 +83,22 @@ def check_program(data: memoryview) -> int:
             length = arguments[code]
             if length < 0:
                 first, length = _argument(data, first, code, length)
+                if length >= long:
+                    found.append(Argument(code, at, first, first + length))
             at = first + length
             if at > size:
                 break
             step = steps[code]
             if step is not None:
                 step(run, first)
-            elif code == 113:  # BINPUT; with MARK and what puts a value on the stack, it is two thirds of a program
+            elif code == BINPUT:  # with MARK and what puts a value on the stack, it is two thirds of a program
                 memo[data[first]] = stack[-1]
-            elif code == 40:
+            elif code == MARK:
                 run.marks.append(len(stack))
             else:
                 stack.append(ATOM if length <= TEXT else [length >> 4, -1])
-            if code == 46:  # STOP
-                return at
+            if code == STOP:
+                return [*found, Argument(code, at - 1, at, at)]
         else:
             raise _refused(f"{INSTRUCTIONS} instructions")
     except (IndexError, KeyError, ValueError) as error:
@@ -83,12 +111,21 @@ def _argument(data: memoryview, first: int, code: int, kind: int) -> tuple[int, 
     if kind == pickletools.UP_TO_NEWLINE:
         end = first
         for _ in range(LINES.get(code, 1)):
-            while data[end] != 10:
-                end += 1
-            end += 1
+            end = _line_end(data, end)
         return first, end - first
     start = first + LENGTHS[kind]
     return start, int.from_bytes(data[first:start], "little")
+
+
+def _line_end(data: memoryview, start: int) -> int:
+    """Behind the next line end; behind the data where there is none."""
+    step = 1 << 8
+    while start < len(data):
+        found = bytes(data[start : start + step]).find(b"\n")
+        if found >= 0:
+            return start + found + 1
+        start, step = start + step, min(2 * step, 1 << 20)
+    return len(data) + 1
 
 
 def _refused(what: str) -> pickle.UnpicklingError:
@@ -103,7 +140,8 @@ class _Run:
         self.stack: list[Cell] = []
         self.marks: list[int] = []
         self.memo: dict[int, Cell] = {}
-        self.calls = self.sets = self.reused = 0
+        self.arguments: list[Argument] = []
+        self.calls = self.containers = self.reused = 0
 
     def put(self, index: int) -> None:
         if index > INSTRUCTIONS:
@@ -157,10 +195,13 @@ class _Run:
             raise _refused(f"{CALLS} calls")
         self.make(parts)
 
-    def empty_set(self) -> None:
-        self.sets += 1
-        if self.sets > SETS:
-            raise _refused(f"{SETS} sets")
+    def next_buffer(self) -> None:
+        raise pickle.UnpicklingError("the pickle needs buffers that are not in the file")
+
+    def container(self) -> None:
+        self.containers += 1
+        if self.containers > CONTAINERS:
+            raise _refused(f"{CONTAINERS} lists, dicts and sets")
         self.stack.append([1, 0])
 
     def number(self, first: int, size: int) -> int:
@@ -174,12 +215,13 @@ Step = Callable[[_Run, int], object]
 
 # By pickletools' names. What isn't here puts one value on the stack; MARK and BINPUT are done by `check_program`.
 BY_NAME: dict[str, Step] = {
-    **dict.fromkeys(("PROTO", "FRAME", "STOP", "READONLY_BUFFER"), lambda run, first: None),
+    **dict.fromkeys(("PROTO", "STOP", "READONLY_BUFFER"), lambda run, first: None),
+    "FRAME": lambda run, first: run.arguments.append(Argument(FRAME, first - 1, first, first + 8)),
+    "NEXT_BUFFER": lambda run, first: run.next_buffer(),
     "POP": lambda run, first: run.take(1) if len(run.stack) > (run.marks or [0])[-1] else run.marks.pop(),
     "POP_MARK": lambda run, first: run.marked(),
     "DUP": lambda run, first: run.get(run.stack[-1]),
-    **dict.fromkeys(("EMPTY_LIST", "EMPTY_DICT"), lambda run, first: run.stack.append([1, 0])),
-    "EMPTY_SET": lambda run, first: run.empty_set(),
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"), lambda run, first: run.container()),
     **dict.fromkeys(("LIST", "DICT", "TUPLE"), lambda run, first: run.make(run.marked())),
     "FROZENSET": lambda run, first: run.call(run.marked()),
     "TUPLE1": lambda run, first: run.make(run.take(1)),

@@ -300,7 +300,12 @@ def _safetensors(folder: Path) -> Iterator[tuple[str, str]]:
         yield f"{name}.safetensors", REFUSED
     deep = b'{"a":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}"
     double = json.dumps({"a": good}).encode()[:-1] + b"," + json.dumps({"a": good}).encode()[1:]
-    for name, header in {"deep": deep, "name twice": double, "not UTF-8": b'{"\xff\xfe":1}', "no end": b'{"a":'}.items():
+    for name, header in {
+        "deep": deep,
+        "name twice": double,
+        "not UTF-8": b'{"\xff\xfe":1}',
+        "no end": b'{"a":',
+    }.items():
         _write_header(folder / f"{name}.safetensors", header, 16)
         yield f"{name}.safetensors", REFUSED
     _write_header(folder / "huge.safetensors", b"{" + b" " * 120_000_000 + b"}", 0)
@@ -321,7 +326,7 @@ TAGS = {
     "object": "a: !!python/object:os._wrap_close {x: 1}",
     "name": "a: !!python/name:os.system",
     "module": "a: !!python/module:antigravity",
-    "long tag": f"a: !<tag:yaml.org,2002:python/object/apply:builtins.exec> [\"{PYTHON}\"]",
+    "long tag": f'a: !<tag:yaml.org,2002:python/object/apply:builtins.exec> ["{PYTHON}"]',
     "constructor": "!!python/object/new:type {args: ['z', !!python/tuple [], {'extend': !!python/name:exec}]}",
     "own tag": "a: !evil 1",
     "aliases": "a: &a [x,x,x,x,x,x,x,x,x]\n"
