@@ -75,13 +75,23 @@ def read_file(path: str | Path) -> tuple[Any, str]:
     path = Path(path)
     kind = _format(path, _head(path))
     try:
-        return READERS[kind](path), kind
+        return _own_methods(READERS[kind](path)), kind
     except Exception as error:  # what a damaged file sets off in a reader is not foreseeable
         reason = " ".join(str(error).split())[:200]
         raise CheckpointFileError(
             f"checkpoint {str(path)!r} can't be read as {kind}: {type(error).__name__}: {reason}. "
             f"Is it whole? Compare its size and hash with the source's, or fetch it again."
         ) from error
+
+
+def _own_methods(content: Any) -> Any:
+    """The content, whose dicts look up nothing that the file has set on them: a pickle may plant an `items`."""
+    for mapping in (content, *(dict.values(content) if isinstance(content, dict) else ())):
+        if isinstance(mapping, dict) and type(mapping) is not dict:
+            planted = getattr(mapping, "__dict__", {})  # a defaultdict has none
+            for name in [name for name in planted if name != "_metadata"]:  # that of torch's state dicts
+                del planted[name]
+    return content
 
 
 def _head(path: Path) -> bytes:

@@ -5,11 +5,17 @@ Prints one line of JSON for each file: what came of it, in which time and memory
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import pickle
 import resource
+import socket
+import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +120,33 @@ def warm_up(folder: Path) -> None:
     outcome(folder / "warm.yaml")
 
 
+ATTEMPTS: dict[str, Callable[[], Any]] = {
+    "a shell": lambda: os.system("true"),
+    "a process": lambda: subprocess.Popen(["true"]),
+    "code": lambda: eval("1"),
+    "a file": lambda: Path("planted").write_text(""),
+    "a file without Python's open": lambda: os.open("planted", os.O_CREAT | os.O_WRONLY),
+    "a module": lambda: __import__("antigravity"),
+    "a connection": lambda: socket.create_connection(("127.0.0.1", 9)),
+    "an ordinary pickle": lambda: pickle.loads(b"cos\nsystem\n."),
+    "a library": lambda: ctypes.CDLL("libm.so.6"),
+}
+
+
+def attempt(watch: Watch) -> None:
+    """Do what no file may do, and tell whether it was noticed."""
+    for name, evil in ATTEMPTS.items():
+        watch.on = True
+        try:
+            evil()
+        except RuntimeError:
+            pass
+        finally:
+            watch.on = False
+        tell(attempt=name, caught=watch.caught)
+        watch.caught.clear()
+
+
 def tell(**figures: Any) -> None:
     """To whoever started this process, before the next file may end it."""
     sys.stdout.write(json.dumps(figures) + "\n")
@@ -127,6 +160,7 @@ def main(corpus: Path, scratch: Path) -> None:
     warm_up(scratch)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     watch = Watch()
+    attempt(watch)
     for path in sorted(corpus.iterdir()):
         room = memory("VmSize") + path.stat().st_size + ROOM
         resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import struct
+import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from tests.checkpoint.nets import small_state
 from tests.hostile.assembler import KINDS, Code, call, named, stack_named, text, value, write
 
 CANARY = "canary"
+BOMB = 50_000_000  # bytes that a few kilobytes unfold into
 REFUSED, IGNORED = "refused", "ignored"
 
 SHELL = f"touch {CANARY}"
@@ -139,6 +142,8 @@ def tricks() -> dict[str, bytes]:
         "tensors": b"(" + (named("torch.storage", "_load_from_bytes") + b")R") * 300_000 + b"l",
         "arrays": b"(" + call(named("numpy.core.multiarray", "_reconstruct")) * 300_000 + b"l",
         "nested storages": storage,
+        "state of a tensor": tensor(4) + b"(" + stored() + value(0) + value((2**40,)) + value((1,)) + b"tb",
+        "tensor past its storage": tensor(5),
         "long frame": b"\x95\xff\xff\xff\xff\xff\xff\xff\x7f" + value(0),
         "long bytes": b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f",
         "long text": b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7f",
@@ -173,6 +178,21 @@ def tricks() -> dict[str, bytes]:
     }
 
 
+def stored() -> bytes:
+    """A storage of four numbers, as plain pickle has it."""
+    data = io.BytesIO()
+    storage = torch.storage.TypedStorage(
+        wrap_storage=torch.ones(4).untyped_storage(), dtype=torch.float32, _internal=True
+    )
+    torch.save(storage, data, _use_new_zipfile_serialization=False)
+    return call(named("torch.storage", "_load_from_bytes"), Code(raw(data.getvalue())))
+
+
+def tensor(count: int) -> bytes:
+    """That many numbers of it."""
+    return call(named("torch._utils", "_rebuild_tensor_v2"), Code(stored()), 0, (count,), (1,), False, {})
+
+
 def persistent(count: int, key: str = "0", device: str = "cpu") -> bytes:
     """A tensor of the storage that has this many numbers."""
     saved = b"(" + text("storage") + named("torch", "FloatStorage") + text(key) + text(device) + value(count) + b"tQ"
@@ -186,7 +206,7 @@ def array(shape: tuple[int, ...], data: bytes) -> bytes:
     return empty + b"(" + value(1) + value(shape) + dtype + value(False) + raw(data) + b"tb"
 
 
-def _pickles(folder: Path) -> Iterator[tuple[str, str]]:
+def _pickles(folder: Path, kinds: Iterable[str]) -> Iterator[tuple[str, str]]:
     for name, program in calls().items():
         for kind in KINDS:
             for beside in (False, True):
@@ -194,7 +214,7 @@ def _pickles(folder: Path) -> Iterator[tuple[str, str]]:
                 write(program, folder / file, kind, beside)
                 yield file, IGNORED if beside else REFUSED
     for name, program in tricks().items():
-        for kind in KINDS:
+        for kind in kinds:
             write(program, folder / f"{name}.{kind}", kind, beside=False)
             yield f"{name}.{kind}", REFUSED
 
@@ -235,7 +255,7 @@ def _archives(folder: Path) -> Iterator[tuple[str, str]]:
         all_but(archive, first)
         with archive.open(zipfile.ZipInfo(first), "w") as out:
             out._zinfo.compress_type = zipfile.ZIP_DEFLATED
-        archive.writestr(first + "x", bytes(200_000_000), compress_type=zipfile.ZIP_DEFLATED)
+        archive.writestr(first + "x", bytes(BOMB), compress_type=zipfile.ZIP_DEFLATED)
 
     def twice(archive: zipfile.ZipFile) -> None:
         all_but(archive)
@@ -243,9 +263,10 @@ def _archives(folder: Path) -> Iterator[tuple[str, str]]:
 
     yield make("bomb.zip", bomb)
     yield make("bomb in the program.zip", lambda archive: (all_but(archive, program), archive.writestr(
-        program, b"\x80\x02" + b"(" + b"N" * 200_000_000 + b"l.", compress_type=zipfile.ZIP_DEFLATED)))  # fmt: skip
+        program, b"\x80\x02" + b"(" + b"N" * BOMB + b"l.", compress_type=zipfile.ZIP_DEFLATED)))  # fmt: skip
     yield make("compressed.zip", lambda archive: all_but(archive, method=zipfile.ZIP_DEFLATED))
-    with __import__("warnings").catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield make("duplicate.zip", twice)
     for place in ("../../evil", "/tmp/evil", "a/../../evil", "..\\evil"):
         name = f"traversal {place.replace('/', '!')}.zip"
@@ -269,8 +290,6 @@ def _archives(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _stored(records: dict[str, bytes]) -> bytes:
-    import io
-
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, data in records.items():
@@ -308,7 +327,7 @@ def _safetensors(folder: Path) -> Iterator[tuple[str, str]]:
     }.items():
         _write_header(folder / f"{name}.safetensors", header, 16)
         yield f"{name}.safetensors", REFUSED
-    _write_header(folder / "huge.safetensors", b"{" + b" " * 120_000_000 + b"}", 0)
+    _write_header(folder / "huge.safetensors", b"{" + b" " * 20_000_000 + b"}", 0)
     yield "huge.safetensors", REFUSED
     (folder / "header longer than the file.safetensors").write_bytes(struct.pack("<Q", 2**63) + b"{}")
     yield "header longer than the file.safetensors", REFUSED
@@ -335,6 +354,9 @@ TAGS = {
     "merge": "a: &a {<<: *a}",
     "deep": "a: " + "[" * 20_000 + "]" * 20_000,
     "deep maps": "a: " + "{b: " * 20_000 + "1" + "}" * 20_000,
+    "deep blocks": "- " * 300_000,
+    "deep lines": "\n".join(" " * depth + "a:" for depth in range(3000)),
+    "very deep": "[" * 3_000_000,
     "key twice": "a: 1\na: 2",
     "no YAML": "a: [1",
     "control characters": "a: \x00\x01",
@@ -373,12 +395,14 @@ def _configs(folder: Path) -> Iterator[tuple[str, str]]:
         yield f"inner target {name}.yaml", REFUSED
 
 
-def write_corpus(folder: Path, large: bool = True) -> dict[str, str]:
+def write_corpus(folder: Path, whole: bool) -> dict[str, str]:
     """Write every file, and return what is to become of each: `REFUSED`, or `IGNORED` where good weights are in it.
 
     Args:
         folder: an empty one.
-        large: with those of more than 20 MB.
+        whole: with files of more than 20 MB, and each trick of the instructions in every container.
     """
-    parts = [_pickles, _archives, _safetensors, _configs, *([_keys] if large else [])]
-    return {name: fate for part in parts for name, fate in part(folder)}
+    parts = [_pickles(folder, KINDS if whole else KINDS[:1]), _archives(folder), _safetensors(folder), _configs(folder)]
+    if whole:
+        parts.append(_keys(folder))
+    return {name: fate for part in parts for name, fate in part}
