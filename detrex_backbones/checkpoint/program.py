@@ -16,7 +16,7 @@ from typing import NamedTuple
 __all__ = ["FRAME", "Argument", "check_program"]
 
 INSTRUCTIONS = 3_000_000  # a tensor takes about forty, a number in a list two
-CALLS = 250_000  # a tensor takes two
+CALLS = 300_000  # a tensor takes three
 CONTAINERS = 200_000  # but for those that calls make
 REUSED = 4_000_000  # values taken from the memo, with all that is in them
 DEPTH = 500
