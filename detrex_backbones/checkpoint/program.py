@@ -208,7 +208,7 @@ class _Run:
         return int.from_bytes(self.data[first : first + size], "little")
 
     def line(self, first: int) -> int:
-        return int(bytes(self.data[first : first + 12]).split(b"\n")[0])
+        return int(bytes(self.data[first : _line_end(self.data, first) - 1]))
 
 
 Step = Callable[[_Run, int], object]

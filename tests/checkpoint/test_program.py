@@ -37,6 +37,7 @@ def test_a_cut_program(end):
     ("text", "what"),
     [
         (b"K\x01r\xff\xff\xff\x7f.", "places in its memo"),
+        (b"K\x01p" + b"0" * 50 + b"2147483647\n.", "places in its memo"),
         (b")" + b"\x85" * 501 + b".", "500 containers in one another"),
         (b")q\x00" + b"0h\x00h\x00\x86q\x00" * 30 + b".", "values, most of them copies"),
         (b"]q\x00(" + b"N" * 2000 + b"e" + b"h\x000" * 2000 + b".", "values, most of them copies"),
@@ -44,7 +45,7 @@ def test_a_cut_program(end):
         (b"(" + b"ca\nb\n)R" * 300_001 + b"l.", "calls"),
         (b"N0" * 1_500_001 + b"N.", "instructions"),
     ],
-    ids=["memo", "nested", "doubled", "copied", "sets", "calls", "instructions"],
+    ids=["memo", "memo in text", "nested", "doubled", "copied", "sets", "calls", "instructions"],
 )
 def test_what_no_weights_need(text, what):
     with pytest.raises(pickle.UnpicklingError, match=f"asks for more than weights need: over .*{what}"):

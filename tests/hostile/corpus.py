@@ -127,6 +127,7 @@ def tricks() -> dict[str, bytes]:
     return {
         "memo index": value(0) + b"r\xff\xff\xff\x7f",
         "memo index in text": value(0) + b"p99999999999\n",
+        "memo index behind zeros": value(0) + b"p" + b"0" * 50 + b"2147483647\n",
         "memo that isn't there": b"h\x63",
         "negative memo": value(0) + b"p-1\n",
         "no mark": value(0) + b"t",

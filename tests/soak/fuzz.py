@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +18,7 @@ def run() -> dict[str, int | float | str]:
     figures: dict[str, int | float | str] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
         for name, (function, strategies) in PROPERTIES.items():
             count = SLOW.get(name, EXAMPLES)
             many = settings(max_examples=count, database=None, deadline=None, suppress_health_check=list(HealthCheck))
