@@ -7,7 +7,7 @@ import struct
 import zipfile
 from pathlib import Path
 
-__all__ = ["HEAD", "format_of", "is_cut"]
+__all__ = ["HEAD", "LEGACY_MAGIC", "format_of", "is_cut"]
 
 HEAD = 64  # bytes from which the format is known
 LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled, without its protocol

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tarfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from detrex_backbones.checkpoint import unpickler
 from detrex_backbones.checkpoint.catalog import resolve
+from detrex_backbones.checkpoint.checksum import checked_archive
 from detrex_backbones.checkpoint.containers import find_weights, is_tensor
 from detrex_backbones.checkpoint.content import HEAD, format_of
 from detrex_backbones.errors import CheckpointFileError
@@ -74,13 +74,23 @@ def read_file(path: str | Path) -> tuple[Any, str]:
     path = Path(path)
     kind = _format(path, _head(path))
     try:
-        return READERS[kind](path), kind
+        return _own_methods(READERS[kind](path)), kind
     except Exception as error:  # what a damaged file sets off in a reader is not foreseeable
         reason = " ".join(str(error).split())[:200]
         raise CheckpointFileError(
             f"checkpoint {str(path)!r} can't be read as {kind}: {type(error).__name__}: {reason}. "
             f"Is it whole? Compare its size and hash with the source's, or fetch it again."
         ) from error
+
+
+def _own_methods(content: Any) -> Any:
+    """The content, whose dicts look up nothing that the file has set on them: a pickle may plant an `items`."""
+    for mapping in (content, *(dict.values(content) if isinstance(content, dict) else ())):
+        if isinstance(mapping, dict) and type(mapping) is not dict:
+            planted = getattr(mapping, "__dict__", {})  # a defaultdict has none
+            for name in [name for name in planted if name != "_metadata"]:  # that of torch's state dicts
+                del planted[name]
+    return content
 
 
 def _head(path: Path) -> bytes:
@@ -109,14 +119,12 @@ def _format(path: Path, head: bytes) -> str:
 
 
 def _read_torch(path: Path) -> Any:
-    with zipfile.ZipFile(path) as archive:
-        if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
-            raise ValueError("a TorchScript archive holds a program; save the module's state_dict() instead")
-    if path.name.endswith(".safetensors"):
-        return _read_opened(path)
-    return torch.load(
-        str(path), map_location="cpu", weights_only=False, pickle_module=unpickler, mmap=True, encoding="latin1"
-    )
+    with checked_archive(path):
+        if path.name.endswith(".safetensors"):
+            return _read_opened(path)
+        return torch.load(
+            str(path), map_location="cpu", weights_only=False, pickle_module=unpickler, mmap=True, encoding="latin1"
+        )
 
 
 def _read_legacy(path: Path) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import mmap
 import pickle
-import pickletools
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -19,23 +18,13 @@ from typing import Any
 import numpy as np
 
 from detrex_backbones.checkpoint import unpickler
+from detrex_backbones.checkpoint.program import FRAME, check_program
 
 __all__ = ["load"]
 
 LARGE = 1 << 16  # bytes; what is shorter is read
 
-FRAME, NEXT_BUFFER, STOP = 0x95, 0x97, ord(".")
-TWO_LINES = b"ci"  # GLOBAL and INST: a module and a name
-
-# Instruction -> bytes of its argument, or one of pickletools' negative numbers; and those -> bytes of the length before
-# an argument that has one.
-ARGUMENTS = {ord(info.code): info.arg.n if info.arg else 0 for info in pickletools.opcodes}
-LENGTHS = {
-    pickletools.TAKEN_FROM_ARGUMENT1: 1,
-    pickletools.TAKEN_FROM_ARGUMENT4: 4,
-    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
-    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
-}
+NEXT_BUFFER = 0x97
 
 
 def load(path: Path) -> Any:
@@ -46,10 +35,7 @@ def load(path: Path) -> Any:
     """
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    try:
-        program, buffers = _split(mapped)
-    except (IndexError, KeyError) as error:
-        raise pickle.UnpicklingError("the pickle is cut, or none") from error
+    program, buffers = _split(memoryview(mapped))
     return _finished(_Unpickler(io.BytesIO(program), buffers=buffers).load(), {})
 
 
@@ -121,35 +107,21 @@ MAKERS: dict[int, Callable[[memoryview], Any]] = {
 }
 
 
-def _split(mapped: mmap.mmap) -> tuple[bytes, list[_Large]]:
-    """The program without its large arguments, and those. Whatever is wrong in it is left for the unpickler to say."""
-    view = memoryview(mapped)
+def _split(view: memoryview) -> tuple[bytes, list[_Large]]:
+    """The program without its large arguments, and those."""
     parts: list[memoryview | bytes] = []
     large: list[_Large] = []
-    copied = start = opcode = 0
-    while opcode != STOP:
-        opcode = view[start]
-        size = ARGUMENTS[opcode]
-        end = start + 1
-        if size >= 0:
-            end += size
-        elif size == pickletools.UP_TO_NEWLINE:
-            for _ in range(2 if opcode in TWO_LINES else 1):
-                end = mapped.find(b"\n", end) + 1 or len(view)
-        else:
-            first = end + LENGTHS[size]
-            end = first + int.from_bytes(view[end:first], "little")
-            if end - first >= LARGE and opcode in MAKERS:
-                parts += [view[copied:start], bytes([NEXT_BUFFER])]
-                large.append(_Large(view[first:end], MAKERS[opcode]))
-                copied = end
-        if opcode == FRAME:  # tells the length of what follows, which is another now, and is needed by nobody
-            parts.append(view[copied:start])
+    copied = 0
+    *arguments, stop = check_program(view, LARGE)
+    for code, at, start, end in arguments:
+        if code in MAKERS:
+            parts += [view[copied:at], bytes([NEXT_BUFFER])]
+            large.append(_Large(view[start:end], MAKERS[code]))
             copied = end
-        elif opcode == NEXT_BUFFER:
-            raise pickle.UnpicklingError("it needs buffers that are not in the file")
-        start = end
-    return b"".join([*parts, view[copied:start]]), large
+        elif code == FRAME:  # tells the length of what follows, which is another now, and is needed by nobody
+            parts.append(view[copied:at])
+            copied = end
+    return b"".join([*parts, view[copied : stop.end]]), large
 
 
 def _finished(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:

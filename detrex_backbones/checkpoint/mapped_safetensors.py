@@ -1,4 +1,4 @@
-"""Reading .safetensors without a copy: every tensor is a view of the one mapping of the file."""
+"""Reading .safetensors without a copy: every tensor lies in the one mapping of the file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 __all__ = ["load"]
+
+HEADER_BYTES = 1 << 23  # a tensor takes about a hundred
 
 DTYPES = {
     "F64": torch.float64,
@@ -39,19 +41,22 @@ def load(path: Path) -> dict[str, Tensor]:
 
     Raises:
         Exception: safetensors' own, for what isn't right.
+        ValueError: a header that is larger than weights need.
     """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+    if length > HEADER_BYTES:
+        raise ValueError(f"its header of {length} bytes is larger than weights need ({HEADER_BYTES})")
     with safe_open(path, framework="pt"):
         header, start = _header(path)
     header.pop("__metadata__", None)
     if path.stat().st_size == start:  # no bytes can't be mapped
         return dict(load_file(path))
-    # Copy on write: torch takes no array that can't be written to, and nothing of the file is ever changed.
-    data = torch.from_numpy(np.memmap(path, np.uint8, mode="c", offset=start))
+    # Copy on write: torch takes no buffer that can't be written to, and nothing of the file is ever changed.
+    data = np.memmap(path, np.uint8, mode="c", offset=start)
     if not all(_is_viewable(data, entry) for entry in header.values()):
         return dict(load_file(path))
-    used = {entry["dtype"] for entry in header.values()}
-    typed = {name: _typed(data, DTYPES[name]) for name in used}
-    return {name: _view(typed[entry["dtype"]], entry) for name, entry in header.items()}
+    return {name: _view(data, entry) for name, entry in header.items()}
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
@@ -61,19 +66,17 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         return json.loads(file.read(length)), 8 + length
 
 
-def _is_viewable(data: Tensor, entry: dict[str, Any]) -> bool:
+def _is_viewable(data: np.memmap[Any, Any], entry: dict[str, Any]) -> bool:
     dtype = DTYPES.get(entry["dtype"])
-    return dtype is not None and entry["data_offsets"][0] % dtype.itemsize == data.data_ptr() % dtype.itemsize == 0
+    return dtype is not None and (data.ctypes.data + entry["data_offsets"][0]) % dtype.itemsize == 0
 
 
-def _typed(data: Tensor, dtype: torch.dtype) -> Tensor:
-    """All bytes as numbers of one dtype, up to the last whole one."""
-    return data[: len(data) // dtype.itemsize * dtype.itemsize].view(dtype)
-
-
-def _view(numbers: Tensor, entry: dict[str, Any]) -> Tensor:
-    shape, (begin, end) = entry["shape"], entry["data_offsets"]
-    if math.prod(shape) * numbers.itemsize != end - begin:  # as safetensors has checked, unless the file has changed
+def _view(data: np.memmap[Any, Any], entry: dict[str, Any]) -> Tensor:
+    """A tensor with a storage of its own, so that it can be saved alone."""
+    dtype, shape, (begin, end) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    count = math.prod(shape)
+    if count * dtype.itemsize != end - begin:  # as safetensors has checked, unless the file has changed
         raise ValueError(f"a tensor of {entry['dtype']} and shape {shape} can't lie at bytes {begin} to {end}")
-    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    return torch.as_strided(numbers, shape, strides, begin // numbers.itemsize)
+    if not count:  # torch makes none of no bytes
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype, count=count, offset=begin).view(shape)

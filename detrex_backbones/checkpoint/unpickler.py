@@ -4,23 +4,30 @@ A pickle is a program: it names functions and calls them. Here only the function
 containers are known; every other name becomes an inert class whose instances swallow whatever they are given. So the
 bookkeeping of a training run (its arguments, its log buffers) does not keep its weights from being read, and no call
 that a stranger wrote into a file is ever made. A pickle also sets attributes of what it names, so what is known takes
-none. There is no switch that turns this off.
+none. Nor is a program run that asks for more memory or time than weights need, see `program`. There is no switch that
+turns this off.
 """
 
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import pickle
-import sys
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
+from detrex_backbones.checkpoint.content import LEGACY_MAGIC
+from detrex_backbones.checkpoint.program import check_program
+
 __all__ = ["ALLOWED", "Call", "Inert", "Unpickler", "empty_array", "load", "loads"]
+
+UNKNOWN_NAMES = 10_000  # in one file
 
 
 class Inert:
@@ -117,8 +124,12 @@ def _rebuild_parameter(data: torch.Tensor, *args: Any) -> torch.Tensor:
 
 
 def _storage_from_bytes(data: bytes) -> Any:
-    # How a tensor's storage is written by plain pickle: a legacy torch file within the file.
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False, pickle_module=sys.modules[__name__])
+    # How a tensor's storage is written by plain pickle: a legacy torch file within the file, and no other kind.
+    if LEGACY_MAGIC not in bytes(data[:64]):
+        raise pickle.UnpicklingError("a storage within a pickle is not what torch writes there")
+    load = lambda file, **kwargs: _StorageUnpickler(file, **kwargs).load()  # noqa: E731
+    reader = SimpleNamespace(__name__=__name__, Unpickler=_StorageUnpickler, load=load)
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False, pickle_module=reader)
 
 
 def _allowed() -> dict[tuple[str, str], Any]:
@@ -163,6 +174,8 @@ class Unpickler(pickle.Unpickler):
         # Python 2 wrote text as bytes; ASCII fails on its arrays, and "bytes" gives keys that nothing matches.
         super().__init__(file, encoding=encoding, **kwargs)
         self._file = file
+        self._inert: dict[str, type[Inert]] = {}
+        self._checked = kwargs.get("buffers") is not None  # where those come from
 
     def __setattr__(self, name: str, value: Any) -> None:
         # torch sets what reads storages. In a legacy file they follow the pickle, and only the pickle says how large
@@ -172,11 +185,39 @@ class Unpickler(pickle.Unpickler):
         else:
             super().__setattr__(name, value)
 
+    def load(self) -> Any:
+        if not self._checked:
+            check_program(_rest(self._file))
+        return super().load()
+
     def find_class(self, module: str, name: str) -> Any:
         found = ALLOWED.get((module, name))
         if found is None and module == "numpy.dtypes" and name.endswith("DType") and name != "ObjectDType":
             found = getattr(np.dtypes, name, None)
-        return type(name.rpartition(".")[2] or "Inert", (Inert,), {}) if found is None else found
+        return self._inert_class(name.rpartition(".")[2] or "Inert") if found is None else found
+
+    def _inert_class(self, name: str) -> type[Inert]:
+        if name not in self._inert:
+            if len(self._inert) == UNKNOWN_NAMES:
+                raise pickle.UnpicklingError(f"it names more than {UNKNOWN_NAMES} things that no checkpoint needs")
+            self._inert[name] = type(name, (Inert,), {})
+        return self._inert[name]
+
+
+class _StorageUnpickler(Unpickler):
+    """For the file within a file, which has none within it: it could be read as often as it is long."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_load_from_bytes":
+            raise pickle.UnpicklingError("a storage within a storage is not what torch writes")
+        return super().find_class(module, name)
+
+
+def _rest(file: Any) -> memoryview:
+    """What hasn't been read of an open file, without reading it."""
+    if isinstance(file, io.BytesIO):
+        return memoryview(file.getvalue())[file.tell() :]
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))[file.tell() :]
 
 
 def _check_storage(saved: Any, file: Any) -> Any:

@@ -89,8 +89,8 @@ def _parse(text: str) -> _Override:
     path = tuple(part or bracketed for part, bracketed in _PART.findall(name))
     try:
         return _Override(text, mode, path, parse_value(value))
-    except ValueError as error:
-        raise OverrideError(f"The override {text!r} has a value that can't be read: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise OverrideError(f"The override {text!r:.200} has a value that can't be read: {error}.") from error
 
 
 def _apply(cfg: Any, override: _Override) -> None:

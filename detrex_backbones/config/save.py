@@ -79,6 +79,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # Outside of double quotes the loader takes some characters, such as the line ends of Unicode, for others.
+    style = None if text.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(_Unsaveable, lambda dumper, text: dumper.represent_scalar("!unsaveable", str(text)))
 _Dumper.add_multi_representer(
     PurePath,

@@ -34,11 +34,10 @@ def assert_same(path):
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
-def test_every_dtype_is_safetensors_own_and_all_are_views_of_one_mapping(tmp_path, metadata):
+def test_every_dtype_is_safetensors_own(tmp_path, metadata):
     save_file(TENSORS, tmp_path / "x.safetensors", metadata)
     ours = assert_same(tmp_path / "x.safetensors")
-    places = {value.untyped_storage().data_ptr() for value in ours.values()}
-    assert len(places) == 1
+    assert all(value.untyped_storage().nbytes() == value.nbytes for value in ours.values()), "saved with its neighbours"
 
 
 @pytest.mark.parametrize("tensors", [{}, {"empty": torch.empty(0)}, {"one": torch.ones(1)}])
@@ -89,5 +88,5 @@ def test_a_file_that_changes_after_the_check_is_refused(tmp_path, monkeypatch):
             mapped_safetensors.load(tmp_path / "x.safetensors")
     moved = {"a": {**header["a"], "data_offsets": [800, 812]}}
     monkeypatch.setattr(mapped_safetensors, "_header", lambda path: (moved, start))
-    with pytest.raises(RuntimeError, match="out of bounds"):
+    with pytest.raises(ValueError, match="buffer length"):
         mapped_safetensors.load(tmp_path / "x.safetensors")
