@@ -89,9 +89,9 @@ def coverage_tree(report: LoadReport) -> dict[str, Any]:
         `children`.
     """
     root = _node("")
-    for row in tensor_rows(report):
-        if not row["model"]:
-            continue
+    # What was loaded stands in the model's order, from its beginning.
+    rows = sorted(tensor_rows(report), key=lambda row: row["state"] != "loaded")
+    for row in (row for row in rows if row["model"]):
         node = root
         node["counts"][row["state"]] += 1
         for part in row["model"].split(".")[:-1]:
