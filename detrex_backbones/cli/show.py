@@ -22,7 +22,7 @@ from detrex_backbones.errors import ConfigKeyError, ConfigTypeError
 if TYPE_CHECKING:
     from detrex_backbones.backbones.base import Backbone
 
-MAP_COLUMNS = (*COLUMNS, "receptive field")
+MAP_COLUMNS = (*COLUMNS, "receptive_field")
 
 ABOUT_MAPS = """\
 stride: input pixels between neighbours of the map. receptive field: how many
@@ -81,7 +81,8 @@ def run(args: argparse.Namespace) -> None:
     print(text.rstrip() + "\n")
     print(f"parameters  {figures['parameters']:,} ({figures['trainable']:,} trainable)")
     print(f"GFLOPs      {figures['gflops']:.2f} (multiply-adds for {height} x {width} pixels)")
-    print_table(MAP_COLUMNS, [[row[column] for column in MAP_COLUMNS] for row in figures["maps"]])
+    titles = [column.replace("_", " ") for column in MAP_COLUMNS]
+    print_table(titles, [[row[column] for column in MAP_COLUMNS] for row in figures["maps"]])
     print(ABOUT_MAPS)
 
 

@@ -131,7 +131,7 @@ def draw_graph(
         backbone: on the meta device, in evaluation mode.
         channels: of the image.
         size: height and width of the image in pixels.
-        maps: dicts of name, channels, stride, height, width and "receptive field".
+        maps: dicts of name, channels, stride, height, width and receptive_field.
         file: a .png or .svg.
 
     Raises:
@@ -221,5 +221,5 @@ def _outputs(axis: Any, place: int, height: float, rows: Sequence[Mapping[str, A
 
 
 def _sees(row: Mapping[str, Any]) -> str:
-    field = row["receptive field"]
+    field = row["receptive_field"]
     return f"{field} pixels" if isinstance(field, int) else str(field).replace(" ", "\n", 1)

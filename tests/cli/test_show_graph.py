@@ -87,7 +87,7 @@ def test_what_sees_the_whole_image():
 def test_show_has_them(capsys):
     assert main(["show", "resnet/resnet50.py", "--json"]) == 0
     maps = json.loads(capsys.readouterr().out)["maps"]
-    assert [row["receptive field"] for row in maps] == [35, 91, 267, 427]
+    assert [row["receptive_field"] for row in maps] == [35, 91, 267, 427]
     assert main(["show", "resnet/resnet50.py"]) == 0
     out = capsys.readouterr().out
     assert "receptive field" in out and max(map(len, out.splitlines())) <= 80
