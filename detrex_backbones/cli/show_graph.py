@@ -17,6 +17,7 @@ __all__ = ["Stage", "draw_graph", "stages_of"]
 
 FORMATS = (".png", ".svg")
 TALLEST, LOWEST, STEP, WIDTH = 3.0, 0.8, 1.75, 1.35  # of boxes, inches
+EXTRA_TOKENS = 16
 
 
 @dataclass
@@ -40,9 +41,24 @@ class Stage:
 
 def stages_of(backbone: nn.Module, channels: int, size: tuple[int, int]) -> list[Stage]:
     """The modules at the top of a backbone on the meta device, in running order."""
+    modules = _top_modules(backbone)
+    inputs, outputs, maps = _record(backbone, modules, channels, size)
+    made = list(outputs.values())
+    stages = [
+        Stage(name, _blocks(modules[name]), tuple(value.shape[1:]), _source(inputs[name], made[:place]), [])
+        for place, (name, value) in enumerate(outputs.items())
+    ]
+    for name, value in maps.items():
+        _place(stages, made, name, value)
+    return stages
+
+
+def _record(
+    backbone: nn.Module, modules: Mapping[str, nn.Module], channels: int, size: tuple[int, int]
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+    """What each module takes first and gives last, in running order, and the backbone's maps."""
     import torch
 
-    modules = _top_modules(backbone)
     inputs: dict[str, Any] = {}
     outputs: dict[str, Tensor] = {}
 
@@ -53,29 +69,19 @@ def stages_of(backbone: nn.Module, channels: int, size: tuple[int, int]) -> list
             outputs.pop(name, None)  # a module that runs again moves back
             outputs[name] = value
 
-    parts = [
-        (name, part)
-        for name, module in modules.items()
-        for part in (module if isinstance(module, torch.nn.ModuleList) else [module])
-    ]
+    lists = (torch.nn.ModuleList, torch.nn.Sequential)
     hooks = [
         part.register_forward_hook(lambda _, given, output, name=name: keep(name, given, output))
-        for name, part in parts
+        for name, module in modules.items()
+        # A list of blocks may be gone through without being called itself.
+        for part in [*(module if isinstance(module, lists) else []), module]
     ]
     try:
         with torch.no_grad():
-            maps = backbone(torch.empty(1, channels, *size, device="meta"))
+            return inputs, outputs, backbone(torch.empty(1, channels, *size, device="meta"))
     finally:
         for hook in hooks:
             hook.remove()
-    made = list(outputs.values())
-    stages = [
-        Stage(name, _blocks(modules[name]), tuple(value.shape[1:]), _source(inputs[name], made[:place]), [])
-        for place, (name, value) in enumerate(outputs.items())
-    ]
-    for name, value in maps.items():
-        _place(stages, made, name, value)
-    return stages
 
 
 def _last(value: Any) -> Tensor | None:
@@ -93,13 +99,12 @@ def _source(given: Any, earlier: Sequence[Tensor]) -> int:
 
 
 def _top_modules(backbone: nn.Module) -> dict[str, nn.Module]:
-    # A wrapper around a single network is looked through.
-    path, module = "", backbone
-    children = dict(module.named_children())
-    while len(children) == 1:
-        name, module = next(iter(children.items()))
-        path = f"{path}{name}."
-        children = dict(module.named_children())
+    children = dict(backbone.named_children())
+    while len(children) == 1:  # a wrapper around a single network is looked through
+        below = dict(next(iter(children.values())).named_children())
+        if not below:
+            break
+        children = below
     return {name: child for name, child in children.items() if any(True for _ in child.parameters()) or _moves(child)}
 
 
@@ -115,10 +120,12 @@ def _blocks(module: nn.Module) -> int:
 
 
 def _place(stages: list[Stage], outputs: Sequence[Tensor], name: str, value: Tensor) -> None:
-    """Write a map's name at the stage that it comes from: the same tensor, else the last one of as many numbers."""
+    """Write a map's name at the stage that it comes from: the same tensor, else as many numbers, else the last."""
     same = [index for index, output in enumerate(outputs) if output is value]
-    alike = [index for index, output in enumerate(outputs) if output.numel() == value.numel()]
-    for index in (same or alike)[-1:]:
+    # Class and register tokens are in what the blocks give, and not in the map.
+    more = [output.numel() - value.numel() for output in outputs]
+    alike = [index for index, count in enumerate(more) if 0 <= count <= EXTRA_TOKENS * value.shape[1]]
+    for index in (same or alike or list(range(len(stages))))[-1:]:
         stages[index].maps.append(name)
 
 

@@ -126,3 +126,11 @@ def test_bad_files_are_refused(tmp_path, capsys):
 @pytest.mark.parametrize("name", [name for name in list_configs() if "resnet" not in name][::6])
 def test_every_kind_can_be_drawn(name, tmp_path, capsys):
     assert main(["show", name, "--graph", str(tmp_path / "a.png")]) == 0
+
+
+def test_blocks_that_are_gone_through_one_by_one_are_a_stage():
+    backbone = build_on_meta(L(TimmBackbone)(model_name="vit_tiny_patch16_224", out_indices=None)).eval()
+    stages = {stage.name: stage for stage in stages_of(backbone, 3, (224, 224))}
+    assert (stages["blocks"].blocks, stages["blocks"].shape) == (12, (197, 192))  # 14 x 14 and the class token
+    assert stages["blocks"].maps == ["p9", "p10", "p11"]
+    assert not stages["patch_embed"].maps
