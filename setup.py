@@ -33,7 +33,11 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["detrex_backbones", "detrex_backbones.*"]), *config_packages],
     package_dir=config_packages,
-    package_data={"detrex_backbones": ["py.typed"], "detrex_backbones.checkpoint.catalog": ["*.csv"]},
+    package_data={
+        "detrex_backbones": ["py.typed"],
+        "detrex_backbones.checkpoint.catalog": ["*.csv"],
+        "detrex_backbones.cli": ["*.html"],
+    },
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",

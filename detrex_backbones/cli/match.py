@@ -11,8 +11,9 @@ from detrex_backbones.cli.common import (
     add_overrides_argument,
     load_config,
     print_json,
+    print_note,
 )
-from detrex_backbones.errors import ConfigKeyError
+from detrex_backbones.errors import ConfigKeyError, DetrexBackbonesError
 
 if TYPE_CHECKING:
     from detrex_backbones.checkpoint.report import LoadReport
@@ -23,6 +24,7 @@ examples:
   detrex-backbones match my_config.py detector.pkl --prefix backbone.bottom_up
   detrex-backbones match resnet/resnet50.py resnet50.pth --json \\
       model.backbone.stages.depth=101
+  detrex-backbones match resnet/resnet50.py resnet50.pth --html report.html
 """
 
 
@@ -44,6 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--prefix", metavar="P", help="what stands before the names in the file (default: found)")
     parser.add_argument("--scope", metavar="PATH", help="submodule of the model (default: found)")
     parser.add_argument("--all", action="store_true", help="print every key, not only the summary")
+    parser.add_argument("--html", metavar="FILE", help="also write the report as a web page with a search")
     add_json_argument(parser)
 
 
@@ -71,10 +74,23 @@ def run(args: argparse.Namespace) -> None:
         print_json(report.to_dict())
     else:
         print_report(report, every_key=args.all)
-    check_report(report, options.allow_missing)
     # On the meta device the numbers of the preprocessing have no values: the config has them.
     stated = {name: cfg.model[name] for name in ("pixel_mean", "pixel_std", "input_format") if name in cfg.model}
-    check_traits({**traits_of(model, report.scope), **stated}, report, options.check_preprocessing)
+    try:
+        check_report(report, options.allow_missing)
+        check_traits({**traits_of(model, report.scope), **stated}, report, options.check_preprocessing)
+    except DetrexBackbonesError as error:
+        _write_page(args, report, str(error))
+        raise
+    _write_page(args, report)
+
+
+def _write_page(args: argparse.Namespace, report: LoadReport, refusal: str = "") -> None:
+    if args.html:
+        from detrex_backbones.cli.match_page import write_page
+
+        write_page(args.html, report, refusal)
+        print_note(f"wrote {args.html}")
 
 
 def print_report(report: LoadReport, every_key: bool) -> None:

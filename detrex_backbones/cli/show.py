@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detrex_backbones.cli.common import (
     COLUMNS,
@@ -16,7 +16,17 @@ from detrex_backbones.cli.common import (
     print_table,
 )
 from detrex_backbones.cli.layout import lay_out
+from detrex_backbones.cli.show_graph import draw_graph
 from detrex_backbones.errors import ConfigKeyError, ConfigTypeError
+
+if TYPE_CHECKING:
+    from detrex_backbones.backbones.base import Backbone
+
+MAP_COLUMNS = (*COLUMNS, "receptive_field")
+
+ABOUT_MAPS = """\
+stride: input pixels between neighbours of the map. receptive field: how many
+input pixels, along the height, one pixel of the map can depend on."""
 
 EXAMPLES = """\
 examples:
@@ -25,6 +35,7 @@ examples:
       model.backbone.stages.depth=101
   detrex-backbones show my_config.py backbone=resnet101-dc5
   detrex-backbones show my_config.py --yaml
+  detrex-backbones show resnet/resnet50.py --graph resnet50.png
 """
 
 
@@ -47,6 +58,7 @@ def add_parser(subparsers: Any) -> None:
         default=(224, 224),
         help="input size in pixels for the GFLOPs and shapes (default: 224x224)",
     )
+    parser.add_argument("--graph", metavar="FILE", help="also draw the stages: a .png or .svg")
     add_json_argument(parser)
 
 
@@ -58,7 +70,10 @@ def run(args: argparse.Namespace) -> None:
     if "model" not in cfg:
         raise ConfigKeyError(f"the config has no 'model' to show. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
     text = LazyConfig.to_yaml(cfg) if args.yaml else lay_out(LazyConfig.to_py(cfg))
-    figures = measure_config(cfg.model, args.size)
+    backbone, channels = build_backbone(cfg.model)
+    figures = measure_backbone(backbone, args.size, channels)
+    if args.graph:
+        draw_graph(backbone, channels, args.size, figures["maps"], args.graph)
     if args.json:
         print_json({"config": text, "size": list(args.size), **figures})
         return
@@ -66,14 +81,15 @@ def run(args: argparse.Namespace) -> None:
     print(text.rstrip() + "\n")
     print(f"parameters  {figures['parameters']:,} ({figures['trainable']:,} trainable)")
     print(f"GFLOPs      {figures['gflops']:.2f} (multiply-adds for {height} x {width} pixels)")
-    print_table(COLUMNS, [[row[column] for column in COLUMNS] for row in figures["maps"]])
+    titles = [column.replace("_", " ") for column in MAP_COLUMNS]
+    print_table(titles, [[row[column] for column in MAP_COLUMNS] for row in figures["maps"]])
+    print(ABOUT_MAPS)
 
 
-def measure_config(node: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """Parameters, GFLOPs and maps of a config's model, built without weights."""
+def build_backbone(node: Any) -> tuple[Backbone, int]:
+    """The backbone of a config's model, built without weights, and the channels of its image."""
     from detrex_backbones.backbones.base import Backbone
     from detrex_backbones.backbones.feature_extractor import FeatureExtractor
-    from detrex_backbones.backbones.measure import measure
     from detrex_backbones.shapes import build_on_meta
 
     model = build_on_meta(node)
@@ -81,11 +97,22 @@ def measure_config(node: Any, size: tuple[int, int]) -> dict[str, Any]:
     backbone = model.backbone if isinstance(model, FeatureExtractor) else model
     if not isinstance(backbone, Backbone):
         raise ConfigTypeError(f"model is a {type(model).__name__}. show takes a FeatureExtractor or a Backbone.")
+    return backbone, channels
+
+
+def measure_backbone(backbone: Backbone, size: tuple[int, int], channels: int) -> dict[str, Any]:
+    """Parameters, GFLOPs and maps of a backbone on the meta device."""
+    from detrex_backbones.backbones.measure import measure
+    from detrex_backbones.cli.show_field import receptive_fields
+
     shapes = backbone.output_shape()
     measures = measure(backbone, size, channels)
+    fields = receptive_fields(backbone, size, {name: shape.stride or 0 for name, shape in shapes.items()}, channels)
     rows = [
         # A classifier's scores have no height and width.
-        dict(zip(COLUMNS, (name, shape[0], shapes[name].stride, *(shape[1:] or ("", ""))), strict=True))
+        dict(
+            zip(MAP_COLUMNS, (name, shape[0], shapes[name].stride, *(shape[1:] or ("", "")), fields[name]), strict=True)
+        )
         for name, shape in measures.shapes.items()
     ]
     return {

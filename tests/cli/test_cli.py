@@ -160,7 +160,8 @@ def test_show_measures_without_allocating(capsys):
     assert figures["parameters"] == sum(p.numel() for name, p in reference.named_parameters() if name[:2] != "fc")
     # Goyal et al. and torchvision's own table: 4.09 billion for the convolutions and the classifier.
     assert figures["gflops"] == pytest.approx(4.09, abs=0.03)
-    assert figures["maps"][0] == {"name": "res2", "channels": 256, "stride": 4, "height": 56, "width": 56}
+    shape = {"name": "res2", "channels": 256, "stride": 4, "height": 56, "width": 56}
+    assert figures["maps"][0] == {**shape, "receptive_field": 35}
     assert figures["size"] == [224, 224]
 
 
