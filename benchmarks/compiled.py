@@ -27,7 +27,7 @@ def rows(options: Options) -> Iterator[Row]:
         yield Row(GROUP, "R-50 compiled", "s", None, {"torchvision": None}, note=NO_COMPILER)
         return
     work = Workload(1 if options.device == "cpu" else 2, (480, 640), device=options.device)
-    rounds = options.rounds_or(7 if options.device == "cpu" else 30)
+    rounds = options.rounds_or(5 if options.device == "cpu" else 30)
     for what, grad in (("step", True), ("inference", False)):
         named = f"R-50 {what}, {work}"
         yield attempt(GROUP, named, functools.partial(_beside, named, work, grad, rounds))

@@ -22,7 +22,7 @@ FUSED_ON_GPU = 1.1  # times as fast as torchvision
 
 def rows(options: Options) -> Iterator[Row]:
     """Each size eager beside the peers, and fused beside the network without norms."""
-    usual = 7 if options.device == "cpu" else 50
+    usual = 5 if options.device == "cpu" else 50
     for network in NETWORKS:
         for work in [Workload(1, (224, 224), device=options.device), *workloads(options)]:
             if work.device == "cpu" and work.channels_last:

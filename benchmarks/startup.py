@@ -69,7 +69,7 @@ def rows(options: Options) -> Iterator[Row]:
 
 
 def _import(what: str, options: Options) -> Row:
-    rounds = options.rounds_or(5)
+    rounds = options.rounds_or(3)
     times = in_processes(_there(IMPORTS), rounds)
     row = compared(GROUP, what, {**dict.fromkeys(IMPORTS), **times}, against="torch", rounds=rounds)
     row.target, row.met = f"torch + {EXTRA} s", times["ours"] - times["torch"] <= EXTRA
@@ -89,7 +89,7 @@ def _import_beyond_torch(what: str, options: Options) -> Row:
 
 
 def _start(what: str, kind: str, options: Options) -> Row:
-    rounds = options.rounds_or(5)
+    rounds = options.rounds_or(3)
     with tempfile.TemporaryDirectory() as folder:
         programs = _there(_programs(Path(folder), kind))
         times = in_processes(programs, rounds)

@@ -17,7 +17,7 @@ NO_NORMS = {"cpu": None, "cuda": 1.03}  # of the time without norms
 
 def rows(options: Options) -> Iterator[Row]:
     """Two rows each: beside the peers, and beside the same network without norms."""
-    rounds = options.rounds_or(4 if options.device == "cpu" else 20)
+    rounds = options.rounds_or(3 if options.device == "cpu" else 20)
     for network in NETWORKS:
         for work in workloads(options):
             if work.device == "cpu" and work.channels_last and network != NETWORKS[0]:
