@@ -36,8 +36,8 @@ CONFIG = "resnet/resnet101.py"
 FORMATS = ("pth", "safetensors", "pkl")
 TO_GPU = "to the GPU"
 BEYOND = (
-    "beyond the floor are a second look at each tensor, in the cache, for what is not finite (a tenth to a fifth of "
-    "the floor), and matching, checks and the report, which take as long for a small file"
+    "beyond the floor are the checksums of a .pth, a second look at each tensor for what is not finite (a tenth of "
+    "the floor), following a pickle before it runs, and matching, checks and report, as long for a small file"
 )
 
 BEFORE = """
