@@ -40,7 +40,7 @@ def test_a_subject_that_is_not_there(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["soak", "crashes"])
     with pytest.raises(SystemExit):
         soak.main()
-    assert "there is no crashes. Allowed: crash, downloads," in capsys.readouterr().err
+    assert f"there is no crashes. Allowed: {', '.join(soak.names())}" in capsys.readouterr().err
 
 
 def test_an_error_in_a_process_of_its_own_is_a_failure(tmp_path):
