@@ -37,7 +37,8 @@ FORMATS = ("pth", "safetensors", "pkl")
 TO_GPU = "to the GPU"
 BEYOND = (
     "beyond the floor are the checksums of a .pth, a second look at each tensor for what is not finite (a tenth of "
-    "the floor), following a pickle before it runs, and matching, checks and report, as long for a small file"
+    "the floor), following a pickle before it runs, and matching, checks and report, as long for a small file; tried: "
+    "checksums on all threads while names are read, looking at each tensor while it is in the cache"
 )
 
 BEFORE = """
