@@ -9,8 +9,6 @@ from typing import IO, Any
 
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from detrex_backbones.errors import ArgumentError
-
 __all__ = ["RunLog", "read_metrics"]
 
 METRICS = "metrics.jsonl"
@@ -27,18 +25,11 @@ class RunLog:
         start: the first step; what an earlier run logged from there on is taken back.
         steps: of the whole run.
         every: steps between two points of TensorBoard's curves.
-
-    Raises:
-        ArgumentError: TensorBoard isn't installed.
     """
 
     def __init__(self, folder: Path, start: int, steps: int, every: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ArgumentError(
-                "training draws TensorBoard's curves: pip install 'detrex-backbones[train]'."
-            ) from error
+        from torch.utils.tensorboard import SummaryWriter
+
         self.every, self.steps = every, steps
         kept = [entry for entry in read_metrics(folder) if entry["step"] < start]
         self._file: IO[str] = (folder / METRICS).open("w", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import math
@@ -56,6 +57,9 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         TrainingError: the loss isn't finite.
         CheckpointError: weights to begin with or a checkpoint that can't be read or written.
     """
+    missing = [name for name in ("pycocotools", "tensorboard") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ArgumentError(f"training needs {' and '.join(missing)}: pip install 'detrex-backbones[train]'.")
     settings = Settings.of(cfg)
     instantiate(cfg.schedule)  # a mistake in it is said now
     with processes(find_device(settings.device)) as ours:
