@@ -1,0 +1,38 @@
+"""Tensors of which each process holds a part: FSDP2's parameters, and every other DTensor."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["is_sharded", "local", "part", "placement"]
+
+
+def is_sharded(tensor: Any) -> bool:
+    """Whether it is a DTensor."""
+    # Who has one has imported it: not imported here, where most never need it.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def local(tensor: Any) -> Tensor:
+    """What this process holds of it: the memory itself, and all of an ordinary tensor."""
+    return tensor.detach().to_local() if is_sharded(tensor) else tensor
+
+
+def part(target: Any, value: Tensor) -> Tensor:
+    """What belongs into `local(target)`, of a whole value. Nothing is sent: each process cuts its part out."""
+    if not is_sharded(target):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None).to_local()
+
+
+def placement(tensor: Any) -> str:
+    """How it is spread over which processes, as text; "" for an ordinary tensor."""
+    if not is_sharded(tensor):
+        return ""
+    return f"{list(tensor.placements)} over ranks {tensor.device_mesh.mesh.tolist()}"
