@@ -11,16 +11,29 @@ __all__ = ["clean_names"]
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:(?:module|_orig_mod)\.)+")
 LEADING = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
 
-# Never a weight of the network that is wanted. A momentum encoder's names end like those of the encoder itself.
+WRAPPING = ("module.", "_orig_mod.")
+
+STUDENT = "student of a teacher"
+
+# Never a weight of the network that is wanted: words of which one is in all such names, what these names are exactly,
+# and why. A momentum encoder's names end like those of the encoder itself. OpenMMLab 2.x keeps averaged weights as
+# buffers of the model, dots written as underscores, beside the plain ones.
 SET_ASIDE = (
-    (re.compile(r"(^|\.)(encoder_k|momentum_encoder|key_encoder|backbone_k|teacher_ema)\."), "momentum encoder"),
-    (re.compile(r"(^|\.)student\."), "student of a teacher"),
-    (re.compile(r"(^|\.)queue\w*$"), "queue of negatives"),
-    (re.compile(r"_momentum$"), "optimiser momentum"),
-    (re.compile(r"(^|\.)(n_averaged|steps|total_ops|total_params)$"), "bookkeeping"),
+    (
+        ("encoder_k", "momentum_encoder", "key_encoder", "backbone_k", "teacher_ema"),
+        re.compile(r"(^|\.)(encoder_k|momentum_encoder|key_encoder|backbone_k|teacher_ema)\."),
+        "momentum encoder",
+    ),
+    (("student.",), re.compile(r"(^|\.)student\."), STUDENT),
+    (("queue",), re.compile(r"(^|\.)queue\w*$"), "queue of negatives"),
+    (("_momentum",), re.compile(r"_momentum$"), "optimiser momentum"),
+    (
+        ("n_averaged", "steps", "total_ops", "total_params"),
+        re.compile(r"(^|\.)(n_averaged|steps|total_ops|total_params)$"),
+        "bookkeeping",
+    ),
+    (("ema_",), re.compile(r"^ema_[a-z]\w*$"), "averaged weights, swapped into the plain names already"),
 )
-# OpenMMLab 2.x keeps averaged weights as buffers of the model, dots written as underscores, beside the plain ones.
-FLAT_EMA = re.compile(r"^ema_[a-z]\w*$")
 
 
 def clean_names(keys: Iterable[str], own: Container[str] = ()) -> tuple[dict[str, str], dict[str, str]]:
@@ -33,17 +46,21 @@ def clean_names(keys: Iterable[str], own: Container[str] = ()) -> tuple[dict[str
     Returns:
         Clean name -> name in the file; and name in the file -> why it was set aside.
     """
+    keys = list(keys)
+    # Most files have none of these words: they are looked for in all names at once.
+    text = "\n".join(keys)
+    patterns = [(pattern, why) for words, pattern, why in SET_ASIDE if any(word in text for word in words)]
+    wrapped = any(word in text for word in WRAPPING)
+    if not patterns and not wrapped:
+        return dict(zip(keys, keys, strict=True)), {}
     cleaned: dict[str, str] = {}
     aside: dict[str, str] = {}
-    keys = list(keys)
-    has_teacher = any(re.search(r"(^|\.)teacher\.", key) for key in keys)
+    has_teacher = "teacher." in text and any(re.search(r"(^|\.)teacher\.", key) for key in keys)
     for key in keys:
-        why = next((why for pattern, why in SET_ASIDE if pattern.search(key)), "")
-        if why == "student of a teacher" and not has_teacher:
+        why = next((why for pattern, why in patterns if pattern.search(key)), "")
+        if why == STUDENT and not has_teacher:
             why = ""
-        if not why and FLAT_EMA.match(key):
-            why = "averaged weights, swapped into the plain names already"
-        name = _unwrap(key, own)
+        name = _unwrap(key, own) if wrapped else key
         if not why and name in cleaned:
             why = f"second copy of {cleaned[name]}"
         if why:

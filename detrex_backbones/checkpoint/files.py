@@ -138,8 +138,9 @@ def _read_opened(path: Path) -> Any:
 
 
 def _read_pickle(path: Path) -> Any:
-    with path.open("rb") as file:
-        return unpickler.load(file)
+    from detrex_backbones.checkpoint import mapped_pickle
+
+    return mapped_pickle.load(path)
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -154,13 +155,13 @@ READERS = {"torch": _read_torch, "torch-legacy": _read_legacy, "pickle": _read_p
 def _as_tensor(value: Any, key: Any, path: Path) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
-    array = np.ascontiguousarray(value)
+    array = np.asarray(value, order="C")
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("="))
     if not array.flags.writeable:
         array = array.copy()
     try:
-        return torch.from_numpy(array).reshape(np.shape(value))
+        return torch.from_numpy(array)
     except TypeError as error:
         raise CheckpointFileError(
             f"checkpoint {str(path)!r}: {str(key)!r} is an array of {array.dtype}, which torch doesn't have. "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +125,30 @@ def load_checkpoint(
 
 def apply_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> LoadReport:
     """`load_checkpoint` for a checkpoint that was read already."""
-    attempt = check_checkpoint(model, checkpoint, options)
-    copy_checkpoint(model, attempt)
+    targets = _targets(model)
+    attempt = _check(model, targets, checkpoint, options)
+    _copy(model, targets, attempt)
     return attempt.report
 
 
 def check_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
     """What `apply_checkpoint` will do, or its error. Changes nothing."""
-    targets = _targets(model)
+    return _check(model, _targets(model), checkpoint, options)
+
+
+def copy_checkpoint(model: nn.Module, attempt: Attempt) -> None:
+    """Do what `check_checkpoint` found: one copy, straight into place. Then look whether it is there.
+
+    The report gets to know what is not finite, as the model has it: a cast to half precision makes large numbers
+    infinite.
+
+    Raises:
+        CheckpointMatchError: the model has something else than was written to it.
+    """
+    _copy(model, _targets(model), attempt)
+
+
+def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
     meta = [key for key, value in targets.items() if value.is_meta]
     if meta:
         raise ArgumentError(
@@ -147,24 +164,21 @@ def check_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOpti
     check_report(report, options.allow_missing)
     _check_shared(targets, values, report)
     check_traits(traits_of(model, report.scope), report, options.check_preprocessing)
-    # As the model will have them: a cast to half precision makes large numbers infinite.
-    cast = ((key, value.to(targets[key].dtype)) for key, value in values.items())
-    report.not_finite = {key: count for key, value in cast if (count := _not_finite(value))}
     report.loaded = [_with_cast(item, values[item.model_key], targets[item.model_key]) for item in report.loaded]
     return attempt
 
 
-def copy_checkpoint(model: nn.Module, attempt: Attempt) -> None:
-    """Do what `check_checkpoint` found, and look whether it is there.
-
-    Raises:
-        CheckpointMatchError: the model has something else than was written to it.
-    """
-    targets, report = _targets(model), attempt.report
+def _copy(model: nn.Module, targets: dict[str, Tensor], attempt: Attempt) -> None:
+    values, report = attempt.values, attempt.report
+    sums: dict[torch.device, dict[str, Tensor]] = defaultdict(dict)
     with torch.no_grad():
-        for key, value in attempt.values.items():
-            targets[key].copy_(value)
-        _verify(model, attempt.values, report)
+        for key, value in values.items():
+            target = targets[key]
+            target.copy_(value)
+            if target.is_floating_point():  # summed while it is in the cache; looked at later, so that no GPU waits
+                sums[target.device][key] = target.sum(dtype=torch.float32)
+        report.not_finite = _not_finite(targets, sums)
+        _verify(model, {key: values[key] for key in _doubtful(model, targets, values)}, report)
     if report.not_finite:
         logger.warning("%s: NaN or infinite values in %s", report.path, shorten(report.not_finite))
 
@@ -186,9 +200,23 @@ def _check_shared(targets: dict[str, Tensor], values: dict[str, Tensor], report:
             )
 
 
+def _doubtful(model: nn.Module, targets: dict[str, Tensor], values: dict[str, Tensor]) -> list[str]:
+    """Where the model may have something else than was written: all but a module's own, plain tensors.
+
+    A state_dict hook may hand out a copy of what a module computes with, a tensor class of its own may do anything, and
+    into memory that several tensors share the last one was written.
+    """
+    modules = list(model.modules())
+    own = {id(value) for module in modules for value in (*module._parameters.values(), *module._buffers.values())}
+    plain = {key for key in values if id(targets[key]) in own and type(targets[key]) in (Tensor, nn.Parameter)}
+    memory = {key: targets[key].untyped_storage().data_ptr() for key in plain}
+    written = Counter(memory.values())
+    return [key for key in values if key not in plain or written[memory[key]] > 1]
+
+
 def _verify(model: nn.Module, values: dict[str, Tensor], report: LoadReport) -> None:
-    """Look once more, from the model's side: a module may hand out a copy of what it computes with."""
-    current = model.state_dict()
+    """Compare what the model has now with what was written to it."""
+    current = model.state_dict() if values else {}
     wrong = []
     for key, value in values.items():
         expected = value.to(device=current[key].device, dtype=current[key].dtype)
@@ -208,15 +236,20 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one.double(), other.double(), rtol=0, atol=0, equal_nan=True)
 
 
-def _not_finite(tensor: Tensor) -> int:
-    # A sum is finite unless something in it isn't, or it overflows: count only then.
-    if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
-        return 0
-    return int((~torch.isfinite(tensor)).sum())
+def _not_finite(targets: dict[str, Tensor], sums: dict[torch.device, dict[str, Tensor]]) -> dict[str, int]:
+    """How many numbers are NaN or infinite, where there are any. A sum is finite unless one is, or it overflows."""
+    doubted = {
+        key
+        for found in sums.values()
+        for key, finite in zip(found, torch.isfinite(torch.stack(list(found.values()))).tolist(), strict=True)
+        if not finite
+    }
+    counts = {key: int((~torch.isfinite(targets[key])).sum()) for key in targets if key in doubted}
+    return {key: count for key, count in counts.items() if count}
 
 
 def _with_cast(item: Loaded, stored: Tensor, target: Tensor) -> Loaded:
     if stored.dtype == target.dtype:
         return item
     names = [str(dtype).removeprefix("torch.") for dtype in (stored.dtype, target.dtype)]
-    return replace(item, cast=" -> ".join(names))
+    return item._replace(cast=" -> ".join(names))

@@ -50,11 +50,13 @@ def find_scopes(model: Shapes, checkpoint: Shapes) -> list[str]:
     fits: dict[str, int] = defaultdict(int)
     named: dict[str, int] = defaultdict(int)
     for key, shape in model.items():
-        for cut, tail in _tails(key):
-            stored = checkpoint.get(tail)
-            if stored is not None:
-                named[key[:cut]] += 1
-                fits[key[:cut]] += stored == shape
+        tail, dot = key, "."
+        while dot:
+            if tail in checkpoint:
+                scope = key[: len(key) - len(tail)]
+                named[scope] += 1
+                fits[scope] += checkpoint[tail] == shape
+            _, dot, tail = tail.partition(".")
     if not named:
         return [""]
     best = max((fits[scope], named[scope]) for scope in named)
@@ -87,29 +89,32 @@ def make_plan(model: Shapes, checkpoint: Shapes, scope: str | None = None) -> Pl
         if not key.startswith(plan.scope):
             plan.outside.append(key)
             continue
-        found = next((tail for _, tail in _tails(key) if tail in checkpoint), None)
-        if found is not None:
-            claims[found].append(key)
+        tail, dot = key, "."
+        while dot and tail not in checkpoint:
+            _, dot, tail = tail.partition(".")
+        if dot:
+            claims[tail].append(key)
         else:
             plan.missing.append(key)
     for stored, keys in claims.items():
-        _settle(plan, stored, keys, model, checkpoint)
+        winner = keys[0] if len(keys) == 1 else _settle(plan, stored, keys)
+        (plan.matched if checkpoint[stored] == model[winner] else plan.mismatched)[winner] = stored
     plan.missing = [key for key in plan.missing if not key.endswith(BATCH_COUNTER)]
     plan.unused = [key for key in checkpoint if key not in claims]
     return plan
 
 
-def _settle(plan: Plan, stored: str, keys: list[str], model: Shapes, checkpoint: Shapes) -> None:
-    """Give one checkpoint key to one of the model keys that it ends."""
+def _settle(plan: Plan, stored: str, keys: list[str]) -> str:
+    """The one of several model keys that a checkpoint key goes to, of those that it ends; the others are missing."""
     exact = [key for key in (stored, plan.scope + stored) if key in keys]
     winner = exact[0] if exact else keys[0]
-    if len(keys) > 1 and not exact and not plan.ambiguous:
+    if not exact and not plan.ambiguous:
         plan.ambiguous = (
             f"its key {stored!r} ends the names of {len(keys)} model keys: {_some(keys)}. Say which submodule is "
             f"meant: scope={winner[: -len(stored)].rstrip('.')!r}."
         )
     plan.missing += [key for key in keys if key != winner]
-    (plan.matched if checkpoint[stored] == model[winner] else plan.mismatched)[winner] = stored
+    return winner
 
 
 def _tails(key: str) -> Iterator[tuple[int, str]]:

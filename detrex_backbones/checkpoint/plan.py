@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from detrex_backbones.checkpoint.conventions import conventions
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match import Plan, Shapes, make_plan
-from detrex_backbones.checkpoint.reading import NO_NAME, Reading, readings
+from detrex_backbones.checkpoint.reading import NO_NAME, Reading, each_reading
 from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch
 from detrex_backbones.checkpoint.stem_adapt import fit_stem
 
@@ -72,11 +72,9 @@ def plan_checkpoint(
         ArgumentError: an unknown source, scope or way to adapt.
         CheckpointMatchError: the file has none of the names that `source` is known by.
     """
-    candidates = readings(checkpoint.tensors, source, prefix, model)
-    plans = [make_plan(model, candidate.shapes, scope) for candidate in candidates]
-    best = max(range(len(plans)), key=lambda index: len(plans[index].matched))
-    plan, reading = plans[best], candidates[best]
-    rivals = _rivals(plan, reading, list(zip(plans, candidates, strict=True)))
+    found = _plans(model, checkpoint, source, prefix, scope)
+    plan, reading = max(found, key=lambda pair: len(pair[0].matched))
+    rivals = _rivals(plan, reading, found)
     if plan.matched and not plan.ambiguous and rivals:
         places = ", ".join(repr(candidate.prefix.rstrip(".")) for candidate in (reading, *rivals))
         plan.ambiguous = f"it holds {len(rivals) + 1} networks that fit: {places}. Say which: prefix='...'."
@@ -84,25 +82,45 @@ def plan_checkpoint(
     return Attempt(_report(checkpoint, reading, plan, model), plan, reading)
 
 
+def _plans(
+    model: Shapes, checkpoint: Checkpoint, source: str | None, prefix: str | None, scope: str | None
+) -> list[tuple[Plan, Reading]]:
+    """Every reading with its plan, except those that can be no better than the first."""
+    found: list[tuple[Plan, Reading]] = []
+    for reading in each_reading(checkpoint.tensors, source, prefix, model):
+        # Other conventions aren't asked for names that fill the whole model as they are.
+        if found and len(found[0][0].matched) == len(model) and reading.source != found[0][1].source:
+            break
+        found.append((make_plan(model, reading.shapes, scope), reading))
+        # Where all of the file has a place, there is nothing else in it.
+        if len(found[0][0].matched) == len(checkpoint.tensors):
+            break
+    return found
+
+
 def _rivals(plan: Plan, reading: Reading, others: list[tuple[Plan, Reading]]) -> list[Reading]:
     """Other networks of the file that fit as well, and would give the model other values."""
-    values = _values(plan, reading)
+    values = _values(plan, reading) if len(others) > 1 else {}
     return [
         candidate
         for other, candidate in others
-        if candidate.source == reading.source
+        if candidate is not reading
+        and candidate.source == reading.source
         and len(other.matched) == len(plan.matched)
         and not _same(values, _values(other, candidate))
     ]
 
 
 def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes) -> LoadReport:
-    origin, shapes = reading.origin, reading.shapes
+    origin, adapted, rule = reading.origin, reading.adapted, _rules(plan, reading)
     loaded = [
-        Loaded(key, origin[stored], model[key], _rule(key, stored, plan, reading), "", reading.adapted.get(stored, ""))
+        Loaded(key, origin[stored], model[key], rule(key, stored), "", adapted.get(stored, ""))
         for key, stored in plan.matched.items()
     ]
-    mismatched = [Mismatch(key, origin[stored], model[key], shapes[stored]) for key, stored in plan.mismatched.items()]
+    mismatched = [
+        Mismatch(key, origin[stored], model[key], tuple(reading.tensors[stored].shape))
+        for key, stored in plan.mismatched.items()
+    ]
     unused = {origin[ours]: _why_unused(ours, reading) for ours in plan.unused}
     kept = {key: why for key in plan.missing if (why := _why_kept(key, reading.source))}
     return LoadReport(
@@ -124,17 +142,21 @@ def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes)
     )
 
 
-def _rule(key: str, ours: str, plan: Plan, reading: Reading) -> str:
-    place = "the same name" if key == ours else "in the scope" if key == plan.scope + ours else "the end of the name"
-    return f"{reading.source}: {place}"
+def _rules(plan: Plan, reading: Reading) -> Callable[[str, str], str]:
+    """What tells by which rule a stored name came to a model's key."""
+    places = ("the same name", "in the scope", "the end of the name")
+    same, inside, end = (f"{reading.source}: {place}" for place in places)
+    return lambda key, ours: same if key == ours else inside if key == plan.scope + ours else end
 
 
 def _unplaced(plan: Plan, unused: Mapping[str, str], reading: Reading) -> list[str]:
     """The file's names of what is left over of stages of which other tensors found a place."""
-    taken = [*plan.matched.values(), *plan.mismatched.values()]
     # What has a name of ours is looked at by it; what has none, by its name in the file.
     named = {ours: reading.origin[ours] for ours in plan.unused if unused[reading.origin[ours]] == NO_PLACE}
     nameless = [key for key, why in reading.left_over.items() if why.startswith(NO_NAME)]
+    if not named and not nameless:
+        return []
+    taken = [*plan.matched.values(), *plan.mismatched.values()]
     ours, theirs = _stages(taken), _stages(reading.origin[name] for name in taken)
     return [key for name, key in named.items() if _stages([name]) & ours] + [
         key for key in nameless if _stages([key]) & theirs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from detrex_backbones.checkpoint.match import Shapes
 from detrex_backbones.checkpoint.report import shorten
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
 
-__all__ = ["AS_STORED", "Reading", "readings"]
+__all__ = ["AS_STORED", "Reading", "each_reading", "readings"]
 
 AS_STORED = "as stored"
 TIMM = "timm"
@@ -50,12 +50,19 @@ class Reading:
     @property
     def shapes(self) -> Shapes:
         """Our name -> shape."""
-        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        return {name: tensor.shape for name, tensor in self.tensors.items()}
 
 
 def readings(
     tensors: Mapping[str, Tensor], source: str | None = None, prefix: str | None = None, model: Shapes | None = None
 ) -> list[Reading]:
+    """Every way to read the file, as `each_reading` gives them one by one."""
+    return list(each_reading(tensors, source, prefix, model))
+
+
+def each_reading(
+    tensors: Mapping[str, Tensor], source: str | None = None, prefix: str | None = None, model: Shapes | None = None
+) -> Iterator[Reading]:
     """Every way to read the file: as stored first, then by each convention, at each prefix where its marks are.
 
     Args:
@@ -72,21 +79,25 @@ def readings(
     wanted = _wanted(source)
     own = ModelNames(model or {})
     cleaned, aside = clean_names(tensors, own)
-    places = {convention.name: _places(convention, cleaned, tensors, source, prefix) for convention in wanted}
-    found = []
+    stored = {name: tensors[key] for name, key in cleaned.items()}
+    firsts = tuple({first for convention in wanted for first, *_ in convention.anchors})
+    marked = [name for name in cleaned if name.endswith(firsts)]
+    places = {convention.name: _places(convention, stored, marked, source, prefix) for convention in wanted}
+    none = True
     if source in (None, AS_STORED):
         # Comes first, and so wins where a renaming gains nothing.
         marks = [(name, place) for name, found_at in places.items() for place in found_at]
-        stored = {name: tensors[key] for name, key in cleaned.items()}
-        heads = ["", *own.prefixes(stored)] if prefix is None else [_dotted(prefix)]
-        found += [_as_stored(tensors, cleaned, aside, head, marks) for head in dict.fromkeys(heads)]
+        yield _flattened(_as_stored(tensors, cleaned, aside, _dotted(prefix), marks), own)
+        for head in own.prefixes({name: tensor.shape for name, tensor in stored.items()}) if prefix is None else ():
+            if head:
+                yield _flattened(_as_stored(tensors, cleaned, aside, head, marks), own)
+        none = False
     for convention in wanted if source != AS_STORED else ():
-        found += [_read(convention, place, tensors, cleaned, aside) for place in places[convention.name]]
-    if not found:
+        for place in places[convention.name]:
+            yield _flattened(_read(convention, place, tensors, cleaned, aside), own)
+            none = False
+    if none:
         raise _not_there(tensors, str(source), prefix, wanted)
-    for reading in found:
-        _flatten(reading, own)
-    return found
 
 
 def _wanted(source: str | None) -> list[Convention]:
@@ -101,18 +112,18 @@ def _wanted(source: str | None) -> list[Convention]:
 
 def _places(
     convention: Convention,
-    cleaned: Mapping[str, str],
-    tensors: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
+    marked: Iterable[str],
     source: str | None,
     prefix: str | None,
 ) -> list[str]:
     """The prefixes behind which the file is to be read by a convention."""
     if convention.name == source and not convention.anchors:
         return [_dotted(prefix)]
-    shaped = {name: tensors[key] for name, key in cleaned.items()} if convention.shapes else {}
+    found = convention.prefixes(stored, marked)
     # Whoever names a convention himself means it, whatever the shapes are.
-    found = [p for p in convention.prefixes(cleaned) if convention.name == source or convention.fits(p, shaped)]
-    return [place for place in found if prefix is None or place == _dotted(prefix)]
+    fitting = [place for place in found if convention.name == source or convention.fits(place, stored)]
+    return [place for place in fitting if prefix is None or place == _dotted(prefix)]
 
 
 def _not_there(
@@ -126,13 +137,14 @@ def _not_there(
     )
 
 
-def _flatten(reading: Reading, own: ModelNames) -> None:
-    """Give a reading the names that timm's feature wrappers in the model have, where they differ."""
+def _flattened(reading: Reading, own: ModelNames) -> Reading:
+    """The reading with the names that timm's feature wrappers in the model have, where they differ."""
     names = own.flattened(reading.tensors)
     if names:
         reading.source = TIMM if reading.source == AS_STORED else reading.source
         for kept in ("tensors", "origin", "theirs", "adapted"):
             setattr(reading, kept, {names.get(name, name): value for name, value in getattr(reading, kept).items()})
+    return reading
 
 
 def _as_stored(
@@ -143,11 +155,9 @@ def _as_stored(
     marks: list[tuple[str, str]],
 ) -> Reading:
     reading = Reading(AS_STORED, prefix, left_over=dict(aside), kin=[*marks, (TIMM, prefix)])
-    for name, key in cleaned.items():
-        if name.startswith(prefix):
-            reading.tensors[name[len(prefix) :]] = tensors[key]
-            reading.origin[name[len(prefix) :]] = key
-            reading.theirs[name[len(prefix) :]] = name
+    reading.theirs = {name[len(prefix) :]: name for name in cleaned if name.startswith(prefix)}
+    reading.origin = {ours: cleaned[name] for ours, name in reading.theirs.items()}
+    reading.tensors = {ours: tensors[key] for ours, key in reading.origin.items()}
     # Whoever has the names of the model itself may all the same be told apart by nothing but them.
     known = conventions()
     reading.twins = next(filter(None, (known[name].twins for name, _ in marks)), "")

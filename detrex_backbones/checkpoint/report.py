@@ -6,7 +6,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["LoadReport", "Loaded", "Mismatch"]
 
@@ -14,8 +14,7 @@ WIDTH = 80
 SHOWN = 8  # keys of a kind before "and N more"; to_dict() has all
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(NamedTuple):
     """One tensor that found its place.
 
     Args:

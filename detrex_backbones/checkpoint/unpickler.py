@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Inert", "Unpickler", "load", "loads"]
+__all__ = ["ALLOWED", "Call", "Inert", "Unpickler", "empty_array", "load", "loads"]
 
 
 class Inert:
@@ -51,7 +51,7 @@ class Inert:
     add = append
 
 
-class _Call:
+class Call:
     """Calls a function, and takes no attributes: what a file sets on functions and classes stays for the process."""
 
     __slots__ = ("_function",)
@@ -87,8 +87,8 @@ def _bytes(*args: Any) -> Any:
     return Inert() if args else b""
 
 
-def _reconstruct(subtype: Any, shape: Any, dtype: Any) -> Any:
-    # Empty, to be filled by __setstate__, which checks the shape against the bytes that there are.
+def empty_array(*args: Any) -> Any:
+    """An array to be filled by __setstate__, which checks the shape against the bytes that there are."""
     return np.ndarray.__new__(np.ndarray, (0,), np.dtype("b"))
 
 
@@ -133,17 +133,17 @@ def _allowed() -> dict[tuple[str, str], Any]:
         ("torch.storage", "_load_from_bytes"): _storage_from_bytes,
     }
     for module in ("numpy.core", "numpy._core"):
-        functions[f"{module}.multiarray", "_reconstruct"] = _reconstruct
+        functions[f"{module}.multiarray", "_reconstruct"] = empty_array
         functions[f"{module}.multiarray", "scalar"] = _scalar
         functions[f"{module}.numeric", "_frombuffer"] = _from_buffer
-    names: dict[tuple[str, str], Any] = {name: _Call(function) for name, function in functions.items()}
+    names: dict[tuple[str, str], Any] = {name: Call(function) for name, function in functions.items()}
     # Written in C, so nothing can be set on them.
     names["collections", "OrderedDict"] = OrderedDict
     names["collections", "defaultdict"] = defaultdict
     names["torch", "Size"] = torch.Size
     names["torch", "device"] = torch.device
     for module in ("builtins", "__builtin__"):
-        names[module, "bytes"] = _Call(_bytes)
+        names[module, "bytes"] = Call(_bytes)
         for builtin in (bool, int, float, complex, list, tuple, dict, set, frozenset):
             names[module, builtin.__name__] = builtin
     for name in dir(torch):

@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 
 from detrex_backbones import LoadReport, load_checkpoint
+from detrex_backbones.checkpoint.conventions import Convention
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.plan import plan_checkpoint
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
@@ -18,6 +19,7 @@ from tests.checkpoint.nets import (
     Detector,
     Pair,
     assert_same_features,
+    assert_same_tensors,
     empty,
     ours,
     raw,
@@ -201,6 +203,17 @@ def test_the_weights_stay_when_the_file_is_overwritten(tmp_path, kind):
     assert_same_features(net)
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_weights_stay_when_the_file_is_cut(tmp_path, kind):
+    path = tmp_path / "weights.pth"
+    WRITERS[kind](weights(), path)
+    net = empty()
+    load_checkpoint(net, path)
+    with path.open("r+b") as opened:  # reading what is mapped of it would end the process
+        opened.truncate(10)
+    assert_same_features(net)
+
+
 def test_training_goes_on_without_touching_the_file(file):
     before = file.read_bytes()
     net = empty(norm="BN")
@@ -266,6 +279,57 @@ def test_what_the_model_has_afterwards_is_compared_with_the_file(tmp_path):
     path = save(tmp_path, {"weight": torch.tensor([1.0, 2.0, 3.0])})
     with pytest.raises(CheckpointMatchError, match="1 tensors of the model are not those of the file: weight"):
         load_checkpoint(Halving(), path)
+
+
+class Flat(nn.Module):
+    """Two parameters in one piece of memory, as recurrent layers and flattening trainers have them."""
+
+    def __init__(self, start):
+        super().__init__()
+        memory = torch.zeros(6)
+        self.first, self.second = nn.Parameter(memory[:3]), nn.Parameter(memory[start : start + 3])
+
+
+def test_parameters_that_share_memory_are_compared_with_the_file(tmp_path):
+    state = {"first": torch.tensor([1.0, 2.0, 3.0]), "second": torch.tensor([4.0, 5.0, 6.0])}
+    path = save(tmp_path, state)
+    beside = Flat(3)
+    load_checkpoint(beside, path)
+    assert_same_tensors(beside.state_dict(), state)
+    with pytest.raises(CheckpointMatchError, match="1 tensors of the model are not those of the file: first"):
+        load_checkpoint(Flat(2), path)
+
+
+class Deaf(torch.Tensor):
+    """Does not take what is copied into it."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.copy_:
+            return args[0]
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+def test_tensor_classes_are_compared_with_the_file(tmp_path):
+    model = nn.Module()
+    model.register_buffer("weight", torch.ones(3).as_subclass(Deaf))
+    with pytest.raises(CheckpointMatchError, match="1 tensors of the model are not those of the file: weight"):
+        load_checkpoint(model, save(tmp_path, {"weight": torch.zeros(3)}))
+
+
+def test_names_of_the_model_itself_are_not_translated(tmp_path, monkeypatch):
+    model = Detector(empty())
+    path = save(tmp_path, model.state_dict())
+    monkeypatch.setattr(Convention, "read", lambda *args: pytest.fail("translated"))
+    report = load_checkpoint(model, path)
+    assert (report.source, report.coverage) == ("as stored", 1)
+
+
+def test_what_a_model_certainly_has_is_not_read_again(file, monkeypatch):
+    monkeypatch.setattr(torch, "equal", lambda *args: pytest.fail("compared"))
+    net = empty()
+    load_checkpoint(net, file)
+    assert_same_features(net)
 
 
 def test_each_tensor_says_by_which_rule(file):

@@ -61,12 +61,17 @@ class Convention:
         """The pairs, ready to translate."""
         return Names(self.pairs)
 
-    def prefixes(self, keys: Iterable[str]) -> list[str]:
-        """The prefixes ("" or ending with a dot) behind which a network of this source stands among `keys`."""
+    def prefixes(self, keys: Iterable[str], marked: Iterable[str] | None = None) -> list[str]:
+        """The prefixes ("" or ending with a dot) behind which a network of this source stands among `keys`.
+
+        Args:
+            keys: clean names.
+            marked: those of them that end with the first name of any set of anchors; None to look at all.
+        """
         keys = keys if isinstance(keys, set | Mapping) else set(keys)
         found = set()
         for first, *others in self.anchors:
-            for key in keys:
+            for key in keys if marked is None else marked:
                 if key == first or key.endswith("." + first):
                     prefix = key[: len(key) - len(first)]
                     complete = all(prefix + other in keys for other in others)

@@ -1,0 +1,71 @@
+"""How fast names are matched: all of `plan_checkpoint`, from a file's names to the report, beside detectron2's way.
+
+The names are a long ResNet's, in the file as a backbone has them and in the model behind "backbone.bottom_up.", as in a
+detector. detectron2 compares each name with each, so it is measured at the smallest number only. Linear means that a
+key takes at most three times as long among more keys than the processor's caches hold; where each is compared with
+each, it takes 10 and 100 times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import Options, Row, attempt, compared, in_turn
+from benchmarks.peers import detectron2_there
+from detrex_backbones.checkpoint.files import Checkpoint
+from detrex_backbones.checkpoint.plan import plan_checkpoint
+
+GROUP = "matching"
+FEW = 2_000
+MANY = (20_000, 200_000)
+LEAVES = ("weight", *(f"norm.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")))
+CACHES = "the work for a key stays the same, but the keys are more than the caches of the processor hold"
+
+
+def rows(options: Options) -> Iterator[Row]:
+    yield attempt(GROUP, f"{FEW:,} keys", lambda: _beside(options))
+    for count in MANY:
+        yield attempt(GROUP, f"{count:,} keys: time per key", lambda: _linear(count, options))  # noqa: B023 (called at once)
+
+
+def _beside(options: Options) -> Row:
+    calls = {"ours": _ours(FEW)}
+    if detectron2_there():
+        calls["detectron2"] = _theirs(FEW)
+    rounds = options.rounds_or(5)
+    return compared(GROUP, f"{FEW:,} keys", {"detectron2": None, **in_turn(calls, rounds)}, at_least=100, rounds=rounds)
+
+
+def _linear(count: int, options: Options) -> Row:
+    rounds = options.rounds_or(5)
+    taken = in_turn({"ours": _ours(count), "few": _ours(FEW)}, rounds)
+    numbers = {"ours": taken["ours"] / count, f"ours at {FEW:,}": taken["few"] / FEW}
+    what = f"{count:,} keys: time per key"
+    return compared(GROUP, what, numbers, at_most=3, rounds=rounds, note=CACHES)
+
+
+def _ours(count: int) -> Callable[[], Any]:
+    file = _state("", count)
+    shapes = {name: tuple(value.shape) for name, value in _state("backbone.bottom_up.", count).items()}
+    checkpoint = Checkpoint(Path("weights.pth"), "torch", "", file)
+    assert plan_checkpoint(shapes, checkpoint).report.coverage == 1
+    return lambda: plan_checkpoint(shapes, checkpoint)
+
+
+def _theirs(count: int) -> Callable[[], Any]:
+    from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+
+    file, model = _state("", count), _state("backbone.bottom_up.", count)
+    assert len(align_and_update_state_dicts(model, file, c2_conversion=False)) == count
+    return lambda: align_and_update_state_dicts(model, file, c2_conversion=False)
+
+
+def _state(prefix: str, count: int) -> dict[str, Tensor]:
+    blocks = range(-(-count // (3 * len(LEAVES))))
+    names = [f"{prefix}res4.{block}.conv{k}.{leaf}" for block in blocks for k in (1, 2, 3) for leaf in LEAVES]
+    return {name: torch.zeros(2) for name in names[:count]}
