@@ -16,13 +16,19 @@ import torch
 from torch import Tensor, distributed, nn
 
 from detrex_backbones.checkpoint.files import Checkpoint, read_checkpoint
-from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, load_checkpoint
-from detrex_backbones.checkpoint.plan import Attempt
+from detrex_backbones.checkpoint.load import (
+    LoadOptions,
+    check_checkpoint,
+    doubtful,
+    is_there,
+    load_checkpoint,
+    refuse_wrong,
+    targets_of,
+)
 from detrex_backbones.checkpoint.preprocessing import traits_of
 from detrex_backbones.checkpoint.ranks import Ranks, several
 from detrex_backbones.checkpoint.report import LoadReport, shorten
 from detrex_backbones.checkpoint.sharded import local, part, placement
-from detrex_backbones.errors import CheckpointMatchError
 
 __all__ = ["TIMEOUT", "distribute_checkpoint", "load_checkpoint_distributed"]
 
@@ -30,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT = 600.0  # seconds; reading on the first process, a download included, is one wait of the others
 
-Targets = dict[str, Any]  # Any: a DTensor's methods are not those of the Tensor that it is
 Coming = list[tuple[str, torch.Size, torch.dtype]]  # model key, shape and dtype in the file
 
 
@@ -89,7 +94,7 @@ def distribute_checkpoint(
         options: of the load.
         before: what every process does once it's known that the file fits and before weights are written; it may fail.
     """
-    targets = ranks.together(lambda: _targets(model))
+    targets = ranks.together(lambda: targets_of(model))
     ranks.agree("the model", _table(targets), "Build the same model on every process, and shard it the same way.")
     attempt = ranks.together(lambda: check_checkpoint(model, checkpoint, options) if checkpoint else None)
     values = attempt.values if attempt else {}
@@ -107,18 +112,14 @@ def distribute_checkpoint(
 
     with torch.no_grad():
         _each(ranks, coming, values, write)
-        _verify(ranks, model, targets, coming, values, report.path)
+        _verify(ranks, model, targets, coming, values, report)
     report.not_finite = ranks.send(not_finite)
     if report.not_finite:
         logger.warning("%s: NaN or infinite values in %s", report.path, shorten(report.not_finite))
     return report  # type: ignore[no-any-return]
 
 
-def _targets(model: nn.Module) -> Targets:
-    return {key: value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
-
-
-def _table(targets: Targets) -> dict[str, str]:
+def _table(targets: dict[str, Tensor]) -> dict[str, str]:
     """What has to be the same on all processes, as text."""
     kinds = {key: (tuple(value.shape), str(value.dtype), placement(value)) for key, value in targets.items()}
     return {key: " ".join(filter(None, map(str, kind))) for key, kind in kinds.items()}
@@ -132,18 +133,30 @@ def _each(ranks: Ranks, coming: Coming, values: dict[str, Tensor], use: Callable
 
 
 def _verify(
-    ranks: Ranks, model: nn.Module, targets: Targets, coming: Coming, values: dict[str, Tensor], path: str
+    ranks: Ranks,
+    model: nn.Module,
+    targets: dict[str, Tensor],
+    coming: Coming,
+    values: dict[str, Tensor],
+    report: LoadReport,
 ) -> None:
-    """Send what a model may have otherwise than it was written once more, and compare; see `doubtful`."""
+    """Send once more what a model may have otherwise than it was written, and compare; see `doubtful`."""
     doubted = set().union(*ranks.gather(doubtful(model, targets, [key for key, *_ in coming])))
     current = model.state_dict() if doubted else {}
-    wrong = []
+    wrong: list[str] = []
 
     def compare(key: str, value: Tensor) -> None:
-        found = local(current[key])
-        expected = part(current[key], value).to(device=found.device, dtype=found.dtype)
-        if not torch.equal(found, expected) and bool(torch.isfinite(expected).all()):
+        # NaN is unequal to itself; that it is there is reported.
+        if not is_there(current[key], value) and not _not_finite(value, current[key].dtype):
             wrong.append(key)
 
     _each(ranks, [item for item in coming if item[0] in doubted], values, compare)
-    ranks.together(lambda: refuse_wrong(wrong, path))
+    ranks.together(lambda: refuse_wrong(wrong, report))
+
+
+def _not_finite(value: Tensor, dtype: torch.dtype) -> int:
+    """How many numbers are NaN or infinite once they are cast. A sum is finite unless one is, or it overflows."""
+    if not dtype.is_floating_point:
+        return 0
+    cast = value.to(dtype)
+    return 0 if bool(torch.isfinite(cast.sum(dtype=torch.float32))) else int((~torch.isfinite(cast)).sum())

@@ -47,7 +47,7 @@ class Ranks:
         self.members = distributed.get_process_group_ranks(group)
         self.rank = distributed.get_rank()
         self.timeout = timeout
-        self._group: distributed.ProcessGroup | None = None
+        self._group: Any = None
 
     @property
     def first(self) -> bool:
@@ -100,9 +100,9 @@ class Ranks:
             result = do()
         except Exception as error:  # whatever it is, the others must hear of it
             failure = error
-        for rank, error in zip(self.members, self.gather(_portable(failure)), strict=True):
-            if error is not None:
-                raise failure if failure is not None and rank == self.rank else _elsewhere(rank, error)
+        for rank, found in zip(self.members, self.gather(_portable(failure)), strict=True):
+            if found is not None:
+                raise failure if failure is not None and rank == self.rank else _elsewhere(rank, found)
         return result  # type: ignore[return-value]
 
     def agree(self, what: str, value: dict[str, str], mend: str) -> None:

@@ -19,7 +19,8 @@ def is_sharded(tensor: Any) -> bool:
 
 def local(tensor: Any) -> Tensor:
     """What this process holds of it: the memory itself, and all of an ordinary tensor."""
-    return tensor.detach().to_local() if is_sharded(tensor) else tensor
+    held: Tensor = tensor.detach().to_local() if is_sharded(tensor) else tensor
+    return held
 
 
 def part(target: Any, value: Tensor) -> Tensor:
