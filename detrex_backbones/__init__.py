@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from detrex_backbones.layers import FrozenBatchNorm2d as FrozenBatchNorm2d
     from detrex_backbones.layers import ShapeSpec as ShapeSpec
     from detrex_backbones.layers import SqueezeExcitation as SqueezeExcitation
+    from detrex_backbones.layers import fuse_norms as fuse_norms
     from detrex_backbones.layers import get_norm as get_norm
     from detrex_backbones.named import get_backbone as get_backbone
     from detrex_backbones.named import list_backbones as list_backbones
@@ -59,6 +60,7 @@ _PUBLIC = {
     "DetectionCheckpointer": "checkpoint.checkpointer",
     "FeatureExtractor": "backbones.feature_extractor",
     "FrozenBatchNorm2d": "layers",
+    "fuse_norms": "layers",
     "get_backbone": "named",
     "get_config": "zoo",
     "get_norm": "layers",

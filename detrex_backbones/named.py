@@ -14,13 +14,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from detrex_backbones.checkpoint.catalog import Preprocessing, Weight, find_known, find_weight, list_weights
-from detrex_backbones.checkpoint.load import load_checkpoint
 from detrex_backbones.config import LazyCall, LazyConfig, instantiate
 from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import clone, is_call
 from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError, closest
 from detrex_backbones.patterns import matcher
-from detrex_backbones.zoo import get_config, list_configs
+from detrex_backbones.zoo import build_and_load, get_config, list_configs
 
 __all__ = ["NamedBackbone", "find_backbone", "get_backbone", "keywords", "list_backbones", "weights_of"]
 
@@ -94,9 +93,9 @@ def get_backbone(name: str, *, pretrained: bool = False, **arguments: Any) -> nn
         raise ArgumentError(
             f"no weights are known for {found.name!r}. Leave pretrained=False and load a file of yours."
         )
-    backbone: nn.Module = instantiate(found.node)
     if pretrained:
-        load_checkpoint(backbone, found.checkpoint)
+        return build_and_load(found.node, found.checkpoint)[0]
+    backbone: nn.Module = instantiate(found.node)
     return backbone
 
 

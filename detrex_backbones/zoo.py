@@ -15,8 +15,17 @@ from detrex_backbones.checkpoint.load import LoadOptions, load_checkpoint
 from detrex_backbones.checkpoint.report import LoadReport, shorten
 from detrex_backbones.config import LazyConfig, instantiate
 from detrex_backbones.errors import ConfigImportError, ConfigKeyError, DeviceError, closest
+from detrex_backbones.layers.init import skip_random_init
 
-__all__ = ["build_model", "build_model_with_report", "config_file", "get_config", "list_configs", "load_options"]
+__all__ = [
+    "build_and_load",
+    "build_model",
+    "build_model_with_report",
+    "config_file",
+    "get_config",
+    "list_configs",
+    "load_options",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -80,16 +89,45 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     device = _device(OmegaConf.select(cfg, "train.device"))
     checkpoint = OmegaConf.select(cfg, "train.init_checkpoint", default="") or ""
     options = load_options(cfg)
-    model: nn.Module = instantiate(cfg.model)
-    model.to(device)
-    report = None
     if checkpoint:
-        report = load_checkpoint(model, checkpoint, **vars(options))
+        model, report = build_and_load(cfg.model, checkpoint, options, device)
     else:
+        model, report = instantiate(cfg.model).to(device), None
         logger.warning("train.init_checkpoint is empty: the weights are random")
     frozen = frozen_but_not_loaded(model, report)
     if frozen:
         logger.warning("frozen at values that nothing was loaded into: %s", shorten(frozen))
+    return model, report
+
+
+def build_and_load(
+    node: DictConfig, checkpoint: str, options: LoadOptions | None = None, device: torch.device | str = "cpu"
+) -> tuple[nn.Module, LoadReport]:
+    """A model from its node, with its weights.
+
+    Random ones are drawn only where the checkpoint leaves some: drawing takes longer than all the rest.
+
+    Args:
+        node: what is built.
+        checkpoint: as of `load_checkpoint`.
+        options: how it is loaded.
+        device: where the model is put.
+
+    Raises:
+        CheckpointError: the checkpoint can't be read or doesn't fit.
+    """
+    keywords = vars(options or LoadOptions())
+    with skip_random_init() as skipped:
+        model: nn.Module = instantiate(node)
+    drawn = [name for name, _ in model.named_parameters()]
+    drawn += [name for name, buffer in model.named_buffers() if skipped.is_empty(buffer)]
+    skipped.move(model, torch.device(device))
+    report = load_checkpoint(model, checkpoint, **keywords)
+    tensors = {**dict(model.named_buffers()), **dict(model.named_parameters(remove_duplicate=False))}
+    filled = {id(tensors[item.model_key]) for item in report.loaded if item.model_key in tensors}
+    if not all(id(tensors[name]) in filled for name in drawn):
+        model = instantiate(node).to(device)
+        report = load_checkpoint(model, checkpoint, **keywords)
     return model, report
 
 

@@ -39,6 +39,7 @@ PUBLIC = [
     "TimmBackbone",
     "TorchvisionBackbone",
     "build_model",
+    "fuse_norms",
     "get_backbone",
     "get_config",
     "get_norm",

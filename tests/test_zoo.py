@@ -124,6 +124,26 @@ def test_weights_are_loaded(r18):
     assert snapshot(build_model(r18)) == snapshot(model)
 
 
+def test_no_random_weights_are_drawn_where_all_are_loaded(r18):
+    torch.manual_seed(0)
+    build_model(r18)
+    assert torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(0).get_state())
+
+
+def test_what_a_checkpoint_leaves_is_drawn_as_without_one(r18):
+    weights = torch.load(r18.train.init_checkpoint)
+    torch.save({name: value for name, value in weights.items() if "layer4.1" not in name}, r18.train.init_checkpoint)
+    r18.train.load_options = {"allow_missing": ["res5.1.*"]}
+    torch.manual_seed(0)
+    expected = instantiate(r18.model).state_dict()
+    torch.manual_seed(0)
+    model, report = build_model_with_report(r18)
+    left = [name for name in expected if ".res5.1." in name]
+    assert sorted(report.missing) == sorted(left)
+    assert all(torch.equal(model.state_dict()[name], expected[name]) for name in left)
+    assert_close(model.backbone.stem.conv1.weight, weights["conv1.weight"], 0)
+
+
 def test_without_a_checkpoint_the_weights_are_random_and_that_is_said_once(caplog):
     cfg = get_config("resnet/resnet18.py")
     cfg.train.device = "cpu"

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from detrex_backbones.layers import ShapeSpec
+from detrex_backbones.layers import ShapeSpec, fuse_norms
 
 __all__ = ["Backbone"]
 
@@ -31,6 +31,11 @@ class Backbone(nn.Module, ABC):
             name: ShapeSpec(channels=self._out_feature_channels[name], stride=self._out_feature_strides[name])
             for name in self._out_features
         }
+
+    def fuse(self) -> Backbone:
+        """Fold the batch norms into the convolutions, in place, for inference; see `fuse_norms`."""
+        fuse_norms(self)
+        return self
 
     @property
     def size_divisibility(self) -> int:

@@ -33,9 +33,9 @@ def LazyCall(target: Target) -> Callable[..., DictConfig]:  # noqa: N802  (detec
         layer = instantiate(conv)
 
     A node given as an argument is copied, with its structure but not the objects it holds: later edits of the
-    original don't show. From Python 3.11 on nodes written inside one another build in linear time, as one that
-    nobody else has is taken over instead. A keyword that the target doesn't take is warned about at the line where
-    it is written. That line is also what `instantiate` names when the call fails.
+    original don't show. Chains of calls build in linear time all the same: the copy is put off until it is read, and
+    from Python 3.11 on a node that nobody else has is taken over instead. A keyword that the target doesn't take is
+    warned about at the line where it is written. That line is also what `instantiate` names when the call fails.
 
     Args:
         target: a callable, its dotted name, or a node that makes a callable.

@@ -17,6 +17,7 @@ from detrex_backbones.config.nodes import (
     is_call,
     made_at,
     path_text,
+    peek,
     structured_type,
     to_plain,
 )
@@ -25,6 +26,8 @@ from detrex_backbones.config.targets import describe, locate
 from detrex_backbones.errors import InstantiateError
 
 __all__ = ["instantiate", "target_of"]
+
+PLAIN = (str, int, float, type(None))  # most arguments, and quicker told apart than containers are
 
 
 def instantiate(cfg: Any, *, allow: Iterable[str] | None = None, plain: bool = False, share: bool = False) -> Any:
@@ -94,6 +97,8 @@ class _Builder:
 
     def build(self, value: Any, path: Any) -> Any:
         """What the value becomes; `path` is where it stands, as nested pairs (rendered only in messages)."""
+        if isinstance(value, PLAIN):
+            return value
         if isinstance(value, SEQUENCES):
             if value._is_none() or value._is_missing():
                 return value
@@ -143,7 +148,9 @@ class _Builder:
         return made
 
     def call(self, node: Any, path: Any) -> Any:
-        arguments = {key: self.build(self.read(node, key, path), (path, key)) for key in node}
+        arguments = {}
+        for key in node:  # no comprehension: before Python 3.12 each takes a frame of the recursion limit
+            arguments[key] = self.build(self.read(node, key, path), (path, key))
         target = arguments.pop("_target_")
         if self.dry and target is None:  # what another node would make; looked at when it is there
             return None
@@ -185,7 +192,7 @@ class _Builder:
 
     def read(self, container: Any, key: Any, path: Any) -> Any:
         try:
-            return container[key]
+            return peek(container, key)
         except Exception as error:
             self.explain(error, container, (path, key), "its value can't be read")
             raise

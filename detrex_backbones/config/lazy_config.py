@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detrex_backbones.config.imports import execute
-from detrex_backbones.config.nodes import ALLOW_OBJECTS, as_config
+from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, as_config, clone
 from detrex_backbones.config.overrides import apply_overrides
 from detrex_backbones.config.save import save, to_yaml
 from detrex_backbones.config.to_py import to_py
@@ -96,12 +96,11 @@ def _load(path: Path, keys: Keys) -> Any:
 
 
 def _public(module: ModuleType) -> DictConfig:
-    values = {
-        name: as_config(value)
-        for name, value in vars(module).items()
-        if isinstance(value, (DictConfig, ListConfig, dict)) and not name.startswith("_")
-    }
-    return DictConfig(values, flags=dict(ALLOW_OBJECTS))
+    public = DictConfig({}, flags=dict(ALLOW_OBJECTS))
+    for name, value in vars(module).items():
+        if isinstance(value, (DictConfig, ListConfig, dict)) and not name.startswith("_"):
+            adopt(public, name, as_config(value) if isinstance(value, dict) else clone(value))
+    return public
 
 
 def _offered(module: ModuleType) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import omegaconf
-from omegaconf import DictConfig, ListConfig, Node, OmegaConf
+from omegaconf import AnyNode, DictConfig, ListConfig, Node, OmegaConf
 
 __all__ = [
     "ALLOW_OBJECTS",
@@ -19,6 +19,7 @@ __all__ = [
     "is_call",
     "made_at",
     "path_text",
+    "peek",
     "set_made_at",
     "structured_type",
     "take",
@@ -41,6 +42,19 @@ def as_config(value: Any) -> Any:
 def is_call(value: object) -> bool:
     """Whether `value` is a mapping that describes a call, also where its target is still `???`."""
     return isinstance(value, Mapping) and "_target_" in value.keys()  # noqa: SIM118  (`in` a DictConfig skips ???)
+
+
+def peek(container: Any, key: Any) -> Any:
+    """`container[key]`, for a key that is there, without the checks of omegaconf where there is nothing to check."""
+    content = vars(container)["_content"] if isinstance(container, Node) else None
+    child = content[key] if isinstance(content, (dict, list)) else None
+    if type(child) is AnyNode:
+        value = child._value()
+        # Text can be an interpolation, or the mark of what is missing.
+        return container[key] if isinstance(value, str) and ("$" in value or value == "???") else value
+    if isinstance(child, (DictConfig, ListConfig)) and isinstance(vars(child)["_content"], (dict, list)):
+        return child
+    return container[key]
 
 
 def structured_type(node: object) -> type[Any] | None:
@@ -80,27 +94,70 @@ def clone(node: NodeT, parent: Node | None = None) -> NodeT:
 
     `copy.deepcopy` would copy a model that stands in the config, and fails on a generator.
     """
+    state = vars(node)
+    if isinstance(state, _Later) and "_content" not in state:  # not read: what it would be copied from can be shared
+        return _later(state.source, node, parent)
     twin = object.__new__(type(node))
-    state = vars(twin)
-    state.update(vars(node))
-    state["_metadata"] = _clone_metadata(node._metadata)
-    state["_parent"], state["_flags_cache"] = parent, None
-    content = state.get("_content")
-    if isinstance(content, dict):
-        state["_content"] = {key: clone(child, twin) for key, child in content.items()}
-    elif isinstance(content, list):
-        state["_content"] = [clone(child, twin) for child in content]
-    elif isinstance(content, Node):
-        state["_content"] = clone(content, twin)
+    copied = state.copy()
+    copied["_metadata"] = _clone_metadata(state["_metadata"])
+    copied["_parent"], copied["_flags_cache"] = parent, None
+    if "_content" in copied:
+        copied["_content"] = _clone_content(copied["_content"], twin)
+    object.__setattr__(twin, "__dict__", copied)  # DictConfig.__setattr__ would make a key of it
     return twin
+
+
+def _clone_content(content: Any, owner: Node) -> Any:
+    if isinstance(content, dict):
+        return {key: clone(child, owner) for key, child in content.items()}
+    if isinstance(content, list):
+        return [clone(child, owner) for child in content]
+    return clone(content, owner) if isinstance(content, Node) else content
 
 
 def _clone_metadata(metadata: Any) -> Any:
     twin = object.__new__(type(metadata))
-    state = vars(twin)
-    state.update(vars(metadata))
+    state = vars(metadata).copy()
     state["flags"] = dict(state["flags"] or ())
     state["resolver_cache"] = state["resolver_cache"].copy()
+    twin.__dict__ = state
+    return twin
+
+
+class _Later(dict[str, Any]):
+    """The `__dict__` of a node whose content is copied from `source` when somebody first asks for it.
+
+    omegaconf reads a node's content as `node.__dict__["_content"]`, so that `__missing__` sees whoever comes first.
+    """
+
+    source: Any = None  # a node that nobody else has, and nobody changes
+    owner: Any = None
+
+    def __missing__(self, key: str) -> Any:
+        if key == "_content" and (source := self.source) is not None:
+            self.setdefault(key, _clone_content(vars(source)[key], self.owner))
+            self.source = self.owner = None
+        if key not in self:  # it may have been another thread that put it there
+            raise KeyError(key)
+        return self[key]
+
+    def __copy__(self) -> dict[str, Any]:  # what pickle asks for
+        return {"_content": self["_content"], **self}
+
+
+def _later(source: Node, like: NodeT, parent: Node | None = None) -> NodeT:
+    """A copy of `source`, with the metadata of `like`, whose content is copied when it is first read.
+
+    A chain grown around a named node copies what that node holds at every level, and so the innermost n times. Put
+    off like this, what was copied once and not looked at since is handed on.
+    """
+    twin = object.__new__(type(like))
+    state = _Later(vars(like))
+    state.pop("_content", None)
+    state["_metadata"] = _clone_metadata(like._metadata)
+    state["_parent"], state["_flags_cache"] = parent, None
+    state.source, state.owner = source, twin
+    object.__setattr__(twin, "__dict__", state)
     return twin
 
 
@@ -141,13 +198,15 @@ def unshared(holder: Any, key: Any) -> bool:
 
 
 def take(holder: Any, key: Any, owned: bool) -> Node:
-    """The node `holder[key]` for use in another parent: itself if nobody else has it, else a clone.
+    """The node `holder[key]` for use in another parent: itself if nobody else has it, else a copy.
 
-    That makes nested calls, each written inside the next, linear in time: none is copied once more at every level.
+    Neither is copied once more at every level, so that nested calls are linear in time: one written inside the next
+    is not copied, and of one with a name the copy is put off level by level.
     """
     if owned and holder[key]._get_node_flag("allow_objects") and unshared(holder, key):
         return holder[key]  # type: ignore[no-any-return]
-    return clone(cast(Node, holder[key]))
+    snapshot = clone(cast(Node, holder[key]))
+    return _later(snapshot, snapshot)
 
 
 def to_plain(value: Any, keep_calls: bool = False) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d
 from detrex_backbones.layers.norm import Norm, get_norm
 
 __all__ = ["Conv2d", "conv_norm"]
@@ -43,14 +45,33 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H', W')."""
-        return self._norm_and_activate(super().forward(x))
+        weight, bias, norm = self._weights()
+        return self._finish(self._conv_forward(x, weight, bias), norm)
 
-    def _norm_and_activate(self, x: Tensor) -> Tensor:
-        if self.norm is not None:
-            x = self.norm(x)
+    def _weights(self) -> tuple[Tensor, Tensor | None, nn.Module | None]:
+        """Weight and bias to convolve with, and the norm that is then still to be applied.
+
+        Where the weights learn and the norm doesn't, the norm is folded into them at every step: the map is not passed
+        over twice. Otherwise nothing is to be gained that doesn't need a copy of the weights, which could be outdated:
+        `fuse_norms` makes one for good.
+        """
+        norm = self.norm
+        learns = self.weight.requires_grad and torch.is_grad_enabled()
+        if learns and type(norm) is FrozenBatchNorm2d and not _is_watched(norm):
+            return *norm.fold(self.weight, self.bias), None
+        return self.weight, self.bias, norm
+
+    def _finish(self, x: Tensor, norm: nn.Module | None) -> Tensor:
+        if norm is not None:
+            x = norm(x)
         if self.activation is not None:
             x = self.activation(x)
         return x
+
+
+def _is_watched(norm: nn.Module) -> bool:
+    """Whether somebody has hooks on it, and so wants it called."""
+    return bool(norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks)
 
 
 def conv_norm(

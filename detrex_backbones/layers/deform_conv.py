@@ -27,8 +27,9 @@ class DeformConv2d(Conv2d):
         """
         # Half precision would round the sampling points (to whole pixels in bfloat16), and has no kernel on the CPU.
         dtype = torch.promote_types(x.dtype, torch.float32)
-        weight, offset = self.weight.to(dtype), offset.to(dtype)
-        bias = None if self.bias is None else self.bias.to(dtype)
+        weight, bias, norm = self._weights()
+        weight, offset = weight.to(dtype), offset.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
         mask = None if mask is None else mask.to(dtype)
         sampled = deform_conv2d(x.to(dtype), offset, weight, bias, self.stride, self.padding, self.dilation, mask)
-        return self._norm_and_activate(sampled.to(x.dtype))
+        return self._finish(sampled.to(x.dtype), norm)

@@ -18,7 +18,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     `y = (x - running_mean) / sqrt(running_var + eps) * weight + bias` for each channel, in training as in evaluation.
     All four are buffers: they are saved and loaded, and no optimiser sees them. A fresh one is the identity.
-    Behaviour and names are detectron2's.
+    Behaviour and names are detectron2's. A `Conv2d` that trains computes it as a part of its own weights, see `fold`.
 
     Args:
         num_features: channels C of the input (N, C, H, W).
@@ -46,9 +46,35 @@ class FrozenBatchNorm2d(nn.Module):
                 x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
             )
         # batch_norm would keep its whole input for a gradient of weight and bias that nobody wants.
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        return x * scale.to(x.dtype).reshape(1, -1, 1, 1) + shift.to(x.dtype).reshape(1, -1, 1, 1)
+        scale, shift = (value.to(x.dtype).reshape(1, -1, 1, 1) for value in self.scale_and_shift())
+        return torch.addcmul(shift, x, scale)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """What each channel is multiplied by, and what is added then: two of shape (C,), in float32 or better.
+
+        Computed anew from the four buffers, so that they may be changed at any time.
+        """
+        dtype = torch.promote_types(self.running_var.dtype, torch.float32)
+        scale = self.weight * (self.running_var.to(dtype) + self.eps).rsqrt()
+        return scale, torch.addcmul(self.bias.to(dtype), self.running_mean.to(dtype), scale, value=-1)
+
+    def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The weight and bias with which a convolution alone computes convolution and norm (Jacob et al. 2018).
+
+        A pass over the weights takes the place of one over the map. Gradients go through it to `weight` and `bias`.
+
+        Args:
+            weight: of the convolution, (C, ...).
+            bias: of the convolution, (C,), or None.
+
+        Returns:
+            Both, in the dtype of `weight`; what is between is computed in float32 or better.
+        """
+        scale, shift = self.scale_and_shift()
+        if bias is not None:
+            shift = torch.addcmul(shift, bias.to(shift.dtype), scale)
+        scaled = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+        return scaled.to(weight.dtype), shift.to(weight.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}"

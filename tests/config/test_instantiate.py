@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import operator
 import os
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import omegaconf
@@ -16,6 +18,7 @@ from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config import instantiate
 from detrex_backbones.config.instantiate import target_of
+from detrex_backbones.config.nodes import peek
 from detrex_backbones.errors import ConfigImportError, ConfigTypeError, InstantiateError
 from tests.config import config_targets
 from tests.config.config_targets import Model, OwnError, Shape, fail, keep, record
@@ -350,3 +353,50 @@ def test_target_of_a_node() -> None:
         target_of({"a": 1, "b": 2})
     with pytest.raises(InstantiateError, match=r"'os\.sep' is not callable but of type str"):
         target_of({"_target_": "os.sep"})
+
+
+def test_what_is_read_past_omegaconf_is_what_omegaconf_reads() -> None:
+    anything = object()
+    values = {
+        "number": 1.5,
+        "nothing": None,
+        "raw": b"${x}",
+        "path": Path("a/${x}"),
+        "text": "no ??? here",
+        "other": "${number}",
+        "mixed": "at ${number}",
+        "escaped": "\\${number}",
+        "anything": anything,
+        "function": len,
+        "node": {"x": "${..number}"},
+        "items": [1, "${number}", {"y": 2}],
+        "pair": (1, "${number}"),
+    }
+    cfg = DictConfig(values, flags={"allow_objects": True})
+    cfg.typed = OmegaConf.structured(Shape(channels=3))
+    cfg.no_dict, cfg.no_list = DictConfig(None), ListConfig(None)
+    cfg.same = "${node}"
+    for container in (cfg, cfg.node, cfg["items"], cfg.pair, cfg.typed, {"a": 1}, [1, 2]):
+        keys = range(len(container)) if not isinstance(container, (dict, DictConfig)) else list(container)
+        for key in keys:
+            assert peek(container, key) is container[key] or peek(container, key) == container[key]
+            assert type(peek(container, key)) is type(container[key])
+    assert peek(cfg, "anything") is anything
+    assert peek(cfg, "node") is cfg.node
+    cfg.missing = "???"
+    with pytest.raises(MissingMandatoryValue):
+        peek(cfg, "missing")
+
+
+def test_better_a_chain_of_three_hundred_can_be_made() -> None:
+    """In a thread, whose stack is empty; Python's limit is a thousand frames."""
+    cfg = L(keep)(depth=0)
+    for depth in range(1, 300):
+        cfg = L(keep)(depth=depth, inner=cfg)
+    made: list[Any] = []
+    thread = threading.Thread(target=lambda: made.append(instantiate(cfg)))
+    thread.start()
+    thread.join()
+    for depth in range(299, 0, -1):
+        assert made[0]["depth"] == depth
+        made = [made[0]["inner"]]

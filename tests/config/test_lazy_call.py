@@ -13,11 +13,13 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import cloudpickle
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ReadonlyConfigError
 
 from detrex_backbones.config import LazyCall as L
-from detrex_backbones.config import instantiate
+from detrex_backbones.config import LazyConfig, instantiate
 from detrex_backbones.config.nodes import clone, made_at
 from detrex_backbones.errors import ConfigTypeError
 from tests.config.config_targets import Model, Shape, keep
@@ -133,6 +135,62 @@ def test_04_a_node_that_somebody_else_keeps_is_copied() -> None:
     assert outer.stem.x == 1
 
 
+def test_04_a_copy_that_nobody_has_looked_at_yet_is_none_the_less_one() -> None:
+    """Copies are put off until they are read; what they are of may change meanwhile, at any depth."""
+    inner = L(keep)(x=1, deeper=[L(keep)(x=1)])
+    deeper = inner.deeper[0]
+    middle = L(keep)(inner=inner)
+    outer = L(keep)(middle=middle, again=middle)
+    inner.x = deeper.x = 2
+    inner.new = 2
+    middle.inner.x = 3
+    middle.inner.deeper[0].x = 3
+    for copied in (outer.middle.inner, outer.again.inner):
+        assert (dict(copied), copied.deeper[0].x) == ({"_target_": keep, "x": 1, "deeper": copied.deeper}, 1)
+        assert "new" not in copied
+    outer.middle.inner.x = 4
+    assert (inner.x, middle.inner.x, outer.again.inner.x) == (2, 3, 1)
+
+
+def _unread() -> DictConfig:
+    inner = L(keep)(x="${..y}", items=[L(keep)(z=1)])
+    middle = L(keep)(inner=inner, y=5)
+    return L(keep)(middle=middle)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        copy.copy,
+        copy.deepcopy,
+        clone,
+        lambda cfg: pickle.loads(pickle.dumps(cfg)),
+        lambda cfg: cloudpickle.loads(cloudpickle.dumps(cfg)),
+        lambda cfg: OmegaConf.merge(cfg, {"more": 1}),
+        lambda cfg: L(keep)(cfg=cfg).cfg,
+        lambda cfg: DictConfig({"cfg": cfg}, flags={"allow_objects": True}).cfg,
+        lambda cfg: LazyConfig.apply_overrides(cfg, ["middle.inner.items.0.z=1"]),
+    ],
+)
+def test_04_a_copy_not_looked_at_yet_can_be_used_as_any_node(use: Callable[[DictConfig], DictConfig]) -> None:
+    cfg = use(_unread())
+    assert cfg.middle.inner._get_parent() is cfg.middle
+    assert cfg.middle.inner._get_full_key("x").endswith("middle.inner.x")
+    assert cfg.middle.inner.x == 5
+    assert instantiate(cfg)["middle"] == {"inner": {"x": 5, "items": [{"z": 1}]}, "y": 5}
+    assert type(vars(pickle.loads(pickle.dumps(_unread())).middle)) is dict
+
+
+def test_04_flags_reach_into_a_copy_not_looked_at_yet() -> None:
+    cfg = _unread()
+    OmegaConf.set_readonly(cfg, True)
+    with pytest.raises(ReadonlyConfigError):
+        cfg.middle.inner.x = 1
+    assert OmegaConf.to_container(_unread().middle.inner, resolve=False)["x"] == "${..y}"
+    assert len(_unread().middle) == 3
+    assert _unread() == _unread()
+
+
 def test_04_a_copy_shares_the_objects_it_holds() -> None:
     """A model, a generator: copying one would be slow, wrong or impossible."""
     anything, numbers = object(), (n for n in range(3))
@@ -219,8 +277,21 @@ def test_better_nested_calls_build_in_linear_time(chain: Callable[[int], DictCon
     assert _calls_to_build(chain, 60) < 2.1 * _calls_to_build(chain, 30)
 
 
-def test_better_a_deep_chain_is_whole() -> None:
-    cfg = _chain(100)
+def _chain_in_a_loop(depth: int) -> DictConfig:
+    node = L(keep)(x=1)
+    for _ in range(depth):
+        node = L(keep)(child=node)
+    return node
+
+
+def test_better_so_does_a_chain_that_grows_around_a_named_node() -> None:
+    _chain_in_a_loop(3)
+    assert _calls_to_build(_chain_in_a_loop, 60) < 2.1 * _calls_to_build(_chain_in_a_loop, 30)
+
+
+@pytest.mark.parametrize("chain", [_chain, _chain_in_a_loop])
+def test_better_a_deep_chain_is_whole(chain: Callable[[int], DictConfig]) -> None:
+    cfg = chain(100)
     for _ in range(100):
         assert cfg.child._get_parent() is cfg
         cfg = cfg.child

@@ -65,6 +65,19 @@ def test_19_without_keys_all_config_values(write: Any) -> None:
     cfg.train.anything = object()
 
 
+def test_19_objects_in_a_config_are_not_copied(write: Any) -> None:
+    """A model or a generator; copying one would be slow, wrong or impossible."""
+    path = write(
+        "held.py",
+        "from detrex_backbones.config import LazyCall as L\n"
+        "numbers = (n for n in range(3))\na = L(dict)(numbers=numbers)\nb = L(dict)(a=a, numbers=numbers)\n",
+    )
+    cfg = LazyConfig.load(path)
+    assert cfg.a.numbers is cfg.b.numbers is cfg.b.a.numbers
+    cfg.a.numbers = 3
+    assert list(cfg.b.a.numbers) == [0, 1, 2]
+
+
 def test_20_keys(write: Any) -> None:
     path = write("train.py", TRAIN)
     train = LazyConfig.load(path, "train")

@@ -1,0 +1,78 @@
+"""Inference: as the network comes, and with its norms fused."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.measure import Options, Row, attempt, compared, in_turn, needs_gpu
+from benchmarks.networks import NETWORKS, detectron2s, maps_of, ours, torchvisions
+from benchmarks.workloads import ON_A_GPU, Workload, prepare, workloads
+from detrex_backbones import fuse_norms
+
+GROUP = "inference"
+EAGER = 1.02  # of the fastest peer's time
+FUSED = 1.02  # of the time without norms
+FUSED_ON_GPU = 1.1  # times as fast as torchvision
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Each size eager beside the peers, and fused beside the network without norms."""
+    usual = 7 if options.device == "cpu" else 50
+    for network in NETWORKS:
+        for work in [Workload(1, (224, 224), device=options.device), *workloads(options)]:
+            if work.device == "cpu" and work.channels_last:
+                continue
+            rounds = options.rounds_or(usual * (5 if work.size == (224, 224) else 1))
+            yield from _network(network, work, rounds)
+        if options.device == "cpu":
+            yield needs_gpu(GROUP, f"{network}, {ON_A_GPU}", "at most 1.02; fused at least 1.1 times torchvision")
+
+
+def _network(network: str, work: Workload, rounds: int) -> Iterator[Row]:
+    numbers: dict[str, float | None] = {}
+    what = f"{network}, {work}"
+
+    def eager() -> Row:
+        numbers.update({"detectron2": None, **in_turn(_calls(network, work), rounds, 2, device=work.device)})
+        named = {name: numbers[name] for name in ("ours", "torchvision", "detectron2")}
+        return compared(GROUP, what, named, at_most=EAGER, rounds=rounds)
+
+    yield attempt(GROUP, what, eager)
+    if not numbers:
+        return
+    fused = {"ours": numbers["fused"], "no norms": numbers["no norms"]}
+    yield compared(GROUP, f"{what}, fused", fused, at_most=FUSED, rounds=rounds)
+    if work.device == "cuda":
+        fused = {"ours": numbers["fused"], "torchvision": numbers["torchvision"]}
+        yield compared(GROUP, f"{what}, fused, against eager", fused, at_least=FUSED_ON_GPU, rounds=rounds)
+
+
+def _calls(network: str, work: Workload) -> dict[str, Callable[[], Any]]:
+    nets = {
+        "ours": ours(network),
+        "fused": fuse_norms(ours(network)),
+        "torchvision": torchvisions(network),
+        "detectron2": detectron2s(network),
+        # With biases, as a fused network has them.
+        "no norms": _with_biases(ours(network, norm="")),
+    }
+    images = work.images()
+
+    @torch.no_grad()
+    def run(net: nn.Module) -> Any:
+        with work.casting():
+            return maps_of(net, images)
+
+    return {name: functools.partial(run, prepare(net, work).eval()) for name, net in nets.items() if net is not None}
+
+
+def _with_biases(net: nn.Module) -> nn.Module:
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is None:
+            module.bias = nn.Parameter(torch.zeros(module.out_channels))
+    return net

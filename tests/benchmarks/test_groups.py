@@ -1,0 +1,75 @@
+"""That the groups measure what they say, with and without detectron2; no time is asserted."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks import building, configs, peers, startup
+from benchmarks.measure import Options, Row
+from detrex_backbones import instantiate
+
+
+def test_configs_are_measured_without_detectron2(monkeypatch, tmp_path):
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    peers.detectron2_there.cache_clear()
+    try:
+        monkeypatch.setattr(configs, "SHAPES", [(source, 6, *rest) for source, _, *rest in configs.SHAPES])
+        assert command.main(["--only", "configs", "--rounds", "1", "--json", str(tmp_path / "c.json")]) == 0
+    finally:
+        peers.detectron2_there.cache_clear()
+    (run,) = json.loads((tmp_path / "c.json").read_text())
+    assert run["machine"]["detectron2"] == "not installed"
+    assert len(run["rows"]) == 6
+    assert all(row["ours"] > 0 for row in run["rows"])
+    assert [Row(**row).result for row in run["rows"][:3:2]] == ["not installed", "not installed"]
+
+
+def test_both_chains_make_the_same():
+    head = configs.HEAD.format(library=configs.LIBRARIES["ours"])
+    made = []
+    for source in (configs.in_a_loop, configs.one_in_another):
+        names: dict = {}
+        exec(head + source(4), names)
+        made.append(instantiate(names["node"]))
+    assert made == [(3, (2, (1, (0, None))))] * 2
+
+
+def test_imports_are_measured_of_all_that_are_there(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(startup, "detectron2_there", lambda: False)
+
+    def measured(programs, rounds, printed=False):
+        asked.update(programs)
+        return {name: 2.0 + 0.1 * (name == "ours") for name in programs}
+
+    monkeypatch.setattr(startup, "in_processes", measured)
+    row = startup._import("import", Options(rounds=2))
+    assert list(asked) == ["ours", "torch", "torchvision", "timm"]
+    assert (row.met, row.peers["detectron2"], row.rounds) == (True, None, 2)
+    monkeypatch.setattr(startup, "EXTRA", 0.05)
+    assert startup._import("import", Options()).result == "missed"
+
+
+def test_both_start_from_the_same_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(startup, "CONFIG", startup.CONFIG.replace("depth=101", "depth=50"))  # as good, and smaller
+    programs = startup._programs(tmp_path, "pkl")
+    lines = [(tmp_path / f"{name}.py").read_text().split("model = ")[1] for name in ("ours", "detectron2")]
+    assert lines[0] == lines[1]
+    exec(programs["ours"], {})  # asserts that the weights were loaded
+    with pytest.raises(AssertionError, match="not loaded"):
+        exec(programs["ours"].replace("== 0.5", "== 0.25"), {})
+
+
+def test_building_is_measured_with_and_without_init(monkeypatch):
+    monkeypatch.setattr(building, "detectron2_there", lambda: False)
+    rows = list(building.rows(Options(rounds=1)))
+    assert [(row.failed, row.result, row.rounds) for row in rows] == [(False, "not installed", 1)] * 2
+    build = building._builder("detrex_backbones.config", "detrex_backbones")
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    names = set(building._without_init(build).state_dict())
+    assert torch.equal(torch.get_rng_state(), before)  # nothing was drawn
+    assert set(build().state_dict()) == names
+    assert not torch.equal(torch.get_rng_state(), before)

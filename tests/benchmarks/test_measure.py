@@ -1,0 +1,93 @@
+"""How rows are judged, and that what is measured runs as often and in the order it should; no time is asserted."""
+
+import sys
+
+import pytest
+
+from benchmarks.measure import Options, Row, attempt, compared, in_processes, in_turn, needs_gpu, peak_memory
+
+
+def test_a_ratio_at_most():
+    row = compared("g", "w", {"ours": 1.0, "detectron2": 2.0, "timm": 0.5}, against="detectron2", at_most=0.5)
+    assert (row.ratio, row.met, row.result) == (0.5, True, "met")
+    assert row.target == "at most 0.5 of detectron2"
+    assert row.peers == {"detectron2": 2.0, "timm": 0.5}
+
+
+def test_the_best_of_the_peers_counts():
+    row = compared("g", "w", {"ours": 1.0, "detectron2": 2.0, "torchvision": 1.1}, at_least=1.15)
+    assert row.ratio == pytest.approx(1.1)
+    assert row.result == "missed"
+    assert row.target == "at least 1.15 times as fast as detectron2 and torchvision"
+
+
+def test_a_peer_that_is_not_there_is_left_out():
+    numbers = {"ours": 1.0, "detectron2": None, "torchvision": 3.0}
+    assert compared("g", "w", numbers, at_least=2).result == "met"
+    alone = compared("g", "w", numbers, against="detectron2", at_least=2)
+    assert (alone.ratio, alone.met, alone.result) == (None, None, "not installed")
+
+
+def test_without_a_target_there_is_no_result():
+    assert compared("g", "w", {"ours": 1.0, "timm": 2.0}).result == "-"
+    assert compared("g", "w", {"ours": 1.0}).ratio is None
+
+
+def test_what_needs_a_gpu_says_so():
+    assert needs_gpu("g", "w", "at most 1.2 of a pinned copy").result == "needs a GPU"
+
+
+def test_what_raises_becomes_a_row(capsys):
+    def broken() -> Row:
+        raise ValueError("first line\nno such layer")
+
+    row = attempt("g", "w", broken)
+    assert (row.result, row.note) == ("failed", "ValueError: no such layer")
+    assert "broken" in capsys.readouterr().err
+
+
+def test_rounds_begin_with_another_one_each_time():
+    order: list[str] = []
+    calls = {name: (lambda name=name: order.append(name)) for name in "abc"}
+    medians = in_turn(calls, rounds=2, warmup=1)
+    assert "".join(order) == "abc" + "bca" + "cab"
+    assert list(medians) == ["a", "b", "c"]
+
+
+def test_the_mean_of_several_calls():
+    order: list[str] = []
+    in_turn({"a": lambda: order.append("a")}, rounds=2, warmup=0, number=5)
+    assert len(order) == 10
+
+
+def test_the_median_is_taken_of_what_processes_print():
+    assert in_processes(
+        {"ours": "print('some text'); print(3)", "argv": [sys.executable, "-c", "print(5)"]}, 1, 0, printed=True
+    ) == {
+        "ours": 3.0,
+        "argv": 5.0,
+    }
+
+
+def test_a_process_that_fails_says_why():
+    with pytest.raises(RuntimeError, match="no such peer"):
+        in_processes({"ours": "raise ImportError('no such peer')"}, 1, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_peak_memory_counts_what_is_let_go_again_but_not_what_was_there():
+    before = "kept = b'1' * (200 << 20)"
+    # It is kept for as long as it takes to read it through many times.
+    during = "print('x' * 100_000)\nlost = b'1' * (64 << 20)\nfor _ in range(30):\n    lost.count(b'2')\ndel lost"
+    assert 60 < peak_memory(before, during) < 100
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_peak_memory_of_a_process_that_fails_says_why():
+    with pytest.raises(RuntimeError, match="no such file"):
+        peak_memory("", "raise OSError('no such file')")
+
+
+def test_rounds_are_those_asked_for_or_the_usual():
+    assert Options().rounds_or(5) == 5
+    assert Options(rounds=2).rounds_or(5) == 2

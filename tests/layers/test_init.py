@@ -1,0 +1,101 @@
+import pytest
+import timm
+import torch
+from torch import nn
+
+from detrex_backbones import TimmBackbone, get_config, instantiate
+from detrex_backbones.layers.init import skip_random_init
+
+
+def drawn_and_constant(net: nn.Module, skipped) -> tuple[list[str], list[str]]:
+    tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    drawn = [name for name, value in tensors.items() if skipped.is_empty(value)]
+    return drawn, [name for name in tensors if name not in drawn]
+
+
+def nothing_was_drawn() -> bool:
+    """Whether torch's generator is where the seed put it."""
+    return torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(0).get_state())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "swin_tiny_patch4_window7_224", "efficientnet_lite0"])
+def test_constants_are_timms_and_nothing_else_is_filled(name):
+    def build():
+        torch.manual_seed(0)
+        return timm.create_model(name, num_classes=7)
+
+    usual = build()
+    torch.manual_seed(0)
+    with skip_random_init() as skipped:
+        net = timm.create_model(name, num_classes=7)
+    drawn, constant = drawn_and_constant(net, skipped)
+    assert nothing_was_drawn()
+    assert drawn
+    theirs = {**dict(usual.named_parameters()), **dict(usual.named_buffers())}
+    ours = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    assert all(torch.equal(ours[name], theirs[name]) for name in constant)
+    # What was left out had been drawn: no constant is among it.
+    assert all(value.unique().numel() > 1 for value in map(theirs.get, drawn) if value.numel() > 1)
+
+
+def test_our_convolutions_are_not_filled():
+    with skip_random_init() as skipped:
+        net = instantiate(get_config("resnet/resnet18.py").model)
+    drawn, constant = drawn_and_constant(net, skipped)
+    assert len(drawn) == 20
+    assert all("norm" not in name for name in drawn)
+    assert all("norm" in name or "pixel" in name for name in constant)
+
+
+def test_a_constant_written_over_a_draw_is_written():
+    with skip_random_init() as skipped:
+        layer = nn.Linear(3, 4)
+        nn.init.constant_(layer.weight, 2.0)
+        layer.weight.data.mul_(3)
+        nn.init.zeros_(layer.bias)
+    assert not skipped.is_empty(layer.weight)
+    assert (layer.weight == 6).all()
+    assert not layer.bias.any()
+
+
+def test_a_part_of_a_draw_that_is_constant_leaves_it_drawn():
+    with skip_random_init() as skipped:
+        embedding = nn.Embedding(5, 4, padding_idx=0)
+    assert skipped.is_empty(embedding.weight)
+
+
+def test_weights_that_are_copied_in_are_there():
+    values = torch.rand(4, 3)
+    with skip_random_init() as skipped:
+        layer = nn.Linear(3, 4)
+        layer.load_state_dict({"weight": values, "bias": torch.ones(4)})
+    assert torch.equal(layer.weight, values)
+    assert not skipped.is_empty(layer.weight)
+
+
+def test_outside_everything_is_drawn_again():
+    with skip_random_init():
+        pass
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 4)
+    assert layer.weight.unique().numel() == 12
+    assert not nothing_was_drawn()
+
+
+def test_the_meta_device_is_left_alone():
+    with skip_random_init() as skipped, torch.device("meta"):
+        net = TimmBackbone("resnet18")
+    assert not any(skipped.is_empty(value) for value in net.parameters())
+
+
+def test_moving_keeps_constants_and_copies_no_empty_memory(monkeypatch):
+    with skip_random_init() as skipped:
+        net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm2d(4))
+    before = {name: value.clone() for name, value in net.state_dict().items() if not name.startswith("0.")}
+    weight = net[0].weight
+    moved = skipped.move(net, torch.device("cpu"))
+    assert moved is net
+    assert net[0].weight is weight
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
+    meta = skipped.move(net, torch.device("meta"))
+    assert all(value.is_meta for value in meta.state_dict().values())
