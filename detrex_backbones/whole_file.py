@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_whole"]
+__all__ = ["sync_folder", "write_whole"]
 
 
 def write_whole(path: Path, write: Callable[[Any], object]) -> None:
@@ -26,10 +26,11 @@ def write_whole(path: Path, write: Callable[[Any], object]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """See to it that the names in a folder are on the disk."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -33,6 +33,9 @@ class Ranks:
         group: of this process; None for all processes.
         timeout: in seconds, of every single wait.
 
+    Attributes:
+        group: the connections, within the `with` statement.
+
     Raises:
         ArgumentError: this process is not in the group, or the timeout is no positive number.
         RankError: the others didn't come, disagree, or were lost on the way.
@@ -47,7 +50,7 @@ class Ranks:
         self.members = distributed.get_process_group_ranks(group)
         self.rank = distributed.get_rank()
         self.timeout = timeout
-        self._group: Any = None
+        self.group: Any = None
 
     @property
     def first(self) -> bool:
@@ -56,7 +59,7 @@ class Ranks:
 
     def __enter__(self) -> Ranks:
         try:
-            self._group = distributed.new_group(
+            self.group = distributed.new_group(
                 None if self._whole else self.members,
                 timeout=timedelta(seconds=self.timeout),
                 backend="gloo",
@@ -70,27 +73,27 @@ class Ranks:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Closed whatever happened: whoever waits for this process is told so by its connection.
-        group, self._group = self._group, None
+        group, self.group = self.group, None
         if group is not None:
             distributed.destroy_process_group(group)
 
     def gather(self, value: T) -> list[T]:
         """What every process gives, in the order of the ranks."""
         found: list[Any] = [None] * len(self.members)
-        self._talk(lambda: distributed.all_gather_object(found, value, group=self._group))
+        self.talk(lambda: distributed.all_gather_object(found, value, group=self.group))
         return found
 
     def send(self, value: Any) -> Any:
         """What the first process gives; what the others give is not looked at."""
         box = [value]
-        self._talk(lambda: distributed.broadcast_object_list(box, src=self.members[0], group=self._group))
+        self.talk(lambda: distributed.broadcast_object_list(box, src=self.members[0], group=self.group))
         return box[0]
 
     def send_tensor(self, tensor: Tensor) -> Tensor:
         """The first process's tensor, written into that of the others: contiguous, of the same shape and dtype."""
         if tensor.numel():  # as bytes: gloo doesn't know every dtype
             flat = tensor.reshape(-1).view(torch.uint8)
-            self._talk(lambda: distributed.broadcast(flat, src=self.members[0], group=self._group))
+            self.talk(lambda: distributed.broadcast(flat, src=self.members[0], group=self.group))
         return tensor
 
     def together(self, do: Callable[[], T]) -> T:
@@ -125,7 +128,12 @@ class Ranks:
                 told = "; ".join(f"{text} on rank {', '.join(ranks)}" for text, ranks in have.items())
                 raise RankError(f"the processes disagree about {what}: {name!r} is {told}. {mend}")
 
-    def _talk(self, say: Callable[[], Any]) -> None:
+    def talk(self, say: Callable[[], Any]) -> None:
+        """Do something that all processes do and that talks over `group`; whoever is lost ends it.
+
+        Raises:
+            RankError: somebody was lost.
+        """
         try:
             say()
         except RuntimeError as error:
