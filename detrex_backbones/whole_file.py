@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["sync_folder", "write_whole"]
+__all__ = ["move_whole", "write_whole"]
 
 
 def write_whole(path: Path, write: Callable[[Any], object]) -> None:
@@ -26,11 +27,10 @@ def write_whole(path: Path, write: Callable[[Any], object]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    _sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """See to it that the names in a folder are on the disk."""
+def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -38,3 +38,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def move_whole(partial: Path, folder: Path) -> None:
+    """Give a folder that is complete its name. One that has it already is removed.
+
+    A folder can't be replaced in one step: a crash between two renames leaves the old one as `.NAME.before`.
+    """
+    before = folder.with_name(f".{folder.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    _sync_folder(partial)
+    if folder.exists():
+        folder.rename(before)
+    partial.rename(folder)
+    _sync_folder(folder.parent)
+    shutil.rmtree(before, ignore_errors=True)

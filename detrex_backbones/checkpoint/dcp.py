@@ -22,13 +22,17 @@ import torch
 from torch import Tensor
 
 from detrex_backbones.checkpoint import unpickler
+from detrex_backbones.checkpoint.nested import put_in, take_out
 from detrex_backbones.checkpoint.ranks import Ranks
-from detrex_backbones.whole_file import sync_folder
+from detrex_backbones.checkpoint.sharded import placement
+from detrex_backbones.errors import CheckpointFileError
+from detrex_backbones.whole_file import move_whole
 
 __all__ = ["is_folder", "read_folder", "write_folder"]
 
 CONTENTS = ".metadata"
 CLASSES = "torch.distributed.checkpoint."
+STRUCTURE = "detrex_backbones.structure"  # the entry that holds everything but the tensors
 ALIGN = 64  # bytes; tensors start at whole numbers of every dtype
 
 
@@ -67,6 +71,8 @@ def read_folder(folder: Path) -> dict[str, Any]:
             if name in room and filled != room[name].numel():
                 raise ValueError(f"{filled} of the {room[name].numel()} numbers of {name!r} are stored")
             flat[name] = room.get(name, flat.get(name))
+    if STRUCTURE in flat:
+        return put_in(flat.pop(STRUCTURE)[0], flat)  # type: ignore[no-any-return]
     return _nested(flat, getattr(contents, "planner_data", None) or {})
 
 
@@ -76,32 +82,40 @@ def write_folder(ranks: Ranks, folder: Path, state: dict[str, Any]) -> None:
     Where there is one of this name already, it is moved aside for the moment between two renames: a crash just then
     leaves it beside, as `.NAME.before`.
 
+    The tensors get the names that torch gives them, so that its own `load` reads them: {"model": {"a": t}} is
+    "model.a". Everything else is kept in one entry, in a tuple: torch would take mappings apart and make
+    text of their keys.
+
     Args:
         ranks: all who have a part.
         folder: not yet there, or to be replaced; seen by all.
         state: nested; the same names on all processes.
+
+    Raises:
+        CheckpointFileError: the folder can't be written to, or the disk is full.
+        RankError: a process was lost, or has other names.
     """
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save
 
-    partial, before = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "before"))
-    ranks.together(lambda: _make_empty(partial) if ranks.first else None)
-    ranks.talk(lambda: save(state, checkpoint_id=partial, process_group=ranks.group))
-    ranks.together(lambda: _put_in_place(partial, folder, before) if ranks.first else None)
+    structure, tensors = take_out(state)
+    names = {name: f"{list(value.shape)} {placement(value)}" for name, value in tensors.items()}
+    ranks.agree("what is saved", {**names, "to": str(folder)}, "Save the same objects on every process.")
+
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        ranks.together(lambda: _make_empty(partial) if ranks.first else None)
+        ranks.talk(lambda: save({**tensors, STRUCTURE: (structure,)}, checkpoint_id=partial, process_group=ranks.group))
+        ranks.together(lambda: move_whole(partial, folder) if ranks.first else None)
+    except (OSError, CheckpointException) as error:
+        raise CheckpointFileError(
+            f"checkpoint {str(folder)!r} can't be written: {error}. The last one that is whole is still marked."
+        ) from error
 
 
 def _make_empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-
-
-def _put_in_place(partial: Path, folder: Path, before: Path) -> None:
-    shutil.rmtree(before, ignore_errors=True)
-    sync_folder(partial)
-    if folder.exists():
-        folder.rename(before)
-    partial.rename(folder)
-    sync_folder(folder.parent)
-    shutil.rmtree(before, ignore_errors=True)
 
 
 class _Record:

@@ -25,12 +25,13 @@ from detrex_backbones.checkpoint.load import (
     refuse_wrong,
     targets_of,
 )
+from detrex_backbones.checkpoint.nested import put_in, take_out
 from detrex_backbones.checkpoint.preprocessing import traits_of
 from detrex_backbones.checkpoint.ranks import Ranks, several
 from detrex_backbones.checkpoint.report import LoadReport, shorten
 from detrex_backbones.checkpoint.sharded import local, part, placement
 
-__all__ = ["TIMEOUT", "distribute_checkpoint", "load_checkpoint_distributed"]
+__all__ = ["TIMEOUT", "distribute_checkpoint", "load_checkpoint_distributed", "receive_nested"]
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,22 @@ def distribute_checkpoint(
     if report.not_finite:
         logger.warning("%s: NaN or infinite values in %s", report.path, shorten(report.not_finite))
     return report  # type: ignore[no-any-return]
+
+
+def receive_nested(ranks: Ranks, value: dict[str, Any], keep: Callable[[str, Tensor], Tensor]) -> dict[str, Any]:
+    """What the first process gives, on all: mappings and lists with tensors in them, which come one at a time.
+
+    Args:
+        ranks: who takes part.
+        value: on the first process.
+        keep: what is kept of a tensor, by its dotted path; memory of its own.
+    """
+    structure, tensors = ranks.together(lambda: take_out(value))
+    announced = [(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()]
+    structure, coming = ranks.send((structure, announced))
+    kept: dict[str, Tensor] = {}
+    _each(ranks, coming, tensors, lambda name, tensor: kept.update({name: keep(name, tensor)}))
+    return put_in(structure, kept)  # type: ignore[no-any-return]
 
 
 def _table(targets: dict[str, Tensor]) -> dict[str, str]:

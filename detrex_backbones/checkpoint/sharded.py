@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["is_sharded", "local", "part", "placement"]
+__all__ = ["is_sharded", "like", "local", "part", "placement"]
 
 
 def is_sharded(tensor: Any) -> bool:
@@ -25,11 +25,18 @@ def local(tensor: Any) -> Tensor:
 
 def part(target: Any, value: Tensor) -> Tensor:
     """What belongs into `local(target)`, of a whole value. Nothing is sent: each process cuts its part out."""
-    if not is_sharded(target):
-        return value
+    return local(_spread(target, value)) if is_sharded(target) else value
+
+
+def like(target: Any, value: Tensor) -> Tensor:
+    """A whole value spread as `target` is, in memory of its own."""
+    return (_spread(target, value) if is_sharded(target) else value).clone()
+
+
+def _spread(target: Any, value: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None).to_local()
+    return distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
 
 
 def placement(tensor: Any) -> str:

@@ -33,8 +33,24 @@ def expected(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def loads(tmp_path_factory):
-    return launch(together.loads, 2, with_file(tmp_path_factory.mktemp("loads")))
+def all_of_two(tmp_path_factory):
+    """What every check of two ranks found; they are started once, since that takes the time."""
+    return launch(together.all_of_two, 2, with_file(tmp_path_factory.mktemp("two")))
+
+
+@pytest.fixture(scope="module")
+def loads(all_of_two):
+    return [rank["loads"] for rank in all_of_two]
+
+
+@pytest.fixture(scope="module")
+def refusals(all_of_two):
+    return [rank["refusals"] for rank in all_of_two]
+
+
+@pytest.fixture(scope="module")
+def folders(all_of_two):
+    return [rank["folders"] for rank in all_of_two]
 
 
 def test_the_file_is_seen_by_the_first_alone_and_opened_by_no_other(loads):
@@ -72,11 +88,6 @@ REFUSED = {
 }
 
 
-@pytest.fixture(scope="module")
-def refusals(tmp_path_factory):
-    return launch(together.refusals, 2, with_file(tmp_path_factory.mktemp("refusals")))
-
-
 @pytest.mark.parametrize("case", REFUSED)
 def test_all_refuse_what_one_must(refusals, case):
     texts = [rank[case][0] for rank in refusals]
@@ -88,6 +99,31 @@ def test_all_refuse_what_one_must(refusals, case):
 
 def test_the_ranks_work_on_after_refusals(refusals):
     assert all(rank["afterwards"] == ("no error", True) for rank in refusals)
+
+
+@pytest.mark.parametrize("kind", ["resumed", "unsharded", "otherwise sharded", "read by torch", "written by torch"])
+def test_folders_hold_what_was_saved(folders, kind):
+    for rank in folders:
+        assert rank[kind] == rank["saved"]
+    assert folders[0]["format"] == "dcp"
+
+
+@pytest.mark.parametrize("run", ["", "one "])
+def test_a_resumed_run_goes_on_identically(folders, run):
+    for rank in folders:
+        assert rank[f"{run}rest"] == {"iteration": 3}
+        assert rank[f"{run}went on after"] == rank[f"{run}went on"]
+    assert folders[0]["milestones"] == {2: 1, 4: 2}
+
+
+def test_the_folder_of_the_run_is_seen_by_the_first_alone(folders):
+    assert [rank["one seen"] for rank in folders] == [True, False]
+
+
+def test_an_optimizer_that_does_not_fit_on_one_rank_is_refused_on_all(folders):
+    for text, unchanged in (rank["one unfit"] for rank in folders):
+        assert "its 'optimizer' doesn't fit the one of this run" in text
+        assert unchanged
 
 
 def test_a_death_is_an_error_on_the_others(tmp_path):

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module, distribute_tensor
 
-from detrex_backbones import load_checkpoint
+from detrex_backbones import DetectionCheckpointer, load_checkpoint
 from detrex_backbones.checkpoint.distributed import load_checkpoint_distributed
 from detrex_backbones.checkpoint.ranks import Ranks
 from tests.checkpoint.nets import raw, snapshot
@@ -201,3 +202,85 @@ def dies(rank: int, folder: Path, victim: int, tensors: int, how: int, timeout: 
 
 
 KILL = int(signal.SIGKILL)
+
+
+def train(model: nn.Module, steps: int, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
+    """Steps on the same data everywhere, without noise."""
+    for step in range(steps):
+        torch.manual_seed(step)
+        optimizer.zero_grad()
+        model.linear(torch.randn(4, 5)).square().sum().backward()
+        optimizer.step()
+        scheduler.step()
+
+
+def trainer(shard: Callable[[nn.Module], nn.Module], folder: Path) -> tuple[Any, Any, Any, DetectionCheckpointer]:
+    """A model with its optimiser, scheduler and checkpointer."""
+    torch.manual_seed(1)
+    model = shard(Small())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 4, 4])
+    return model, optimizer, scheduler, DetectionCheckpointer(model, folder, optimizer=optimizer, scheduler=scheduler)
+
+
+def folders(rank: int, folder: Path) -> dict[str, Any]:
+    """Saving and loading by the checkpointer, of sharded models."""
+    found: dict[str, Any] = {}
+    model, optimizer, scheduler, checkpointer = trainer(sharded, folder / "run")
+    train(model, 3, optimizer, scheduler)
+    checkpointer.save("first", iteration=2)
+    checkpointer.save("first", iteration=3)
+    found["saved"] = whole(model)
+    train(model, 3, optimizer, scheduler)
+    found["went on"] = whole(model)
+
+    model, optimizer, scheduler, checkpointer = trainer(sharded, folder / "run")
+    found["rest"] = checkpointer.resume_or_load("")
+    found["resumed"] = whole(model)
+    found["milestones"] = dict(scheduler.milestones)
+    train(model, 3, optimizer, scheduler)
+    found["went on after"] = whole(model)
+
+    model = Small()
+    report = load_checkpoint_distributed(model, folder / "run" / "first")
+    found["unsharded"], found["format"] = whole(model), report.format
+    model = as_dtensors(Small())
+    DetectionCheckpointer(model, read_once=False).load(folder / "run" / "first")
+    found["otherwise sharded"] = whole(model)
+
+    # Ours in torch's own reader, and torch's own folder in ours.
+    model = sharded(Small())
+    theirs = {"model": model.state_dict()}
+    dcp.load(theirs, checkpoint_id=folder / "run" / "first")
+    model.load_state_dict(theirs["model"])
+    found["read by torch"] = whole(model)
+    dcp.save({"model": model.state_dict()}, checkpoint_id=folder / "theirs")
+    model = Small()
+    load_checkpoint(model, folder / "theirs")
+    found["written by torch"] = whole(model)
+    return found | single_file(rank)
+
+
+def single_file(rank: int) -> dict[str, Any]:
+    """A run of ordinary models, whose folder only rank 0 sees, is resumed by all."""
+    model, optimizer, scheduler, checkpointer = trainer(lambda model: model, Path("alone"))
+    train(model, 3, optimizer, scheduler)
+    checkpointer.save("first", iteration=3)
+    train(model, 3, optimizer, scheduler)
+    found = {"one went on": whole(model)}
+    model, optimizer, scheduler, checkpointer = trainer(lambda model: model, Path("alone"))
+    checkpointer.read_once = True
+    found["one rest"] = checkpointer.resume_or_load("")
+    train(model, 3, optimizer, scheduler)
+    found["one went on after"] = whole(model)
+    found["one seen"] = Path("alone").exists()
+    unfit = torch.optim.SGD(nn.Linear(2, 2).parameters() if rank else model.parameters(), lr=0.1)
+    checkpointer = DetectionCheckpointer(model, "alone", read_once=True, optimizer=unfit)
+    before = snapshot(model)
+    found["one unfit"] = told(lambda: checkpointer.resume_or_load("")), snapshot(model) == before
+    return found
+
+
+def all_of_two(rank: int, folder: Path) -> dict[str, Any]:
+    """Everything that two ranks are enough for."""
+    return {"loads": loads(rank, folder), "refusals": refusals(rank, folder), "folders": folders(rank, folder)}
