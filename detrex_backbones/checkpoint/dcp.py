@@ -73,7 +73,8 @@ def read_folder(folder: Path) -> dict[str, Any]:
             flat[name] = room.get(name, flat.get(name))
     if STRUCTURE in flat:
         return put_in(flat.pop(STRUCTURE)[0], flat)  # type: ignore[no-any-return]
-    return _nested(flat, getattr(contents, "planner_data", None) or {})
+    paths = getattr(contents, "planner_data", None)
+    return _nested(flat, paths if isinstance(paths, dict) else {})
 
 
 def write_folder(ranks: Ranks, folder: Path, state: dict[str, Any]) -> None:
