@@ -143,9 +143,12 @@ def _table(targets: dict[str, Tensor]) -> dict[str, str]:
 
 
 def _each(ranks: Ranks, coming: Coming, values: dict[str, Tensor], use: Callable[[str, Tensor], None]) -> None:
-    """Give every process each of the first one's values in turn; only one is held at a time."""
-    for key, shape, dtype in coming:
-        value = values[key].contiguous() if ranks.first else torch.empty(shape, dtype=dtype)
+    """Give every process each of the first one's values in turn, in memory that the next one gets too."""
+    # One buffer for all of them: what is freed between messages isn't given back at once.
+    sizes = [shape.numel() * dtype.itemsize for _, shape, dtype in coming]
+    buffer = torch.empty(0 if ranks.first else max(sizes, default=0), dtype=torch.uint8)
+    for (key, shape, dtype), size in zip(coming, sizes, strict=True):
+        value = values[key].contiguous() if ranks.first else buffer[:size].view(dtype).reshape(shape)
         use(key, ranks.send_tensor(value))
 
 

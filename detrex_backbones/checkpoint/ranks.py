@@ -46,7 +46,7 @@ class Ranks:
             raise ArgumentError(f"timeout={timeout!r} is no time to wait. Give a positive number of seconds.")
         if distributed.get_rank(group) < 0:
             raise ArgumentError(f"group={group!r}: rank {distributed.get_rank()} is not in it, so it can't take part.")
-        self._whole = group is None
+        self._asked = group
         self.members = distributed.get_process_group_ranks(group)
         self.rank = distributed.get_rank()
         self.timeout = timeout
@@ -58,12 +58,15 @@ class Ranks:
         return self.rank == self.members[0]
 
     def __enter__(self) -> Ranks:
+        whole, wait = self._asked is None, timedelta(seconds=self.timeout)
         try:
+            if distributed.get_backend(self._asked) == "gloo":  # shows at once who has died before
+                distributed.monitored_barrier(self._asked, wait)
             self.group = distributed.new_group(
-                None if self._whole else self.members,
-                timeout=timedelta(seconds=self.timeout),
+                None if whole else self.members,
+                timeout=wait,
                 backend="gloo",
-                use_local_synchronization=not self._whole,
+                use_local_synchronization=not whole,
             )
         except RuntimeError as error:
             raise self._lost(error) from error

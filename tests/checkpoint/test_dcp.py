@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import warnings
+import zipfile
 
 import pytest
 import torch
@@ -176,6 +177,36 @@ def test_a_folder_with_a_file_cut_or_gone_is_refused(folder, name):
         refused(folder)
     (folder / name).unlink()
     refused(folder)
+
+
+def test_a_flipped_byte_is_noticed_or_harmless(folder):
+    file = folder / "__0_0.distcp"
+    whole = file.read_bytes()
+    generator = random.Random(1)
+    refusals = 0
+    for _ in range(64):
+        damaged = bytearray(whole)
+        damaged[generator.randrange(len(whole))] ^= 1 << generator.randrange(8)
+        file.write_bytes(damaged)
+        model = nn.Linear(3, 4)
+        try:
+            load_checkpoint(model, folder)
+        except CheckpointFileError:
+            refusals += 1
+        else:
+            assert_same_tensors(model.state_dict(), NET)
+    assert refusals > 0
+
+
+def test_a_program_in_a_piece_is_refused(folder):
+    with zipfile.ZipFile(folder / "__0_0.distcp", "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "version"):
+            archive.writestr(f"archive/{name}", "3\n")
+    contents = table(folder)
+    for info in contents.storage_data.values():
+        info.offset, info.length = 0, (folder / "__0_0.distcp").stat().st_size
+    write(folder, contents)
+    assert "TorchScript" in refused(folder)
 
 
 def test_a_disk_without_room_for_the_tensors_is_an_error(folder, monkeypatch):

@@ -15,10 +15,11 @@ from torch import distributed, multiprocessing
 LIMIT = 240  # seconds; only a hang takes as long
 
 
-def launch(function: Callable[..., Any], world: int, folder: Path, *args: Any) -> list[Any]:
+def launch(function: Callable[..., Any], world: int, folder: Path, *args: Any, victim: int | None = None) -> list[Any]:
     """What `function(rank, folder, *args)` returns on each of so many ranks; "died" for one that was killed.
 
-    Each starts in a folder of its own, `folder/rank0` and so on, so that a file there is seen by it alone.
+    Each starts in a folder of its own, `folder/rank0` and so on, so that a file there is seen by it alone. A victim is
+    one that needn't come to an end: it is killed once the others have.
     """
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
@@ -27,15 +28,16 @@ def launch(function: Callable[..., Any], world: int, folder: Path, *args: Any) -
     ]
     for process in processes:
         process.start()
-    results: list[Any] = []
-    for rank, process in enumerate(processes):
-        process.join(LIMIT)
+    results: list[Any] = [None] * world
+    for rank, process in sorted(enumerate(processes), key=lambda pair: pair[0] == victim):
+        process.join(0 if rank == victim else LIMIT)
         hung = process.is_alive()
         if hung:
             process.kill()
             process.join()
         file = folder / f"result{rank}"
-        results.append("hung" if hung else pickle.loads(file.read_bytes()) if file.exists() else "died")
+        ended = pickle.loads(file.read_bytes()) if file.exists() else "died"
+        results[rank] = "hung" if hung and rank != victim else ended
     failures = [result for result in results if isinstance(result, str) and result.startswith("Traceback")]
     assert not failures, "\n".join(failures)
     return results
