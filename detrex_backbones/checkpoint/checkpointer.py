@@ -12,7 +12,7 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
-from detrex_backbones.checkpoint.dcp import write_folder
+from detrex_backbones.checkpoint.dcp import write_folder, writing
 from detrex_backbones.checkpoint.distributed import TIMEOUT, distribute_checkpoint, receive_nested
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, copy_checkpoint
@@ -218,10 +218,11 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
         logger.info("saved %s", file)
 
     def _save_together(self, folder: Path, data: dict[str, Any]) -> None:
-        def mark(opened: Any) -> object:
-            return opened.write(folder.name.encode())
+        def mark() -> None:
+            with writing(folder):
+                write_whole(folder.parent / "last_checkpoint", lambda opened: opened.write(folder.name.encode()))
 
         with Ranks(None, TIMEOUT) as ranks:
             write_folder(ranks, folder, data)
-            ranks.together(lambda: write_whole(folder.parent / "last_checkpoint", mark) if ranks.first else None)
+            ranks.together(lambda: mark() if ranks.first else None)
         logger.info("saved %s", folder)

@@ -13,7 +13,8 @@ import shutil
 import tempfile
 import zipfile
 from collections import defaultdict
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +29,7 @@ from detrex_backbones.checkpoint.sharded import placement
 from detrex_backbones.errors import CheckpointFileError
 from detrex_backbones.whole_file import move_whole
 
-__all__ = ["is_folder", "read_folder", "write_folder"]
+__all__ = ["is_folder", "read_folder", "write_folder", "writing"]
 
 CONTENTS = ".metadata"
 CLASSES = "torch.distributed.checkpoint."
@@ -96,7 +97,6 @@ def write_folder(ranks: Ranks, folder: Path, state: dict[str, Any]) -> None:
         CheckpointFileError: the folder can't be written to, or the disk is full.
         RankError: a process was lost, or has other names.
     """
-    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save
 
     structure, tensors = take_out(state)
@@ -104,19 +104,36 @@ def write_folder(ranks: Ranks, folder: Path, state: dict[str, Any]) -> None:
     ranks.agree("what is saved", {**names, "to": str(folder)}, "Save the same objects on every process.")
 
     partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        ranks.together(lambda: _make_empty(partial) if ranks.first else None)
+    with writing(folder):
+        ranks.together(lambda: _make_empty(partial, folder) if ranks.first else None)
         ranks.talk(lambda: save({**tensors, STRUCTURE: (structure,)}, checkpoint_id=partial, process_group=ranks.group))
-        ranks.together(lambda: move_whole(partial, folder) if ranks.first else None)
+        ranks.together(lambda: _finish(partial, folder) if ranks.first else None)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Errors of the disk as ours."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
+    except CheckpointFileError:
+        raise
     except (OSError, CheckpointException) as error:
         raise CheckpointFileError(
             f"checkpoint {str(folder)!r} can't be written: {error}. The last one that is whole is still marked."
         ) from error
 
 
-def _make_empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def _make_empty(partial: Path, folder: Path) -> None:
+    with writing(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+
+
+def _finish(partial: Path, folder: Path) -> None:
+    with writing(folder):
+        move_whole(partial, folder)
 
 
 class _Record:

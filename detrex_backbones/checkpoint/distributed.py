@@ -56,7 +56,7 @@ def load_checkpoint_distributed(
     Args:
         model: changed in place: an ordinary one, or sharded by FSDP2 (`fully_shard`) or as DTensors.
         path: as of `load_checkpoint`; only the first process of the group opens it.
-        group: the processes; None for all.
+        group: the processes, a group of gloo; None for all.
         timeout: seconds that a process waits for the others at the most, while the first reads too.
         **options: as of `load_checkpoint`.
 

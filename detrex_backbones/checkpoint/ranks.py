@@ -30,14 +30,15 @@ class Ranks:
     fails or dies: the others get an error at once. One that stands still without dying ends them after the timeout.
 
     Args:
-        group: of this process; None for all processes.
+        group: of this process, of gloo; None for all processes. The connections of a group that is given are used as
+            they are and stay open, and its own timeout holds.
         timeout: in seconds, of every single wait.
 
     Attributes:
         group: the connections, within the `with` statement.
 
     Raises:
-        ArgumentError: this process is not in the group, or the timeout is no positive number.
+        ArgumentError: this process is not in the group, the group is not gloo's, or the timeout is no positive number.
         RankError: the others didn't come, disagree, or were lost on the way.
     """
 
@@ -46,6 +47,11 @@ class Ranks:
             raise ArgumentError(f"timeout={timeout!r} is no time to wait. Give a positive number of seconds.")
         if distributed.get_rank(group) < 0:
             raise ArgumentError(f"group={group!r}: rank {distributed.get_rank()} is not in it, so it can't take part.")
+        if group is not None and distributed.get_backend(group) != "gloo":
+            raise ArgumentError(
+                f"group={group!r} talks by {distributed.get_backend(group)}. Give one for the CPU, which all processes "
+                f"make together: torch.distributed.new_group(ranks, backend='gloo')."
+            )
         self._asked = group
         self.members = distributed.get_process_group_ranks(group)
         self.rank = distributed.get_rank()
@@ -58,16 +64,12 @@ class Ranks:
         return self.rank == self.members[0]
 
     def __enter__(self) -> Ranks:
-        whole, wait = self._asked is None, timedelta(seconds=self.timeout)
+        wait = timedelta(seconds=self.timeout)
         try:
             if distributed.get_backend(self._asked) == "gloo":  # shows at once who has died before
                 distributed.monitored_barrier(self._asked, wait)
-            self.group = distributed.new_group(
-                None if whole else self.members,
-                timeout=wait,
-                backend="gloo",
-                use_local_synchronization=not whole,
-            )
+            # Some processes alone can't make a group: torch numbers groups, and the others' count would differ.
+            self.group = self._asked or distributed.new_group(timeout=wait, backend="gloo")
         except RuntimeError as error:
             raise self._lost(error) from error
         return self
@@ -77,7 +79,7 @@ class Ranks:
     ) -> None:
         # Closed whatever happened: whoever waits for this process is told so by its connection.
         group, self.group = self.group, None
-        if group is not None:
+        if group is not None and group is not self._asked:
             distributed.destroy_process_group(group)
 
     def gather(self, value: T) -> list[T]:

@@ -126,6 +126,12 @@ def test_an_optimizer_that_does_not_fit_on_one_rank_is_refused_on_all(folders):
         assert unchanged
 
 
+def test_a_folder_that_can_not_be_written_is_the_same_error_on_all(folders):
+    for text, _ in (rank["one full"] for rank in folders):
+        assert text.startswith("CheckpointFileError: ")
+        assert "can't be written" in text
+
+
 def test_a_death_is_an_error_on_the_others(tmp_path):
     results = launch(together.dies, 3, with_file(tmp_path), 2, 3, together.KILL, 60.0, victim=2)
     assert results[2] == "died"

@@ -271,6 +271,8 @@ def single_file(rank: int) -> dict[str, Any]:
     found["one rest"] = checkpointer.resume_or_load("")
     train(model, 3, optimizer, scheduler)
     found["one went on after"] = whole(model)
+    Path("file").write_text("")
+    found["one full"] = told(lambda: DetectionCheckpointer(sharded(Small()), "file/run").save("first")), True
     found["one seen"] = Path("alone").exists()
     unfit = torch.optim.SGD(nn.Linear(2, 2).parameters() if rank else model.parameters(), lr=0.1)
     checkpointer = DetectionCheckpointer(model, "alone", read_once=True, optimizer=unfit)
