@@ -20,8 +20,10 @@ def fast_layout(images: Tensor) -> Tensor:
     Args:
         images: (N, C, H, W).
     """
+    # Asked first: a compiler can't see into the rest.
+    if torch.compiler.is_compiling() or images.device.type != "cpu":
+        return images
     pixels = images.shape[0] * images.shape[2] * images.shape[3]
-    onednn = images.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if onednn and pixels >= PIXELS and not torch.compiler.is_compiling():
-        return images.contiguous(memory_format=torch.channels_last)
-    return images
+    if pixels < PIXELS or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return images
+    return images.contiguous(memory_format=torch.channels_last)
