@@ -108,7 +108,7 @@ def _two_ways(folder: Path) -> int:
 def _deaths(root: Path, times: int, how: int, timeout: float, word: str) -> dict[str, int | float]:
     generator, longest = random.Random(how), 0.0
     for index in range(times):
-        victim, tensors = generator.randrange(4), generator.randrange(-1, 14)
+        victim, tensors = generator.randrange(4), generator.randrange(-1, 12)
         folder = _with_file(root / f"{word}{index}")
         results = launch(together.dies, 4, folder, victim, tensors, how, timeout, victim=victim)
         for rank, result in enumerate(results):
