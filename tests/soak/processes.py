@@ -19,6 +19,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 
 from detrex_backbones import DetectionCheckpointer, load_checkpoint
+from detrex_backbones.checkpoint import checkpointer as checkpointer_module
 from detrex_backbones.checkpoint.distributed import load_checkpoint_distributed
 from detrex_backbones.checkpoint.sharded import local
 from tests.checkpoint.distributed import together
@@ -213,7 +214,8 @@ def _memory(folder: Path) -> dict[str, int | float | str]:
 
 
 def saving(rank: int, folder: Path, victim: int, delay: float) -> str:
-    """Save in a loop until one is killed."""
+    """Save in a loop until one is killed. While connections are being made, only the timeout shows a death."""
+    checkpointer_module.TIMEOUT = TIMEOUT
     model = together.sharded(Small())
     checkpointer = DetectionCheckpointer(model, folder / "run")
     with torch.no_grad():
