@@ -17,6 +17,8 @@ __all__ = ["Ranks", "several"]
 
 T = TypeVar("T")
 
+CONNECTING = timedelta(seconds=30)
+
 
 def several(group: distributed.ProcessGroup | None = None) -> bool:
     """Whether there is anybody to talk to."""
@@ -27,7 +29,8 @@ class Ranks:
     """The processes of a group, for one step that all of them take. Used in a `with` statement.
 
     They talk over connections of their own (gloo, over the network's CPU side), which are closed as soon as one of them
-    fails or dies: the others get an error at once. One that stands still without dying ends them after the timeout.
+    fails or dies: the others get an error at once, or after 30 s where it dies while connections are made. One that
+    stands still without dying ends them after the timeout.
 
     Args:
         group: of this process, of gloo; None for all processes. The connections of a group that is given are used as
@@ -64,15 +67,26 @@ class Ranks:
         return self.rank == self.members[0]
 
     def __enter__(self) -> Ranks:
-        wait = timedelta(seconds=self.timeout)
         try:
-            if distributed.get_backend(self._asked) == "gloo":  # shows at once who has died before
-                distributed.monitored_barrier(self._asked, wait)
-            # Some processes alone can't make a group: torch numbers groups, and the others' count would differ.
-            self.group = self._asked or distributed.new_group(timeout=wait, backend="gloo")
+            self.group = self._connect()
         except RuntimeError as error:
             raise self._lost(error) from error
         return self
+
+    def _connect(self) -> Any:
+        wait = timedelta(seconds=self.timeout)
+        all_came = distributed.get_backend(self._asked) == "gloo"
+        if all_came:  # shows at once who has died before
+            distributed.monitored_barrier(self._asked, wait)
+        if self._asked is not None:
+            # Some processes alone can't make a group: torch numbers groups, and the others' count would differ.
+            return self._asked
+        if not all_came or not hasattr(distributed, "set_timeout"):
+            return distributed.new_group(timeout=wait, backend="gloo")
+        # Only a timeout shows that one dies while connections are made, which takes no time where all have come.
+        group: Any = distributed.new_group(timeout=min(wait, CONNECTING), backend="gloo")
+        distributed.set_timeout(wait, group)
+        return group
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

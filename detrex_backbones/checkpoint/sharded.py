@@ -25,7 +25,25 @@ def local(tensor: Any) -> Tensor:
 
 def part(target: Any, value: Tensor) -> Tensor:
     """What belongs into `local(target)`, of a whole value. Nothing is sent: each process cuts its part out."""
-    return local(_spread(target, value)) if is_sharded(target) else value
+    if not is_sharded(target):
+        return value
+    cut = _cut(target, value)
+    return local(_spread(target, value)) if cut is None else cut
+
+
+def _cut(target: Any, value: Tensor) -> Tensor | None:
+    """The part as a view; None for placements that only torch knows how to cut, with copies of what it cuts."""
+    from torch.distributed.tensor import Replicate, Shard
+
+    for kind, place, count in zip(
+        target.placements, target.device_mesh.get_coordinate() or (), target.device_mesh.shape, strict=True
+    ):
+        if type(kind) is Shard:
+            pieces = value.chunk(count, kind.dim)  # may be fewer: the last processes then hold nothing
+            value = pieces[place] if place < len(pieces) else value.narrow(kind.dim, 0, 0)
+        elif type(kind) is not Replicate:
+            return None
+    return value if value.shape == local(target).shape else None
 
 
 def like(target: Any, value: Tensor) -> Tensor:
