@@ -361,8 +361,10 @@ def test_better_broken_yaml_is_named(write: Any, text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "a: &a [x, x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]\n"
-        "c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: [*c, *c, *c, *c, *c, *c, *c, *c, *c, *c]",
+        "\n".join(
+            f"{name}: &{name} [{', '.join([inner] * 10)}]"
+            for name, inner in zip("abcd", ("x", "*a", "*b", "*c"), strict=True)
+        ),
         "a: &a [*a]",
         "a: &a {b: 1, <<: *a}",
     ],
