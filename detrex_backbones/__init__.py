@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from detrex_backbones.backbones.torchvision_backbone import TorchvisionBackbone as TorchvisionBackbone
     from detrex_backbones.backbones.vgg import SSDVGG as SSDVGG
     from detrex_backbones.checkpoint.checkpointer import DetectionCheckpointer as DetectionCheckpointer
+    from detrex_backbones.checkpoint.distributed import load_checkpoint_distributed as load_checkpoint_distributed
     from detrex_backbones.checkpoint.load import load_checkpoint as load_checkpoint
     from detrex_backbones.checkpoint.report import LoadReport as LoadReport
     from detrex_backbones.config import LazyCall as LazyCall
@@ -75,6 +76,7 @@ _PUBLIC = {
     "list_backbones": "named",
     "list_configs": "zoo",
     "load_checkpoint": "checkpoint.load",
+    "load_checkpoint_distributed": "checkpoint.distributed",
     "LoadReport": "checkpoint.report",
     "make_stage": "backbones.stages",
     "ResNet": "backbones.resnet",

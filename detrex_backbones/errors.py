@@ -15,6 +15,7 @@
     └── CheckpointError
         ├── CheckpointFileError (OSError)     a file that is missing, cut, or no checkpoint
         ├── PreprocessingError (ValueError)   a model that contradicts what known weights were trained with
+        ├── RankError (RuntimeError)          processes of one load that disagree or lost each other
         └── CheckpointMatchError (ValueError) a checkpoint that doesn't fit the model; carries the report
 
 Each also is the builtin exception that people expect there, so that `except KeyError` keeps working.
@@ -43,6 +44,7 @@ __all__ = [
     "InstantiateError",
     "OverrideError",
     "PreprocessingError",
+    "RankError",
     "TrainingError",
     "closest",
 ]
@@ -110,6 +112,10 @@ class CheckpointFileError(CheckpointError, OSError):
 
 class PreprocessingError(CheckpointError, ValueError):
     """A model that contradicts what known weights were trained with: mean, channel order, place of the stride ..."""
+
+
+class RankError(CheckpointError, RuntimeError):
+    """The processes of a distributed load or save disagree, or one of them died, failed or didn't come."""
 
 
 class CheckpointMatchError(CheckpointError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["write_whole"]
+__all__ = ["move_whole", "write_whole"]
 
 
 def write_whole(path: Path, write: Callable[[Any], object]) -> None:
@@ -101,3 +102,18 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def move_whole(partial: Path, folder: Path) -> None:
+    """Give a folder that is complete its name. One that has it already is removed.
+
+    A folder can't be replaced in one step: a crash between two renames leaves the old one as `.NAME.before`.
+    """
+    before = folder.with_name(f".{folder.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    _sync_folder(partial)
+    if folder.exists():
+        folder.rename(before)
+    partial.rename(folder)
+    _sync_folder(folder.parent)
+    shutil.rmtree(before, ignore_errors=True)

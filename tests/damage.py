@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.config import LazyConfig
@@ -29,6 +31,13 @@ def state() -> dict[str, torch.Tensor]:
     return {**small_state(), "fc.weight": noise(40, 50, seed=4)}
 
 
+def write_folder(content: dict[str, Any], path: Path) -> None:
+    """A folder as torch.distributed.checkpoint writes it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that this is a single process
+        dcp.save(content, checkpoint_id=path)
+
+
 WRITERS: dict[str, Callable[[Path], Any]] = {
     "torch": lambda path: write_zip({"model": state(), "iteration": 7}, path),
     "torch-legacy": lambda path: write_legacy({"model": state(), "iteration": 7}, path),
@@ -36,9 +45,13 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "pickle of tensors": lambda path: write_pickle({"model": state(), "iteration": 7}, path),
     "pickle of protocol 2": lambda path: write_pickle({"model": arrays(state())}, path, 2),
     "safetensors": lambda path: write_safetensors(state(), path),
+    "dcp table": lambda path: write_folder({"model": state(), "iteration": 7}, path),
+    "dcp pieces": lambda path: write_folder({"model": state(), "iteration": 7}, path),
     "config.yaml": lambda path: path.write_text(YAML),
     "config.py": lambda path: path.write_text(PYTHON),
 }
+
+DAMAGED = {"dcp table": ".metadata", "dcp pieces": "__0_0.distcp"}  # of a folder
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -69,16 +82,18 @@ def outcomes(kind: str, folder: Path, seed: int) -> dict[str, Counter[str]]:
     """How many of the cut and of the flipped files are refused, are read as they were, or as something else."""
     path = folder / kind
     WRITERS[kind](path)
-    data, whole = path.read_bytes(), read(path)
+    whole = read(path)
+    file = path / DAMAGED[kind] if kind in DAMAGED else path
+    data = file.read_bytes()
     found = {}
     for damage, files in {"cut": cuts(data), "flipped": flips(data, seed)}.items():
-        found[damage] = Counter(outcome(path, content, whole) for content in files)
+        found[damage] = Counter(outcome(path, content, whole, file) for content in files)
     return found
 
 
-def outcome(path: Path, content: bytes, whole: dict[str, Any]) -> str:
-    """What becomes of this content; any error but ours comes through."""
-    path.write_bytes(content)
+def outcome(path: Path, content: bytes, whole: dict[str, Any], file: Path | None = None) -> str:
+    """What becomes of this content, of the path itself or of a file in it; any error but ours comes through."""
+    (file or path).write_bytes(content)
     try:
         return EQUAL if read(path) == whole else OTHER
     except (CheckpointFileError, ConfigError):

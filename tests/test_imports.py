@@ -49,6 +49,7 @@ PUBLIC = [
     "list_backbones",
     "list_configs",
     "load_checkpoint",
+    "load_checkpoint_distributed",
     "make_stage",
     "swap_backbone",
 ]

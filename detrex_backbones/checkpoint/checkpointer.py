@@ -9,11 +9,17 @@ from typing import Any
 
 import torch
 from fvcore.common.checkpoint import Checkpointer
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
+from torch.optim import Optimizer
 
+from detrex_backbones.checkpoint.dcp import write_folder, writing
+from detrex_backbones.checkpoint.distributed import TIMEOUT, distribute_checkpoint, receive_nested
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, copy_checkpoint
+from detrex_backbones.checkpoint.nested import put_in, take_out
+from detrex_backbones.checkpoint.ranks import Ranks, several
 from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.checkpoint.sharded import is_sharded, like
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, CheckpointMatchError, closest
 from detrex_backbones.whole_file import write_whole
 
@@ -28,7 +34,11 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
     Args:
         model: loaded in place; the inner module of a DistributedDataParallel or DataParallel.
         save_dir: folder of the checkpoints; "" saves nothing.
-        save_to_disk: whether this process writes; None: only the first of a distributed run does.
+        save_to_disk: whether this process writes; None: only the first of a distributed run does. A sharded model
+            (FSDP2, DTensor) is written by all processes, each its part, whatever this is.
+        read_once: whether all processes load together: the first reads, the others receive, and need not see the file
+            or `save_dir`. Then every process must call `load` and `resume_or_load`. None: where the model is sharded.
+            False: each process reads for itself.
         **checkpointables: objects with `state_dict` and `load_state_dict`: `optimizer=optimizer`.
 
     Attributes:
@@ -38,11 +48,18 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
     report: LoadReport | None = None
 
     def __init__(
-        self, model: nn.Module, save_dir: str | Path = "", *, save_to_disk: bool | None = None, **checkpointables: Any
+        self,
+        model: nn.Module,
+        save_dir: str | Path = "",
+        *,
+        save_to_disk: bool | None = None,
+        read_once: bool | None = None,
+        **checkpointables: Any,
     ) -> None:
         if save_to_disk is None:
             save_to_disk = not distributed.is_initialized() or distributed.get_rank() == 0
         super().__init__(model, str(save_dir), save_to_disk=save_to_disk, **checkpointables)
+        self.read_once = read_once
 
     def load(self, path: str | Path, checkpointables: list[str] | None = None, **options: Any) -> dict[str, Any]:
         """Load the model and, from one of our own checkpoints, what else was saved with it.
@@ -60,6 +77,50 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
             CheckpointMatchError: it doesn't fit the model or one of the objects. The model keeps its weights.
             ArgumentError: a name in `checkpointables` that this checkpointer doesn't have, or an unknown option.
         """
+        if self._together:
+            return self._load_together(path, checkpointables, options)
+        names, chosen = self._checked(checkpointables, options)
+        if not path:
+            logger.info("no checkpoint given: the model keeps its weights")
+            return {}
+        checkpoint = read_checkpoint(path, chosen.container)
+        attempt = check_checkpoint(self.model, checkpoint, chosen)
+        # Copied, since optimisers keep the tensors that they are given, and these are mapped from the file.
+        structure, tensors = take_out(copy.copy(checkpoint.extra))
+        rest = put_in(copy.deepcopy(structure), {name: self._kept(name, value) for name, value in tensors.items()})
+        self._load_rest(rest, names, attempt.report)
+        copy_checkpoint(self.model, attempt)
+        self._loaded(attempt.report)
+        return rest  # type: ignore[no-any-return]
+
+    def _load_together(
+        self, path: str | Path, checkpointables: list[str] | None, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """`load` by all processes, of what the first reads, a tensor at a time."""
+        with Ranks(None, TIMEOUT) as ranks:
+            names, chosen = ranks.together(lambda: self._checked(checkpointables, options))
+            asked = {"path": str(path), "options": repr(chosen), "checkpointables": repr(names)}
+            ranks.agree("the load", asked, "Give every process the same.")
+            if not path:
+                logger.info("no checkpoint given: the model keeps its weights")
+                return {}
+            checkpoint = ranks.together(lambda: read_checkpoint(path, chosen.container) if ranks.first else None)
+            rest = receive_nested(ranks, checkpoint.extra if checkpoint else {}, self._kept)
+            report = distribute_checkpoint(
+                ranks, self.model, checkpoint, chosen, lambda report: self._load_rest(rest, names, report)
+            )
+        self._loaded(report)
+        return rest
+
+    @property
+    def _together(self) -> bool:
+        return several() and (self._sharded if self.read_once is None else self.read_once)
+
+    @property
+    def _sharded(self) -> bool:
+        return any(map(is_sharded, self.model.state_dict().values()))
+
+    def _checked(self, checkpointables: list[str] | None, options: dict[str, Any]) -> tuple[list[str], LoadOptions]:
         names = list(self.checkpointables if checkpointables is None else checkpointables)
         for name in names:
             if name not in self.checkpointables:
@@ -67,22 +128,27 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
                     f"checkpointables={names!r}: there is no {name!r}. "
                     f"Allowed: {', '.join(self.checkpointables) or '-'}.{closest(name, self.checkpointables)}"
                 )
-        if not path:
-            logger.info("no checkpoint given: the model keeps its weights")
-            return {}
-        chosen = LoadOptions.of(options)
-        checkpoint = read_checkpoint(path, chosen.container)
-        attempt = check_checkpoint(self.model, checkpoint, chosen)
-        # Copied, since optimisers keep the tensors that they are given, and these are mapped from the file.
-        rest = copy.deepcopy(checkpoint.extra)
+        return names, LoadOptions.of(options)
+
+    def _kept(self, name: str, value: Tensor) -> Tensor:
+        """A tensor beside the model's as it is to be kept: an optimiser's like the parameter that it is for."""
+        owner, *steps = name.split(".")
+        optimizer = self.checkpointables.get(owner)
+        if isinstance(optimizer, Optimizer) and len(steps) == 3 and steps[0] == "state" and steps[1].isdigit():
+            params = [param for group in optimizer.param_groups for param in group["params"]]
+            param = params[int(steps[1])] if int(steps[1]) < len(params) else value
+            return like(param if param.shape == value.shape else value, value)
+        return value.clone()
+
+    def _load_rest(self, rest: dict[str, Any], names: list[str], report: LoadReport) -> None:
         for name in names:
             if name in rest:
-                logger.info("loading %s from %s", name, path)
-                self._load_checkpointable(name, rest.pop(name), attempt.report)
-        copy_checkpoint(self.model, attempt)
-        self.report = attempt.report
-        logger.info("loaded a checkpoint\n%s", self.report)
-        return rest
+                logger.info("loading %s from %s", name, report.path)
+                self._load_checkpointable(name, rest.pop(name), report)
+
+    def _loaded(self, report: LoadReport) -> None:
+        self.report = report
+        logger.info("loaded a checkpoint\n%s", report)
 
     def _load_checkpointable(self, name: str, state: Any, report: LoadReport) -> None:
         try:
@@ -104,19 +170,33 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
         Raises:
             CheckpointFileError: there is something to continue from, but it can't be read; and as `load`.
         """
-        if resume and self.has_checkpoint():
-            last = self.get_checkpoint_file()
-            if not last:  # fvcore takes a mark that can't be read for none, and the run would start anew
-                mark = str(Path(self.save_dir) / "last_checkpoint")
-                raise CheckpointFileError(
-                    f"{mark!r}, which names the last checkpoint, can't be read. "
-                    f"Make it readable, or start anew: resume=False."
-                )
-            return self.load(last)
-        return self.load(path, checkpointables=[])
+        last = self._last() if resume else ""
+        return self.load(last) if last else self.load(path, checkpointables=[])
+
+    def _last(self) -> str:
+        """The last checkpoint, as the first process sees it where it reads for all; "" where there is none."""
+        if not self._together:
+            return self._marked()
+        with Ranks(None, TIMEOUT) as ranks:
+            return ranks.send(ranks.together(lambda: self._marked() if ranks.first else ""))  # type: ignore[no-any-return]
+
+    def _marked(self) -> str:
+        if not self.has_checkpoint():
+            return ""
+        last: str = self.get_checkpoint_file()
+        if not last:  # fvcore takes a mark that can't be read for none, and the run would start anew
+            mark = str(Path(self.save_dir) / "last_checkpoint")
+            raise CheckpointFileError(
+                f"{mark!r}, which names the last checkpoint, can't be read. "
+                f"Make it readable, or start anew: resume=False."
+            )
+        return last
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `save_dir/name.pth` and mark it as the last one. A crash leaves the one before it as it was.
+
+        A sharded model is written by all processes as `save_dir/name`, a folder of torch.distributed.checkpoint: all
+        must call this, and see the folder.
 
         Args:
             name: of the file, without folder and extension.
@@ -124,14 +204,19 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
 
         Raises:
             CheckpointFileError: the folder can't be written to, or the disk is full.
+            RankError: the processes save different things, or lost each other.
             ArgumentError: a name with a folder in it.
         """
         if not name or Path(name).name != name:
             raise ArgumentError(f"name={name!r} is no name of a file in save_dir={self.save_dir!r}.")
-        if not self.save_dir or not self.save_to_disk:
+        sharded = self._sharded
+        if not self.save_dir or not (self.save_to_disk or sharded):
             return
         data = {"model": self.model.state_dict(), **kwargs}
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
+        if sharded:
+            self._save_together(Path(self.save_dir) / name, data)
+            return
         file = Path(self.save_dir) / f"{name}.pth"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -142,3 +227,13 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
                 f"checkpoint {str(file)!r} can't be written: {error}. The last one that is whole is still marked."
             ) from error
         logger.info("saved %s", file)
+
+    def _save_together(self, folder: Path, data: dict[str, Any]) -> None:
+        def mark() -> None:
+            with writing(folder):
+                write_whole(folder.parent / "last_checkpoint", lambda opened: opened.write(folder.name.encode()))
+
+        with Ranks(None, TIMEOUT) as ranks:
+            write_folder(ranks, folder, data)
+            ranks.together(lambda: mark() if ranks.first else None)
+        logger.info("saved %s", folder)

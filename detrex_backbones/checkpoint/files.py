@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detrex_backbones.checkpoint import unpickler
+from detrex_backbones.checkpoint import dcp, unpickler
 from detrex_backbones.checkpoint.catalog import resolve
 from detrex_backbones.checkpoint.checksum import checked_archive
 from detrex_backbones.checkpoint.containers import find_weights, is_tensor
@@ -21,7 +21,10 @@ from detrex_backbones.errors import CheckpointFileError
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_file"]
 
-READABLE = "a torch file (.pth, .pt, .bin), a pickle of arrays or tensors (.pkl), or .safetensors"
+READABLE = (
+    "a torch file (.pth, .pt, .bin), a pickle of arrays or tensors (.pkl), .safetensors, "
+    "or a folder of torch.distributed.checkpoint"
+)
 
 
 @dataclass
@@ -30,7 +33,7 @@ class Checkpoint:
 
     Args:
         path: where it was read.
-        format: "torch", "torch-legacy", "pickle" or "safetensors".
+        format: "torch", "torch-legacy", "pickle", "safetensors" or "dcp".
         container: the key that the weights stood under, "" for the top level.
         tensors: name -> tensor, on the CPU; possibly mapped from the file, so not to be written to.
         extra: what else is stored beside the weights: optimiser, iteration, author.
@@ -72,7 +75,7 @@ def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoin
 def read_file(path: str | Path) -> tuple[Any, str]:
     """What is stored in a file, and the name of its format; see `read_checkpoint`."""
     path = Path(path)
-    kind = _format(path, _head(path))
+    kind = "dcp" if dcp.is_folder(path) else _format(path, _head(path))
     try:
         return _own_methods(READERS[kind](path)), kind
     except Exception as error:  # what a damaged file sets off in a reader is not foreseeable
@@ -151,7 +154,13 @@ def _read_safetensors(path: Path) -> Any:
     return mapped_safetensors.load(path)
 
 
-READERS = {"torch": _read_torch, "torch-legacy": _read_legacy, "pickle": _read_pickle, "safetensors": _read_safetensors}
+READERS = {
+    "torch": _read_torch,
+    "torch-legacy": _read_legacy,
+    "pickle": _read_pickle,
+    "safetensors": _read_safetensors,
+    "dcp": dcp.read_folder,
+}
 
 
 def _as_tensor(value: Any, key: Any, path: Path) -> Tensor:

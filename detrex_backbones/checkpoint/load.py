@@ -17,9 +17,20 @@ from detrex_backbones.checkpoint.files import Checkpoint, read_checkpoint
 from detrex_backbones.checkpoint.plan import Attempt, plan_checkpoint
 from detrex_backbones.checkpoint.preprocessing import check_traits, traits_of
 from detrex_backbones.checkpoint.report import Loaded, LoadReport, shorten
+from detrex_backbones.checkpoint.sharded import local, part
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
 
-__all__ = ["LoadOptions", "apply_checkpoint", "check_checkpoint", "copy_checkpoint", "load_checkpoint"]
+__all__ = [
+    "LoadOptions",
+    "apply_checkpoint",
+    "check_checkpoint",
+    "copy_checkpoint",
+    "doubtful",
+    "is_there",
+    "load_checkpoint",
+    "refuse_wrong",
+    "targets_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +136,7 @@ def load_checkpoint(
 
 def apply_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> LoadReport:
     """`load_checkpoint` for a checkpoint that was read already."""
-    targets = _targets(model)
+    targets = targets_of(model)
     attempt = _check(model, targets, checkpoint, options)
     _copy(model, targets, attempt)
     return attempt.report
@@ -133,7 +144,7 @@ def apply_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOpti
 
 def check_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
     """What `apply_checkpoint` will do, or its error. Changes nothing."""
-    return _check(model, _targets(model), checkpoint, options)
+    return _check(model, targets_of(model), checkpoint, options)
 
 
 def copy_checkpoint(model: nn.Module, attempt: Attempt) -> None:
@@ -145,16 +156,10 @@ def copy_checkpoint(model: nn.Module, attempt: Attempt) -> None:
     Raises:
         CheckpointMatchError: the model has something else than was written to it.
     """
-    _copy(model, _targets(model), attempt)
+    _copy(model, targets_of(model), attempt)
 
 
 def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
-    meta = [key for key, value in targets.items() if value.is_meta]
-    if meta:
-        raise ArgumentError(
-            f"the model has no memory for its weights: {shorten(meta)} are on the meta device. "
-            f"Give it some first: model.to_empty(device='cpu')."
-        )
     attempt = plan_checkpoint(
         {key: tuple(value.shape) for key, value in targets.items()},
         checkpoint,
@@ -173,18 +178,30 @@ def _copy(model: nn.Module, targets: dict[str, Tensor], attempt: Attempt) -> Non
     sums: dict[torch.device, dict[str, Tensor]] = defaultdict(dict)
     with torch.no_grad():
         for key, value in values.items():
-            target = targets[key]
-            target.copy_(value)
+            target = local(targets[key])
+            target.copy_(part(targets[key], value))
             if target.is_floating_point():  # summed while it is in the cache; looked at later, so that no GPU waits
                 sums[target.device][key] = target.sum(dtype=torch.float32)
         report.not_finite = _not_finite(targets, sums)
-        _verify(model, {key: values[key] for key in _doubtful(model, targets, values)}, report)
+        _verify(model, {key: values[key] for key in doubtful(model, targets, values)}, report)
     if report.not_finite:
         logger.warning("%s: NaN or infinite values in %s", report.path, shorten(report.not_finite))
 
 
-def _targets(model: nn.Module) -> dict[str, Tensor]:
-    return {key: value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+def targets_of(model: nn.Module) -> dict[str, Tensor]:
+    """Model key -> the tensor that a load writes to.
+
+    Raises:
+        ArgumentError: there is no memory to write to.
+    """
+    targets = {key: value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+    meta = [key for key, value in targets.items() if value.is_meta]
+    if meta:
+        raise ArgumentError(
+            f"the model has no memory for its weights: {shorten(meta)} are on the meta device. "
+            f"Give it some first: model.to_empty(device='cpu')."
+        )
+    return targets
 
 
 def _check_shared(targets: dict[str, Tensor], values: dict[str, Tensor], report: LoadReport) -> None:
@@ -200,29 +217,37 @@ def _check_shared(targets: dict[str, Tensor], values: dict[str, Tensor], report:
             )
 
 
-def _doubtful(model: nn.Module, targets: dict[str, Tensor], values: dict[str, Tensor]) -> list[str]:
-    """Where the model may have something else than was written: all but a module's own, plain tensors.
+def doubtful(model: nn.Module, targets: dict[str, Tensor], keys: Iterable[str]) -> list[str]:
+    """Those keys under which the model may have something else than was written.
 
     A state_dict hook may hand out a copy of what a module computes with, a tensor class of its own may do anything, and
-    into memory that several tensors share the last one was written.
+    into memory that several tensors share the last one was written. A module's own, plain tensors are beyond doubt.
     """
-    modules = list(model.modules())
+    keys, modules = list(keys), list(model.modules())
     own = {id(value) for module in modules for value in (*module._parameters.values(), *module._buffers.values())}
-    plain = {key for key in values if id(targets[key]) in own and type(targets[key]) in (Tensor, nn.Parameter)}
-    memory = {key: targets[key].untyped_storage().data_ptr() for key in plain}
+    held = {key: local(targets[key]) for key in keys if id(targets[key]) in own}
+    plain = {key: value for key, value in held.items() if type(value) in (Tensor, nn.Parameter)}
+    memory = {key: value.untyped_storage().data_ptr() for key, value in plain.items() if value.numel()}
     written = Counter(memory.values())
-    return [key for key in values if key not in plain or written[memory[key]] > 1]
+    return [key for key in keys if key not in plain or written[memory.get(key, 0)] > 1]
 
 
 def _verify(model: nn.Module, values: dict[str, Tensor], report: LoadReport) -> None:
     """Compare what the model has now with what was written to it."""
     current = model.state_dict() if values else {}
-    wrong = []
-    for key, value in values.items():
-        expected = value.to(device=current[key].device, dtype=current[key].dtype)
-        # NaN is unequal to itself; that it is there has been reported.
-        if key not in report.not_finite and not torch.equal(current[key], expected):
-            wrong.append(key)
+    # NaN is unequal to itself; that it is there has been reported.
+    looked_at = {key: value for key, value in values.items() if key not in report.not_finite}
+    refuse_wrong([key for key, value in looked_at.items() if not is_there(current[key], value)], report)
+
+
+def is_there(found: Tensor, value: Tensor) -> bool:
+    """Whether a tensor of the model is what was written to it, as far as this process holds it."""
+    expected = part(found, value)
+    return torch.equal(local(found), expected.to(device=found.device, dtype=found.dtype))
+
+
+def refuse_wrong(wrong: list[str], report: LoadReport) -> None:
+    """Raise where keys of the model hold something else than was written."""
     if wrong:
         raise CheckpointMatchError(
             f"after loading {report.path!r}, {len(wrong)} tensors of the model are not those of the file: "
@@ -244,7 +269,7 @@ def _not_finite(targets: dict[str, Tensor], sums: dict[torch.device, dict[str, T
         for key, finite in zip(found, torch.isfinite(torch.stack(list(found.values()))).tolist(), strict=True)
         if not finite
     }
-    counts = {key: int((~torch.isfinite(targets[key])).sum()) for key in targets if key in doubted}
+    counts = {key: int((~torch.isfinite(local(targets[key]))).sum()) for key in targets if key in doubted}
     return {key: count for key, count in counts.items() if count}
 
 

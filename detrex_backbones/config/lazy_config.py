@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detrex_backbones.config.imports import execute
-from detrex_backbones.config.nesting import check_nesting
+from detrex_backbones.config.nesting import check_aliases, check_nesting
 from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, as_config, clone
 from detrex_backbones.config.overrides import apply_overrides
 from detrex_backbones.config.save import save, to_yaml
@@ -129,7 +129,9 @@ def _load_yaml(path: Path) -> Any:
         beside = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
         raise ConfigImportError(f"The config file {path} does not exist.{closest(path.name, beside)}")
     try:
-        check_nesting(path.read_text(encoding="utf-8"), path)
+        text = path.read_text(encoding="utf-8")
+        check_nesting(text, path)
+        check_aliases(text, path)
         cfg = OmegaConf.load(path)
     except yaml.constructor.ConstructorError as error:
         raise ConfigValueError(_not_plain(path, error)) from error

@@ -92,8 +92,6 @@ class RunState:
         """
         content = _read(path)
         _same_config(content["config"], self.config, path)
-        if bool(content["averages"]) != (self.averages is not None):
-            raise ArgumentError(f"train.ema was {'on' if content['averages'] else 'off'} in {path}: keep it so.")
         options = StateDictOptions(full_state_dict=True)
         set_state_dict(
             self.model,

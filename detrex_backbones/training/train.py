@@ -17,6 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from detrex_backbones.checkpoint.distributed import load_checkpoint_distributed
+from detrex_backbones.checkpoint.frozen import frozen_but_not_loaded
+from detrex_backbones.checkpoint.report import shorten
 from detrex_backbones.config import LazyConfig, instantiate
 from detrex_backbones.config.nodes import clone
 from detrex_backbones.errors import ArgumentError, TrainingError
@@ -29,7 +32,7 @@ from detrex_backbones.training.pictures import draw_curve, draw_predictions
 from detrex_backbones.training.settings import Settings
 from detrex_backbones.training.state import RunState, latest
 from detrex_backbones.whole_file import write_whole
-from detrex_backbones.zoo import build_model, find_device
+from detrex_backbones.zoo import find_device
 
 __all__ = ["train"]
 
@@ -90,12 +93,13 @@ class _Run:
         )
         torch.manual_seed(settings.seed)  # the same weights on all processes
         cfg = clone(cfg)
-        cfg.train.device = str(ours.device)
         text = _config_text(cfg)
-        model = build_model(cfg)
+        model: nn.Module = instantiate(cfg.model).to(ours.device)
         _check_classes(model, self.data)
         self.model = ours.wrap(model, settings.parallel, find_unused_parameters=settings.find_unused_parameters)
         self.bare = model  # without DDP around it
+        if not newest:
+            _load_weights(model, settings, ours)
         cfg.optimizer.params.model = model
         self.optimizer = instantiate(cfg.optimizer)
         self.schedule = instantiate(cfg.schedule)
@@ -204,6 +208,16 @@ class _Run:
         weights = self.state.weights()
         if self.ours.first:
             write_whole(self.folder / "model.pth", lambda file: torch.save({"model": weights}, file))
+
+
+def _load_weights(model: nn.Module, settings: Settings, ours: Processes) -> None:
+    """Those of `train.init_checkpoint`, which only the first process reads."""
+    report = None
+    if settings.init_checkpoint:
+        report = load_checkpoint_distributed(model, settings.init_checkpoint, **settings.load_options)
+    frozen = frozen_but_not_loaded(model, report)
+    if frozen and ours.first:
+        logger.warning("frozen at values that nothing was loaded into: %s", shorten(frozen))
 
 
 def _load_data(cfg: DictConfig, ours: Processes) -> _Data:

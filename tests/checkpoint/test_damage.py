@@ -17,9 +17,9 @@ def test_damaged_files(tmp_path, kind):
     assert (cut.total(), flipped.total()) == (CUTS, FLIPS)
     if not kind.startswith("config"):  # a config's text may end at any line
         assert cut == {REFUSED: CUTS}
-    if kind == "torch":  # the only format with checksums
+    if kind in ("torch", "dcp pieces"):  # the only ones with checksums
         assert flipped[OTHER] == 0
-        assert flipped[REFUSED] > 0.8 * FLIPS
+        assert flipped[REFUSED] > 0.6 * FLIPS  # the others fall between the entries
     assert set(flipped) <= {EQUAL, OTHER, REFUSED}
 
 

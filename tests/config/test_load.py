@@ -356,3 +356,26 @@ def test_better_yaml_is_read_by_the_safe_loader(write: Any, text: str, problem: 
 def test_better_broken_yaml_is_named(write: Any, text: str) -> None:
     with pytest.raises(ConfigImportError, match=r"a\.yaml (isn't YAML|can't be read)"):
         LazyConfig.load(write("a.yaml", text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(
+            f"{name}: &{name} [{', '.join([inner] * 10)}]"
+            for name, inner in zip("abcd", ("x", "*a", "*b", "*c"), strict=True)
+        ),
+        "a: &a [*a]",
+        "a: &a {b: 1, <<: *a}",
+    ],
+)
+def test_yaml_aliases_that_multiply_are_refused(write, text):
+    """Whatever omegaconf's version: before 2.4 it has no limit of its own."""
+    with pytest.raises(ConfigValueError, match=r"bomb.yaml uses aliases .* 10,000"):
+        LazyConfig.load(write("bomb.yaml", text))
+
+
+def test_yaml_aliases_are_values_of_their_own(write):
+    cfg = LazyConfig.load(write("few.yaml", "a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}"))
+    cfg.a.x = 5
+    assert cfg == {"a": {"x": 5}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}

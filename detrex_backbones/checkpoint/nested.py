@@ -1,0 +1,55 @@
+"""Nested mappings and lists with tensors in them, as optimisers have: the tensors apart from what holds them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from detrex_backbones.checkpoint.unpickler import Inert
+
+__all__ = ["put_in", "take_out"]
+
+MARK = "detrex_backbones.tensor"  # a tuple of this and a name stands for a tensor
+
+
+def take_out(value: Any, path: str = "") -> tuple[Any, dict[str, Tensor]]:
+    """The same structure with marks in the place of its tensors, and the tensors by their dotted paths."""
+    tensors: dict[str, Tensor] = {}
+
+    def walk(item: Any, place: str) -> Any:
+        if isinstance(item, Tensor):
+            name = place
+            while name in tensors:  # {"a.b": t, "a": {"b": u}}
+                name += "'"
+            tensors[name] = item
+            return (MARK, name)
+        # What was on no list is nothing, and its class, made for one file, can't be sent.
+        return Inert() if isinstance(item, Inert | type) else _rebuilt(item, walk, place)
+
+    return walk(value, path), tensors
+
+
+def put_in(structure: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What `take_out` took apart."""
+
+    def walk(item: Any, place: str) -> Any:
+        if isinstance(item, tuple) and len(item) == 2 and item[0] == MARK:
+            return tensors[item[1]]
+        return _rebuilt(item, walk, place)
+
+    return walk(structure, "")
+
+
+def _rebuilt(item: Any, walk: Callable[[Any, str], Any], place: str) -> Any:
+    """A container of the same type with other contents; anything else as it is."""
+    inside = f"{place}." if place else ""
+    if isinstance(item, dict):
+        made = copy.copy(item)  # keeps the type: a scheduler's milestones are a Counter, whose own update() adds
+        dict.update(made, {key: walk(value, f"{inside}{key}") for key, value in item.items()})
+        return made
+    if type(item) in (list, tuple):
+        return type(item)(walk(value, f"{inside}{index}") for index, value in enumerate(item))
+    return item
