@@ -1,7 +1,7 @@
 """Train a torchvision detector over any backbone, alone or under torchrun. docs/training.md is the tutorial.
 
 python examples/train_detector.py
-python examples/train_detector.py --config detectors/faster_rcnn_resnet18_fpn.py backbone=timm/convnext_atto
+python examples/train_detector.py --config detectors/retinanet_resnet18_fpn.py backbone=timm/convnext_atto
 python examples/train_detector.py --resume
 torchrun --nproc-per-node 2 examples/train_detector.py train.parallel=fsdp2
 """
@@ -22,8 +22,8 @@ def main() -> int:
     parser.add_argument(
         "--config",
         metavar="CONFIG",
-        default="detectors/retinanet_resnet18_fpn.py",
-        help="a ready config, or a path to a config file (default: detectors/retinanet_resnet18_fpn.py)",
+        default="detectors/faster_rcnn_resnet18_fpn.py",
+        help="a ready config, or a path to a config file (default: detectors/faster_rcnn_resnet18_fpn.py)",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in train.output")
     add_overrides_argument(parser)

@@ -32,9 +32,9 @@ model = L(FasterRCNN)(
     image_mean=[0.485, 0.456, 0.406],
     image_std=[0.229, 0.224, 0.225],
     # How many proposals go on, of how many that are looked at: small images have few.
-    rpn_pre_nms_top_n_train=500,
-    rpn_post_nms_top_n_train=200,
-    rpn_pre_nms_top_n_test=500,
+    rpn_pre_nms_top_n_train=200,
+    rpn_post_nms_top_n_train=100,
+    rpn_pre_nms_top_n_test=200,
     rpn_post_nms_top_n_test=100,
     rpn_batch_size_per_image=64,
     box_batch_size_per_image=64,

@@ -60,6 +60,13 @@ class Processes:
             distributed.all_reduce(numbers)
         return [float(value) for value in numbers / self.world]
 
+    def from_first(self, value: Any) -> Any:
+        """The first process's value, on all of them."""
+        values = [value]
+        if self.world > 1:
+            distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
     def share_buffers(self, model: nn.Module) -> None:
         """Give all the first one's statistics of batch norms, which each has counted on its own images."""
         if self.world > 1:

@@ -84,21 +84,20 @@ class RunState:
             ) from error
 
     def restore(self, path: Path) -> int:
-        """Take everything from a file; returns how many steps were done.
+        """Take everything from a file, which only the first process reads; returns how many steps were done.
 
         Raises:
             CheckpointFileError: it can't be read, or is no checkpoint of a run.
             ArgumentError: the run was made with another config.
         """
-        content = _read(path)
+        content: dict[str, Any] = self.processes.from_first(_read(path) if self.processes.first else None)
         _same_config(content["config"], self.config, path)
-        options = StateDictOptions(full_state_dict=True)
         set_state_dict(
             self.model,
             self.optimizer,
             model_state_dict=content["model"],
             optim_state_dict=content["optimizer"],
-            options=options,
+            options=StateDictOptions(full_state_dict=True),
         )
         if content["scaler"]:
             self.scaler.load_state_dict(content["scaler"])

@@ -80,7 +80,7 @@ class _Run:
         self.settings, self.ours = settings, ours
         self.folder = Path(settings.output)
         self.checkpoints = self.folder / "checkpoints"
-        newest = ours.gather(latest(self.checkpoints))[0]  # whose folder only the first process may see
+        newest = ours.from_first(latest(self.checkpoints))  # whose folder only the first process may see
         if newest and not resume:
             raise ArgumentError(
                 f"{self.folder} holds a run already. --resume goes on with it; or give another train.output."
