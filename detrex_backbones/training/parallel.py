@@ -104,7 +104,7 @@ class Processes:
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[Processes]:
-    """Join the processes that torchrun has started, if it has.
+    """Join the processes that torchrun has started, if it has; a process group that is there already is used.
 
     Where one fails, its error ends it, and torchrun ends the others.
 
@@ -115,6 +115,9 @@ def processes(device: torch.device) -> Iterator[Processes]:
         DeviceError: more processes on this machine than GPUs.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if distributed.is_available() and distributed.is_initialized():
+        yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
+        return
     if world == 1:
         yield Processes(0, 1, device)
         return

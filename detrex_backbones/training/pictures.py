@@ -38,12 +38,12 @@ def draw_predictions(
         targets: `boxes` of each.
         names: of the classes; label 1 is the first.
     """
-    from torchvision.io import encode_png
+    from PIL import Image
     from torchvision.utils import make_grid
 
     drawn = [_draw(*one, names) for one in zip(images, found, targets, strict=True)]
-    content = encode_png(make_grid(drawn, nrow=COLUMNS, padding=4, pad_value=255)).numpy().tobytes()
-    write_whole(path, lambda file: file.write(content))
+    picture = Image.fromarray(make_grid(drawn, nrow=COLUMNS, padding=4, pad_value=255).permute(1, 2, 0).numpy())
+    write_whole(path, lambda file: picture.save(file, format="PNG"))
 
 
 def _draw(image: Tensor, found: dict[str, Tensor], target: dict[str, Any], names: Sequence[str]) -> Tensor:

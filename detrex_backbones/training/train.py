@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import logging
 import math
@@ -16,13 +17,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from detrex_backbones.checkpoint.distributed import load_checkpoint_distributed
 from detrex_backbones.checkpoint.frozen import frozen_but_not_loaded
 from detrex_backbones.checkpoint.report import shorten
 from detrex_backbones.config import LazyConfig, instantiate
+from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import clone
-from detrex_backbones.errors import ArgumentError, TrainingError
+from detrex_backbones.errors import ArgumentError, ConfigKeyError, TrainingError, closest
 from detrex_backbones.training.coco import CocoDetection, StepSampler, collate
 from detrex_backbones.training.evaluate import ap_table, average_precision, detect, find_detections
 from detrex_backbones.training.log import RunLog, read_metrics
@@ -65,6 +68,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
         raise ArgumentError(f"training needs {' and '.join(missing)}: pip install 'detrex-backbones[train]'.")
     settings = Settings.of(cfg)
     instantiate(cfg.schedule)  # a mistake in it is said now
+    _check_keys(cfg.model)
     with processes(find_device(settings.device)) as ours:
         return _Run(cfg, settings, ours, resume=resume).go()
 
@@ -208,6 +212,16 @@ class _Run:
         weights = self.state.weights()
         if self.ours.first:
             write_whole(self.folder / "model.pth", lambda file: torch.save({"model": weights}, file))
+
+
+def _check_keys(model: DictConfig) -> None:
+    """Refuse what torchvision's detectors would take for an argument of their transform and leave unread."""
+    target = target_of(model)
+    if not getattr(target, "__module__", "").startswith("torchvision.models.detection"):
+        return
+    known = {*inspect.signature(target).parameters, *inspect.signature(GeneralizedRCNNTransform).parameters}
+    for key in set(map(str, model)) - known - {"_target_"}:
+        raise ConfigKeyError(f"model.{key}: {target.__name__} has no such argument.{closest(key, known)}")
 
 
 def _load_weights(model: nn.Module, settings: Settings, ours: Processes) -> None:

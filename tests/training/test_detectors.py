@@ -52,7 +52,7 @@ def test_another_backbone_learns(name):
     images, targets = batch()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
-    for _ in range(5):
+    for _ in range(4):
         loss = sum(model(images, targets).values())
         optimizer.zero_grad()
         loss.backward()
@@ -62,7 +62,7 @@ def test_another_backbone_learns(name):
     assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
 
 
-@pytest.mark.parametrize("name", DETECTORS[:3:2])
+@pytest.mark.parametrize("name", ["detectors/faster_rcnn_resnet18_fpn.py"])
 def test_a_vit_comes_with_its_pyramid_and_its_own_mean(name):
     cfg = get_config(name)
     swap_backbone(cfg, "timm/vit_tiny_patch16_224")

@@ -9,7 +9,7 @@ from detrex_backbones import LazyConfig, get_config
 OVERRIDES = [
     "model.min_size=64",
     "model.max_size=64",
-    "model.backbone.out_channels=32",
+    "model.backbone.out_channels=64",
     # Statistics of a batch would depend on how many processes share it.
     "model.backbone.bottom_up.stem.norm=FrozenBN",
     "model.backbone.bottom_up.stages.norm=FrozenBN",
