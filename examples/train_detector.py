@@ -31,12 +31,13 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        train(load_config(args), resume=args.resume)
+        cfg = load_config(args)
+        train(cfg, resume=args.resume)
     except DetrexBackbonesError as error:
         print(f"train_detector: {error}", file=sys.stderr)
         return 1
     if is_first():
-        print("model.pth, results.json, table.txt, curve.png and predictions.png are in train.output")
+        print(f"model.pth, table.txt, curve.png, predictions.png: {cfg.train.output}")
     return 0
 
 
