@@ -83,7 +83,9 @@ def test_a_file_that_changes_after_the_check_is_refused(tmp_path, monkeypatch):
     header, start = mapped_safetensors.safetensors_header(tmp_path / "x.safetensors")
     for shape in ([4], [3, 2], [2]):
         changed = {"a": {**header["a"], "shape": shape}}
-        monkeypatch.setattr(mapped_safetensors, "safetensors_header", lambda path, changed=changed: (dict(changed), start))
+        monkeypatch.setattr(
+            mapped_safetensors, "safetensors_header", lambda path, changed=changed: (dict(changed), start)
+        )
         with pytest.raises(ValueError, match="can't lie at bytes 0 to 12"):
             mapped_safetensors.load(tmp_path / "x.safetensors")
     moved = {"a": {**header["a"], "data_offsets": [800, 812]}}
