@@ -28,7 +28,7 @@ def put_in(structure: Any, tensors: Mapping[str, Tensor]) -> Any:
     return _rebuilt(structure, lambda item, place: put_in(item, tensors), "")
 
 
-# Functions of the module and not closures, which would refer to themselves and keep a mapped file until it is collected.
+# No closures that call themselves: these are cycles, and would keep a mapped file until they are collected.
 def _marked(item: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(item, Tensor):
         name = place
