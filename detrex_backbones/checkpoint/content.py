@@ -6,10 +6,12 @@ import json
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
-__all__ = ["HEAD", "LEGACY_MAGIC", "format_of", "is_cut"]
+__all__ = ["HEAD", "LEGACY_MAGIC", "format_of", "is_cut", "safetensors_header"]
 
 HEAD = 64  # bytes from which the format is known
+HEADER_BYTES = 1 << 23  # of safetensors, where a tensor takes about a hundred
 LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled, without its protocol
 
 
@@ -44,13 +46,24 @@ def is_cut(path: Path, format: str) -> bool:
     return False
 
 
+def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
+    """What a safetensors file says of each tensor, unchecked, and where the first one begins.
+
+    Raises:
+        ValueError: a header that is larger than weights need, or no JSON.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > HEADER_BYTES:
+            raise ValueError(f"its header of {length} bytes is larger than weights need ({HEADER_BYTES})")
+        return json.loads(file.read(length)), 8 + length
+
+
 def _announced(path: Path) -> int:
     """The size that the header of a safetensors file tells; 0 where it can't be read."""
-    with path.open("rb") as file:
-        length = struct.unpack("<Q", file.read(8))[0]
-        try:
-            tensors = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
-            return int(8 + length + max(ends, default=0))
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return 0
+    try:
+        tensors, start = safetensors_header(path)
+        ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
+        return int(start + max(ends, default=0))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-__all__ = ["load"]
+from detrex_backbones.checkpoint.content import safetensors_header
 
-HEADER_BYTES = 1 << 23  # a tensor takes about a hundred
+__all__ = ["load"]
 
 DTYPES = {
     "F64": torch.float64,
@@ -43,12 +41,9 @@ def load(path: Path) -> dict[str, Tensor]:
         Exception: safetensors' own, for what isn't right.
         ValueError: a header that is larger than weights need.
     """
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-    if length > HEADER_BYTES:
-        raise ValueError(f"its header of {length} bytes is larger than weights need ({HEADER_BYTES})")
+    header, start = safetensors_header(path)
     with safe_open(path, framework="pt"):
-        header, start = _header(path)
+        pass  # it is checked on opening
     header.pop("__metadata__", None)
     if path.stat().st_size == start:  # no bytes can't be mapped
         return dict(load_file(path))
@@ -57,13 +52,6 @@ def load(path: Path) -> dict[str, Tensor]:
     if not all(_is_viewable(data, entry) for entry in header.values()):
         return dict(load_file(path))
     return {name: _view(data, entry) for name, entry in header.items()}
-
-
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """What the file says of each tensor, and where the first one begins."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        return json.loads(file.read(length)), 8 + length
 
 
 def _is_viewable(data: np.memmap[Any, Any], entry: dict[str, Any]) -> bool:

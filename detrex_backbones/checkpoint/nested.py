@@ -18,29 +18,28 @@ MARK = "detrex_backbones.tensor"  # a tuple of this and a name stands for a tens
 def take_out(value: Any, path: str = "") -> tuple[Any, dict[str, Tensor]]:
     """The same structure with marks in the place of its tensors, and the tensors by their dotted paths."""
     tensors: dict[str, Tensor] = {}
-
-    def walk(item: Any, place: str) -> Any:
-        if isinstance(item, Tensor):
-            name = place
-            while name in tensors:  # {"a.b": t, "a": {"b": u}}
-                name += "'"
-            tensors[name] = item
-            return (MARK, name)
-        # What was on no list is nothing, and its class, made for one file, can't be sent.
-        return Inert() if isinstance(item, Inert | type) else _rebuilt(item, walk, place)
-
-    return walk(value, path), tensors
+    return _marked(value, path, tensors), tensors
 
 
 def put_in(structure: Any, tensors: Mapping[str, Tensor]) -> Any:
     """What `take_out` took apart."""
+    if isinstance(structure, tuple) and len(structure) == 2 and structure[0] == MARK:
+        return tensors[structure[1]]
+    return _rebuilt(structure, lambda item, place: put_in(item, tensors), "")
 
-    def walk(item: Any, place: str) -> Any:
-        if isinstance(item, tuple) and len(item) == 2 and item[0] == MARK:
-            return tensors[item[1]]
-        return _rebuilt(item, walk, place)
 
-    return walk(structure, "")
+# No closures that call themselves: these are cycles, and would keep a mapped file until they are collected.
+def _marked(item: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(item, Tensor):
+        name = place
+        while name in tensors:  # {"a.b": t, "a": {"b": u}}
+            name += "'"
+        tensors[name] = item
+        return (MARK, name)
+    # What was on no list is nothing, and its class, made for one file, can't be sent.
+    if isinstance(item, Inert | type):
+        return Inert()
+    return _rebuilt(item, lambda inner, at: _marked(inner, at, tensors), place)
 
 
 def _rebuilt(item: Any, walk: Callable[[Any, str], Any], place: str) -> Any:

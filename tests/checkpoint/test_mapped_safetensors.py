@@ -80,13 +80,15 @@ def test_what_safetensors_refuses_is_refused(tmp_path):
 
 def test_a_file_that_changes_after_the_check_is_refused(tmp_path, monkeypatch):
     save_file({"a": torch.ones(3)}, tmp_path / "x.safetensors")
-    header, start = mapped_safetensors._header(tmp_path / "x.safetensors")
+    header, start = mapped_safetensors.safetensors_header(tmp_path / "x.safetensors")
     for shape in ([4], [3, 2], [2]):
         changed = {"a": {**header["a"], "shape": shape}}
-        monkeypatch.setattr(mapped_safetensors, "_header", lambda path, changed=changed: (dict(changed), start))
+        monkeypatch.setattr(
+            mapped_safetensors, "safetensors_header", lambda path, changed=changed: (dict(changed), start)
+        )
         with pytest.raises(ValueError, match="can't lie at bytes 0 to 12"):
             mapped_safetensors.load(tmp_path / "x.safetensors")
     moved = {"a": {**header["a"], "data_offsets": [800, 812]}}
-    monkeypatch.setattr(mapped_safetensors, "_header", lambda path: (moved, start))
+    monkeypatch.setattr(mapped_safetensors, "safetensors_header", lambda path: (moved, start))
     with pytest.raises(ValueError, match="buffer length"):
         mapped_safetensors.load(tmp_path / "x.safetensors")
