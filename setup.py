@@ -12,7 +12,13 @@ CONFIGS = "detrex_backbones.configs"
 config_folders = sorted({path.parent.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.py")})
 config_packages = {".".join([CONFIGS, *folder.parts[1:]]): folder.as_posix() for folder in config_folders}
 
+TRAIN = [
+    "pycocotools>=2.0.7",
+    "tensorboard>=2.14",
+]
+
 TEST = [
+    *TRAIN,
     "pytest>=8",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
@@ -56,6 +62,7 @@ setup(
     ],
     extras_require={
         "test": TEST,
+        "train": TRAIN,  # what `examples/train_detector.py` takes beyond the rest
         # The pictures need nothing beyond the ordinary install; the name is kept for requirement files.
         "plots": ["matplotlib>=3.8"],
         # detectron2 itself is on no package index: these are what a checkout of it imports.

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from detrex_backbones.backbones.feature_extractor import FeatureExtractor as FeatureExtractor
     from detrex_backbones.backbones.feature_pyramid import LastLevelMaxPool as LastLevelMaxPool
     from detrex_backbones.backbones.feature_pyramid import SimpleFeaturePyramid as SimpleFeaturePyramid
+    from detrex_backbones.backbones.fpn import FPN as FPN
+    from detrex_backbones.backbones.fpn import LastLevelP6P7 as LastLevelP6P7
     from detrex_backbones.backbones.resnet import ResNet as ResNet
     from detrex_backbones.backbones.stages import make_stage as make_stage
     from detrex_backbones.backbones.stems import BasicStem as BasicStem
@@ -61,12 +63,14 @@ _PUBLIC = {
     "DetectionCheckpointer": "checkpoint.checkpointer",
     "FeatureExtractor": "backbones.feature_extractor",
     "FrozenBatchNorm2d": "layers",
+    "FPN": "backbones.fpn",
     "fuse_norms": "layers",
     "get_backbone": "named",
     "get_config": "zoo",
     "get_norm": "layers",
     "instantiate": "config",
     "LastLevelMaxPool": "backbones.feature_pyramid",
+    "LastLevelP6P7": "backbones.fpn",
     "LazyCall": "config",
     "LazyConfig": "config",
     "list_backbones": "named",

@@ -4,6 +4,7 @@
     ├── ArgumentError (ValueError)            an argument of a layer, backbone or function is not one of those allowed
     ├── InputError (ValueError)               an image or a tensor that can't be run
     ├── DeviceError (RuntimeError)            a device that isn't there
+    ├── TrainingError (RuntimeError)          a run whose loss is no number any more
     ├── ConfigError
     │   ├── ConfigTypeError (TypeError)       not something that a config can be made of
     │   ├── ConfigValueError (ValueError)     a file name, a target or a value that a config can't hold
@@ -44,6 +45,7 @@ __all__ = [
     "OverrideError",
     "PreprocessingError",
     "RankError",
+    "TrainingError",
     "closest",
 ]
 
@@ -66,6 +68,10 @@ class InputError(DetrexBackbonesError, ValueError):
 
 class DeviceError(DetrexBackbonesError, RuntimeError):
     """A device that was asked for and isn't there."""
+
+
+class TrainingError(DetrexBackbonesError, RuntimeError):
+    """A run that can't go on: its loss is no number any more."""
 
 
 class ConfigError(DetrexBackbonesError):

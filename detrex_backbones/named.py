@@ -26,6 +26,7 @@ __all__ = ["NamedBackbone", "find_backbone", "get_backbone", "keywords", "list_b
 logger = logging.getLogger(__name__)
 
 TIMM = "timm/"
+DETECTORS = "detectors/"  # what a backbone is put into
 # Whose names may stand for "the weights of this network": classifiers, trained as the ready configs are written.
 SCHEMES = ("torchvision://", "gluon://", "pycls://", "open-mmlab://", "mmcls://")
 DC5_STYLE = "detectron2"  # what "-dc5" without a style means
@@ -151,7 +152,7 @@ def _classifiers() -> tuple[Weight, ...]:
 
 
 def _ready() -> list[str]:
-    return [name.removesuffix(".py") for name in list_configs()]
+    return [name.removesuffix(".py") for name in list_configs() if not name.startswith(DETECTORS)]
 
 
 def _aliases() -> dict[str, str]:

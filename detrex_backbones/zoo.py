@@ -22,6 +22,7 @@ __all__ = [
     "build_model",
     "build_model_with_report",
     "config_file",
+    "find_device",
     "get_config",
     "list_configs",
     "load_options",
@@ -86,7 +87,7 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     if "model" not in cfg:
         raise ConfigKeyError(f"the config has no 'model' to build. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
     # Asked for first: a device that isn't there should not cost the time of building.
-    device = _device(OmegaConf.select(cfg, "train.device"))
+    device = find_device(OmegaConf.select(cfg, "train.device"))
     checkpoint = OmegaConf.select(cfg, "train.init_checkpoint", default="") or ""
     options = load_options(cfg)
     if checkpoint:
@@ -136,7 +137,12 @@ def load_options(cfg: DictConfig, **others: Any) -> LoadOptions:
     return LoadOptions.of({**(OmegaConf.select(cfg, "train.load_options") or {}), **others})
 
 
-def _device(name: Any) -> torch.device:
+def find_device(name: Any) -> torch.device:
+    """The device of this name; for "" or None the GPU if there is one, else the CPU.
+
+    Raises:
+        DeviceError: it isn't there.
+    """
     cuda = torch.cuda.is_available()
     if name in (None, ""):
         return torch.device("cuda" if cuda else "cpu")

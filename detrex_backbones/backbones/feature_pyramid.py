@@ -15,7 +15,7 @@ from detrex_backbones.errors import ArgumentError, closest
 from detrex_backbones.layers import Conv2d, get_norm
 from detrex_backbones.layers.norm import Norm
 
-__all__ = ["LastLevelMaxPool", "SimpleFeaturePyramid"]
+__all__ = ["LastLevelMaxPool", "SimpleFeaturePyramid", "check_top_block"]
 
 FACTORS = (4.0, 2.0, 1.0, 0.5)
 
@@ -86,9 +86,10 @@ class SimpleFeaturePyramid(Backbone):
             self.add_module(name, _stage(channels, out_channels, factor, norm))
         self.net = net
         self.in_feature = in_feature
+        self.out_channels = out_channels  # what torchvision's detectors ask for
         self.top_block = top_block
         if top_block is not None:
-            _check_top_block(top_block, [*shapes, *(f"p{level}" for level in levels)])
+            check_top_block(top_block, [*shapes, *(f"p{level}" for level in levels)])
             top: Any = top_block.num_levels
             levels += range(levels[-1] + 1, levels[-1] + 1 + top)
         self._out_features = [f"p{level}" for level in levels]
@@ -168,7 +169,8 @@ def _check_factors(scale_factors: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(factor) for factor in factors)
 
 
-def _check_top_block(top_block: nn.Module, allowed: Sequence[str]) -> None:
+def check_top_block(top_block: nn.Module, allowed: Sequence[str]) -> None:
+    """Refuse a top block without `num_levels` and `in_feature`, or one that wants a map that isn't `allowed`."""
     missing = [name for name in ("num_levels", "in_feature") if not hasattr(top_block, name)]
     if missing:
         raise ArgumentError(f"top_block is a {type(top_block).__name__} without {missing}: see LastLevelMaxPool.")

@@ -94,9 +94,12 @@ def build_backbone(node: Any) -> tuple[Backbone, int]:
 
     model = build_on_meta(node)
     channels = len(model.pixel_mean) if isinstance(model, FeatureExtractor) else 3
-    backbone = model.backbone if isinstance(model, FeatureExtractor) else model
+    inner = getattr(model, "backbone", None)  # a FeatureExtractor's or a detector's
+    backbone = inner if isinstance(inner, Backbone) else model
     if not isinstance(backbone, Backbone):
-        raise ConfigTypeError(f"model is a {type(model).__name__}. show takes a FeatureExtractor or a Backbone.")
+        raise ConfigTypeError(
+            f"model is a {type(model).__name__}. show takes a Backbone, or a model with a Backbone as its backbone."
+        )
     return backbone, channels
 
 

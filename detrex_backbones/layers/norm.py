@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from detrex_backbones.errors import ArgumentError, closest
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d
 
-__all__ = ["LayerNorm2d", "Norm", "get_norm"]
+__all__ = ["LayerNorm2d", "Norm", "get_norm", "norm_layer"]
 
 Norm: TypeAlias = str | Callable[[int], nn.Module] | None
 
@@ -89,4 +90,15 @@ def get_norm(norm: Norm, out_channels: int) -> nn.Module | None:
     layer = make(out_channels)
     if not isinstance(layer, nn.Module):
         raise ArgumentError(f"norm={norm!r} returned a {type(layer).__name__} for {out_channels} channels, no module.")
+    return layer
+
+
+def norm_layer(norm: Norm) -> Callable[[int], nn.Module] | None:
+    """What torchvision's modules take as `norm_layer`: from channels to the layer of `get_norm`; None for none."""
+    return None if norm is None or norm == "" else partial(_some_norm, norm)
+
+
+def _some_norm(norm: Norm, channels: int) -> nn.Module:
+    layer = get_norm(norm, channels)
+    assert layer is not None
     return layer

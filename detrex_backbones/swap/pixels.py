@@ -8,7 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from detrex_backbones.checkpoint.catalog import Preprocessing
 from detrex_backbones.config.nodes import is_call
+from detrex_backbones.errors import ArgumentError
 from detrex_backbones.named import NamedBackbone, keywords
 from detrex_backbones.swap.rewire import Path, nodes_below
 
@@ -19,11 +21,22 @@ logger = logging.getLogger(__name__)
 FORMAT_KEYS = ("image_format", "img_format")  # of detectron2's and detrex's dataset mappers
 
 
-def pixel_edits(cfg: DictConfig, found: NamedBackbone) -> dict[Path, Any]:
-    """Where the model has them and the number of channels is the same; the data's channel order follows the model's."""
+def pixel_edits(cfg: DictConfig, found: NamedBackbone, *, has_fpn: bool = False) -> dict[Path, Any]:
+    """Where the model has them and the number of channels is the same; the data's channel order follows the model's.
+
+    Args:
+        cfg: the config.
+        found: the new backbone.
+        has_fpn: whether it stands in an FPN, at `model.backbone`.
+
+    Raises:
+        ArgumentError: weights that want BGR in a torchvision detector that has nothing to turn the channels round.
+    """
     pixels = found.preprocessing
     if pixels is None:
         return {}
+    if is_call(cfg.model) and "image_mean" in keywords(cfg.model):
+        return _torchvision_edits(cfg, found, pixels, has_fpn)
     mean = cfg.model.get("pixel_mean")
     if mean is not None and len(mean) != len(pixels.pixel_mean):
         logger.warning("model.pixel_mean has %d channels and stays as it is, with pixel_std", len(mean))
@@ -41,6 +54,24 @@ def pixel_edits(cfg: DictConfig, found: NamedBackbone) -> dict[Path, Any]:
     }
     if ("model", "pixel_mean") in edits:
         edits |= dict.fromkeys(_formats(cfg), pixels.input_format)
+    return edits
+
+
+def _torchvision_edits(cfg: DictConfig, found: NamedBackbone, pixels: Preprocessing, has_fpn: bool) -> dict[Path, Any]:
+    """torchvision's detectors normalise RGB images of 0 to 1; our FPN turns them round afterwards."""
+    turn = -1 if pixels.input_format == "BGR" else 1
+    edits: dict[Path, Any] = {
+        ("model", "image_mean"): [round(value / 255, 6) for value in pixels.pixel_mean[::turn]],
+        ("model", "image_std"): [round(value / 255, 6) for value in pixels.pixel_std[::turn]],
+    }
+    takes_format = has_fpn and "input_format" in keywords(cfg.model.backbone)
+    if turn == -1 and not takes_format:
+        raise ArgumentError(
+            f"{found.name} has weights that want BGR images, and torchvision's detectors give RGB: only an FPN of ours "
+            f"turns them round (input_format='BGR'), and there is none around it. Nothing was changed."
+        )
+    if takes_format and cfg.model.backbone.get("input_format", "RGB") != pixels.input_format:
+        edits["model", "backbone", "input_format"] = pixels.input_format
     return edits
 
 

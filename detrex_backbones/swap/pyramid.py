@@ -65,7 +65,9 @@ def in_place_of_fpn(found: NamedBackbone, offer: Offer, fpn: DictConfig, old_sha
             f"model.backbone; but that doesn't say its {' and '.join(missing)}. Nothing was changed."
         )
     around = LazyCall(SimpleFeaturePyramid)(out_channels=fpn.out_channels)
-    last = _fill(around, found, offer, [old_shapes[name].stride for name in fpn.in_features])
+    finest = old_shapes[fpn.in_features[0]].stride
+    strides = [finest * 2**level for level in range(len(fpn.in_features))]  # those of a DC5 network may be equal
+    last = _fill(around, found, offer, strides)
     block = fpn.get("top_block")
     if isinstance(block, DictConfig):
         around["top_block"] = clone(block)

@@ -42,16 +42,17 @@ def swap_backbone(
         swap_backbone(cfg, "resnet101-dc5")
         swap_backbone(cfg, L(TimmBackbone)(model_name="swin_tiny_patch4_window7_224"), pretrained=False)
 
-    Changed are `model.backbone` (in a detectron2 FPN its `bottom_up`); `pixel_mean`, `pixel_std` and `input_format`,
-    where the model has them, and with them `image_format` / `img_format` in the `dataloader`; `train.init_checkpoint`;
-    and whatever names the old backbone's maps or counts their channels: `in_features`, `in_channels` beside them,
-    `input_shapes` / `input_shape`, an FPN's `top_block`.
+    Changed are `model.backbone` (in an FPN its `bottom_up`); `pixel_mean`, `pixel_std` and `input_format`, where the
+    model has them, and with them `image_format` / `img_format` in the `dataloader`; of torchvision's detectors
+    `image_mean`, `image_std` and the FPN's `input_format`; `train.init_checkpoint`; and whatever names the old
+    backbone's maps or counts their channels: `in_features`, `in_channels` beside them, `input_shapes` /
+    `input_shape`, an FPN's `top_block`.
 
     The new maps are those of the same strides. To and from a DC5 network, whose last strides are equal, they are those
-    of the same depth, except under an FPN, which wants each stride twice the last. A neck with `num_outs` makes maps
-    that are coarser than the network's by itself: its `in_features` get shorter and `num_outs` stays right. A plain
-    ViT, which has one stride, is put into a `SimpleFeaturePyramid`; that also takes the place of an FPN. Shapes are
-    computed without weights.
+    of the same depth, except under detectron2's FPN, which wants each stride twice the last. A neck with `num_outs`
+    makes maps that are coarser than the network's by itself: its `in_features` get shorter and `num_outs` stays right.
+    A plain ViT, which has one stride, is put into a `SimpleFeaturePyramid`; that also takes the place of an FPN.
+    Shapes are computed without weights.
 
     `in_channels`, `freeze_at` and whether norms are frozen stay as they were, unless a node or file says them itself.
 
@@ -101,7 +102,7 @@ def _plan(cfg: DictConfig, found: NamedBackbone, pretrained: bool) -> dict[Path,
         names = match(old_shapes, shapes, after, found.name, below_fpn=False)
         edits = {path: pyramid, **_rewired(cfg, names, old_shapes, shapes, after)}
     if path != ("model",):
-        edits |= pixel_edits(cfg, found)
+        edits |= pixel_edits(cfg, found, has_fpn=below_fpn and path in edits)
     checkpoint = found.checkpoint if pretrained else ""
     if OmegaConf.select(cfg, "train.init_checkpoint") is not None or (checkpoint and _is_extractor(cfg.model)):
         edits[("train", "init_checkpoint")] = checkpoint
@@ -114,7 +115,8 @@ def _with_maps(
     """The edits for a backbone that has the maps itself."""
     below_fpn = path[-1] == "bottom_up"
     spare = spare_maps(cfg, after)
-    names = match(old_shapes, offer.shapes, after, found.name, below_fpn=below_fpn, spare=spare)
+    strict = below_fpn and not _is_our_fpn(read(cfg, path[:-1]))
+    names = match(old_shapes, offer.shapes, after, found.name, below_fpn=strict, spare=spare)
     choose(found.node, offer, list(dict.fromkeys(names.values())))
     shapes = shapes_of(found.node, found.name)
     edits: dict[Path, Any] = {path: found.node, **_rewired(cfg, names, old_shapes, shapes, after)}
@@ -156,6 +158,13 @@ def _target(node: DictConfig) -> Any:
     from detrex_backbones.config.instantiate import target_of
 
     return target_of(node)
+
+
+def _is_our_fpn(node: DictConfig) -> bool:
+    """Whether it takes two maps of one stride, as a DC5 network has them; detectron2's doesn't."""
+    from detrex_backbones.backbones.fpn import FPN
+
+    return is_call(node) and _target(node) is FPN
 
 
 def _is_extractor(model: DictConfig) -> bool:

@@ -181,7 +181,7 @@ def test_show_runs_every_ready_config(capsys):
         status, out, _ = run(capsys, "show", name, "--size", "64x96", "--json")
         assert status == 0
         for row in json.loads(out)["maps"]:
-            assert (row["height"], row["width"]) == (64 // row["stride"], 96 // row["stride"])
+            assert (row["height"], row["width"]) == tuple(-(-side // row["stride"]) for side in (64, 96))
 
 
 def test_list_filters(capsys):

@@ -1,0 +1,214 @@
+"""Whole runs of a few steps: what they leave, going on after a kill, many processes, and what is refused."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detrex_backbones import build_model
+from detrex_backbones.errors import (
+    ArgumentError,
+    CheckpointFileError,
+    ConfigKeyError,
+    InputError,
+    TrainingError,
+)
+from detrex_backbones.training.log import read_metrics
+from detrex_backbones.training.train import train
+from tests.training.tiny import overrides, tiny
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "train_detector.py"
+RETINANET = ["--config", "detectors/retinanet_resnet18_fpn.py"]
+
+
+def losses(folder):
+    return [(entry["step"], entry["loss"]) for entry in read_metrics(folder)]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of four steps that nothing interrupts, and what it returned."""
+    folder = tmp_path_factory.mktemp("run")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the processes that it is compared with
+    figures = train(tiny(folder, "whole", "train.ema=0.9"))
+    torch.set_num_threads(threads)
+    return folder, figures
+
+
+def cut(folder, name):
+    """A copy of the run as a kill after step 2 would leave it."""
+    shutil.copytree(folder / "whole", folder / name)
+    (folder / name / "checkpoints" / "step_0000004.pth").unlink()
+    (folder / name / "model.pth").unlink()
+
+
+def test_what_a_run_leaves(run):
+    folder, figures = run
+    names = {path.name for path in (folder / "whole").iterdir()}
+    written = ["model.pth", "results.json", "table.txt", "curve.png", "predictions.png", "metrics.jsonl", "config.yaml"]
+    assert {*written, "checkpoints", "tensorboard"} == names
+    assert json.loads((folder / "whole" / "results.json").read_text()) == {"steps": 4, **figures}
+    assert [step for step, _ in losses(folder / "whole")] == [0, 1, 2, 3]
+    assert losses(folder / "whole")[-1][1] < losses(folder / "whole")[0][1]
+    entries = read_metrics(folder / "whole")
+    assert [entry["lr"] for entry in entries[:2]] == pytest.approx([1.5e-4, 3e-4])
+    parts = [entry["classification"] + entry["bbox_regression"] for entry in entries]
+    assert parts == pytest.approx([entry["loss"] for entry in entries])
+
+
+def test_the_weights_are_the_averaged_ones_and_load(run):
+    folder, _ = run
+    state = torch.load(folder / "whole" / "checkpoints" / "step_0000004.pth", weights_only=True)
+    cfg = tiny(folder, "whole", f"train.init_checkpoint={folder / 'whole' / 'model.pth'}")
+    model = build_model(cfg)
+    name = "head.classification_head.cls_logits.weight"
+    assert torch.equal(model.get_parameter(name), state["averages"][name])
+    assert not torch.equal(state["averages"][name], state["model"][name])
+
+
+def test_going_on_after_a_kill_gives_the_same_losses(run):
+    folder, _ = run
+    command = [sys.executable, str(EXAMPLE), *RETINANET, *overrides(folder, "killed", "train.ema=0.9")]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True, cwd=folder) as process:
+        for line in process.stderr:
+            if line.startswith("step 3/4"):
+                process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert [path.name for path in (folder / "killed" / "checkpoints").glob("*.pth")] == ["step_0000002.pth"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.rand(7)  # whatever was drawn before
+    train(tiny(folder, "killed", "train.ema=0.9"), resume=True)
+    torch.set_num_threads(threads)
+    assert losses(folder / "killed") == losses(folder / "whole")
+    ours, theirs = (
+        torch.load(folder / name / "checkpoints" / "step_0000004.pth", weights_only=True)
+        for name in ("killed", "whole")
+    )
+    for part in ("model", "averages"):
+        assert all(torch.equal(value, theirs[part][name]) for name, value in ours[part].items())
+    for name, value in ours["optimizer"]["state"].items():
+        assert all(torch.equal(value[key], theirs["optimizer"]["state"][name][key]) for key in value)
+
+
+def test_two_processes_are_one_with_twice_the_batch(run):
+    """DDP and FSDP2, from the beginning and from the checkpoint of a single process.
+
+    Exactly comparable are a RetinaNet, which samples no boxes, frozen norms, which have no statistics of a batch, and
+    images of one size, which get the same padding in any company.
+    """
+    folder, figures = run
+    for kind in ("ddp", "fsdp2"):
+        cut(folder, f"{kind}_resumed")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "tests.training.worker", str(folder)],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    wanted = losses(folder / "whole")
+    for name in ("ddp", "ddp_resumed", "fsdp2", "fsdp2_resumed"):
+        got = losses(folder / name)
+        assert [step for step, _ in got] == [0, 1, 2, 3]
+        assert [loss for _, loss in got] == pytest.approx([loss for _, loss in wanted], rel=1e-5), name
+        results = json.loads((folder / name / "results.json").read_text())
+        assert results["AP50"] == pytest.approx(figures["AP50"], abs=1e-3)
+        weights, others = (torch.load(folder / one / "model.pth")["model"] for one in (name, "whole"))
+        assert weights.keys() == others.keys()
+        for key, value in weights.items():
+            # Adam makes steps of one length of the smallest gradients, rounding included.
+            difference = (value - others[key]).abs()
+            assert difference.mean() < 2e-5 and difference.max() < 1e-3, (name, key)
+
+
+def test_a_second_run_does_not_overwrite_the_first(run):
+    folder, _ = run
+    with pytest.raises(ArgumentError, match="--resume"):
+        train(tiny(folder, "whole", "train.ema=0.9"))
+
+
+def test_a_run_goes_on_with_its_own_config_alone(run):
+    folder, _ = run
+    with pytest.raises(ArgumentError, match=r"another config.*lr: 0\.5"):
+        train(tiny(folder, "whole", "train.ema=0.9", "optimizer.lr=0.5"), resume=True)
+    with pytest.raises(ArgumentError, match="another config"):
+        train(tiny(folder, "whole"), resume=True)
+
+
+def test_a_broken_checkpoint(run, tmp_path):
+    folder, _ = run
+    target = tmp_path / "broken" / "checkpoints" / "step_0000002.pth"
+    target.parent.mkdir(parents=True)
+    whole = (folder / "whole" / "checkpoints" / "step_0000002.pth").read_bytes()
+    cfg = tiny(folder, "broken", f"train.output={tmp_path / 'broken'}", "train.ema=0.9")
+    for content in (whole[: len(whole) // 2], b"", b"no checkpoint"):
+        target.write_bytes(content)
+        with pytest.raises(CheckpointFileError, match="step_0000002"):
+            train(cfg, resume=True)
+    torch.save({"model": {}}, target)
+    with pytest.raises(CheckpointFileError, match="something else"):
+        train(cfg, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("train.steps=0", ArgumentError, r"train\.steps=0"),
+        ("train.steps=many", ArgumentError, "not int"),
+        ("train.amp=fp8", ArgumentError, "'bf16'"),
+        ("train.paralel=ddp", ConfigKeyError, "Did you mean 'parallel'"),
+        ("train.parallel=fsdp", ArgumentError, "Did you mean 'fsdp2'"),
+        ("train.ema=1.5", ArgumentError, r"train\.ema"),
+        ("train.output=", ArgumentError, r"train\.output"),
+        ("train.clip=-1", ArgumentError, r"train\.clip"),
+        ("model.num_clases=5", ConfigKeyError, "Did you mean 'num_classes'"),
+        ("~schedule", ConfigKeyError, "no schedule"),
+        ("~train.output", ConfigKeyError, r"train\.output"),
+        ("schedule.warmup=9", ArgumentError, r"schedule\.warmup=9"),
+        ("model.num_classes=81", ArgumentError, r"set model\.num_classes=5"),
+        ("data.total_batch_size=0", ArgumentError, "total_batch_size=0"),
+        ("data.train.images=nowhere", InputError, "nowhere"),
+        ("data.prepare.size=1", ArgumentError, "size=1"),
+        ("optimizer.params.backbone_factor=-1", ArgumentError, "backbone_factor"),
+    ],
+)
+def test_mistakes_are_said_before_the_first_step(run, override, error, message):
+    folder, _ = run
+    with pytest.raises(error, match=message):
+        train(tiny(folder, "never", override))
+    assert not (folder / "never").exists()
+
+
+def test_a_loss_that_is_no_number(run):
+    folder, _ = run
+    with pytest.raises(TrainingError, match=r"isn't finite: classification=.*Lower optimizer\.lr"):
+        train(tiny(folder, "wild", "optimizer.lr=1e30", "train.clip=0", "schedule.warmup=0"))
+
+
+def test_the_example_says_our_errors_in_a_line(tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("train_detector", EXAMPLE)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    monkeypatch.chdir(tmp_path)
+    for mistake in ("model.num_clases=5", "train.steps=-1", "model.backbone.colour=1", "backbone=resnet17"):
+        monkeypatch.setattr(sys, "argv", ["train_detector.py", mistake])
+        assert example.main() == 1
+        assert capsys.readouterr().err.startswith("train_detector: ")
+    assert not any(tmp_path.iterdir())

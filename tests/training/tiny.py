@@ -1,0 +1,48 @@
+"""A run that takes seconds: four images of 64 pixels, and a RetinaNet with frozen norms."""
+
+from pathlib import Path
+
+import torch
+
+from detrex_backbones import LazyConfig, get_config
+
+OVERRIDES = [
+    "model.min_size=64",
+    "model.max_size=64",
+    "model.backbone.out_channels=64",
+    # Statistics of a batch would depend on how many processes share it.
+    "model.backbone.bottom_up.stem.norm=FrozenBN",
+    "model.backbone.bottom_up.stages.norm=FrozenBN",
+    "data.prepare.train=8",
+    "data.prepare.test=3",
+    "data.prepare.size=64",
+    "data.total_batch_size=2",
+    "optimizer.lr=3e-4",
+    "schedule.warmup=2",
+    "train.steps=4",
+    "train.checkpoint_every=2",
+    "train.log_every=1",
+    "train.device=cpu",
+]
+
+
+def overrides(folder: Path, name: str, *others: str) -> list[str]:
+    """The overrides of a run in `folder / name`."""
+    return [*OVERRIDES, f"data.folder={folder / 'scenes'}", f"train.output={folder / name}", *others]
+
+
+def tiny(folder: Path, name: str, *others: str):
+    """The config of such a run."""
+    cfg = get_config("detectors/retinanet_resnet18_fpn")
+    return LazyConfig.apply_overrides(cfg, overrides(folder, name, *others))
+
+
+def batch():
+    """Two images of one box each."""
+    images = [torch.zeros(3, 64, 64), torch.ones(3, 64, 64)]
+    images[0][:, 10:40, 10:40] = 1
+    images[1][:, 20:60, 20:50] = 0
+    boxes = ([[10.0, 10, 40, 40]], [[20.0, 20, 50, 60]])
+    return images, [
+        {"boxes": torch.tensor(box), "labels": torch.tensor([label])} for label, box in enumerate(boxes, start=1)
+    ]
