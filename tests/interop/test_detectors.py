@@ -9,8 +9,7 @@ import torchvision
 from detrex_backbones import DetectionCheckpointer, load_checkpoint
 from detrex_backbones.checkpoint.convert import convert_checkpoint
 from tests.interop.detectors import backbone_of, build, detect, losses, make_pair
-from tests.interop.theirs import largest_difference, need_detectron2, need_detrex
-from tests.reference import randomise_norms
+from tests.interop.theirs import fill_norms, largest_difference, need_detectron2, need_detrex, without_gpu
 
 TOLERANCE = 1e-5
 
@@ -24,11 +23,8 @@ def faster_rcnn(model):
 
 
 def retinanet(model):
+    model.test_score_thresh = 0.0
     model.backbone.bottom_up.freeze_at = 2
-
-
-def dino(model):
-    model.dn_number = 0  # its denoising queries are made on a GPU alone
 
 
 def nothing(model):
@@ -37,7 +33,7 @@ def nothing(model):
 
 DETECTRON2 = {"faster_rcnn": ("mask_rcnn_fpn", faster_rcnn), "retinanet": ("retinanet", retinanet)}
 DETREX = {
-    "dino": ("dino/configs/models/dino_r50", dino),
+    "dino": ("dino/configs/models/dino_r50", nothing),
     "detr_dc5": ("detr/configs/models/detr_r50_dc5", nothing),
     "deformable_detr": ("deformable_detr/configs/models/deformable_detr_r50", nothing),
 }
@@ -76,11 +72,11 @@ class TestWithTheirWeights:
         assert len(found["scores"]) > 5
         assert differ(detect(detector.ours), found, "detections", record_property) <= TOLERANCE
 
-    def test_has_the_same_losses_and_gradients(self, detector, record_property):
+    def test_has_the_same_losses_and_gradients(self, detector, record_property, monkeypatch):
+        without_gpu(monkeypatch)  # DINO's denoising queries
         (values, gradients), (their_values, their_gradients) = losses(detector.ours), losses(detector.theirs)
         assert differ(values, their_values, "losses", record_property) <= TOLERANCE
-        # Sums over thousands of places, in another order: a float's rounding adds up.
-        assert differ(gradients, their_gradients, "gradients", record_property) <= 20 * TOLERANCE
+        assert differ(gradients, their_gradients, "gradients", record_property) <= TOLERANCE
 
     def test_freezes_the_same(self, detector):
         frozen = [
@@ -94,7 +90,7 @@ class TestWithTheirWeights:
 def torchvision_file(tmp_path_factory):
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("weights") / "resnet50.pth"
-    torch.save(randomise_norms(torchvision.models.resnet50(weights=None), low=0.3, high=0.7).state_dict(), path)
+    torch.save(fill_norms(torchvision.models.resnet50(weights=None), seed=1).state_dict(), path)
     return path
 
 
@@ -116,7 +112,7 @@ def test_the_converted_backbone_goes_into_both_alike(detector, torchvision_file,
     TheirCheckpointer(detector.theirs).load(str(file))
     found = detect(detector.theirs)
     assert len(found["scores"]) != len(before["scores"]) or largest_difference(found, before) > 100 * TOLERANCE
-    for source in (torchvision_file, file):
+    for source in (torchvision_file, *([] if into_body else [file])):
         checkpointer = DetectionCheckpointer(detector.ours)
         checkpointer.resume_or_load(source, resume=False)
         assert checkpointer.report.coverage == 1
