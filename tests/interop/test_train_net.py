@@ -12,7 +12,7 @@ import torchvision
 
 from detrex_backbones import DetectionCheckpointer
 from detrex_backbones.config import LazyCall as L
-from detrex_backbones.errors import CheckpointMatchError
+from detrex_backbones.errors import CheckpointMatchError, PreprocessingError
 from tests.interop.theirs import EXAMPLES, link_configs, need_detectron2, need_detrex, with_our_imports, without_gpu
 
 pytest.importorskip("detectron2.engine", reason="detectron2 is not importable", exc_type=ImportError)
@@ -113,6 +113,21 @@ def test_weights_that_do_not_fit_are_an_error_before_the_first_step(tmp_path, tr
     before = {name: value.clone() for name, value in model.state_dict().items()}
     TheirCheckpointer(model).load(str(path))  # theirs warns, and trains from random weights
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_known_weights_of_another_preprocessing_are_an_error_that_says_what_mends_it(tmp_path):
+    path = tmp_path / "resnet50-0676ba61.pth"  # as torchvision calls it
+    torch.save(torchvision.models.resnet50(weights=None).state_dict(), path)
+    cfg = LazyConfig.load(str(EXAMPLES / "detectron2" / "retinanet.py"))
+    cfg.model.pixel_mean, cfg.model.pixel_std = list(cfg.model.pixel_mean), list(cfg.model.pixel_std)
+    with pytest.raises(PreprocessingError) as caught:
+        DetectionCheckpointer(instantiate(cfg.model)).load(path)
+    (mends,) = [line for line in str(caught.value).splitlines() if line.startswith("    model.")]
+    LazyConfig.apply_overrides(cfg, mends.split())
+    cfg.model.pixel_mean, cfg.model.pixel_std = list(cfg.model.pixel_mean), list(cfg.model.pixel_std)
+    checkpointer = DetectionCheckpointer(instantiate(cfg.model))
+    checkpointer.load(path)
+    assert checkpointer.report.coverage == 1
 
 
 def test_weights_that_fit_are_all_loaded(tmp_path, train):
