@@ -33,7 +33,6 @@ def build(config: Path, change: Callable[[Any], None]) -> nn.Module:
     node = LazyConfig.load(str(config)).model
     if "device" in node:
         node.device = "cpu"
-    node.pixel_mean, node.pixel_std = list(node.pixel_mean), list(node.pixel_std)
     change(node)
     model: nn.Module = instantiate(node)
     return model

@@ -119,12 +119,10 @@ def test_known_weights_of_another_preprocessing_are_an_error_that_says_what_mend
     path = tmp_path / "resnet50-0676ba61.pth"  # as torchvision calls it
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), path)
     cfg = LazyConfig.load(str(EXAMPLES / "detectron2" / "retinanet.py"))
-    cfg.model.pixel_mean, cfg.model.pixel_std = list(cfg.model.pixel_mean), list(cfg.model.pixel_std)
     with pytest.raises(PreprocessingError) as caught:
         DetectionCheckpointer(instantiate(cfg.model)).load(path)
     (mends,) = [line for line in str(caught.value).splitlines() if line.startswith("    model.")]
     LazyConfig.apply_overrides(cfg, mends.split())
-    cfg.model.pixel_mean, cfg.model.pixel_std = list(cfg.model.pixel_mean), list(cfg.model.pixel_std)
     checkpointer = DetectionCheckpointer(instantiate(cfg.model))
     checkpointer.load(path)
     assert checkpointer.report.coverage == 1
