@@ -142,3 +142,14 @@ def test_detrex_dc5_converts_both_ways(tmp_path: Path) -> None:
     convert_checkpoint(tmp_path / "ours.safetensors", tmp_path / "back.pth", to="detrex-torchvision")
     own = tree({name: tuple(tensor.shape) for name, tensor in stored.items()})
     load_and_compare(own, tmp_path / "back.pth", stored, stored)
+
+
+def test_the_original_dc5_into_detrex_dc5(tmp_path: Path) -> None:
+    entries = detr(FEW)
+    tensors = random_tensors(entries)
+    wanted_there = in_detrex_dc5_names(entries, tensors)
+    path = save(tmp_path / "detr.pth", tensors)
+    conversion = convert_checkpoint(path, tmp_path / "detrex.pth", to="detrex-torchvision")
+    assert (conversion.source, conversion.target, conversion.left_out) == ("detr", "detrex-torchvision", {})
+    own = tree({name: tuple(tensor.shape) for name, tensor in wanted_there.items()})
+    load_and_compare(own, tmp_path / "detrex.pth", wanted_there, wanted_there)
