@@ -40,6 +40,7 @@ PUBLIC = [
     "SqueezeExcitation",
     "TimmBackbone",
     "TorchvisionBackbone",
+    "TorchvisionResNet",
     "build_model",
     "fuse_norms",
     "get_backbone",
