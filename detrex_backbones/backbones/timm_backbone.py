@@ -139,9 +139,17 @@ class TimmBackbone(Backbone):
         only = self._sizes().only
         return {"size_divisibility": only[0], "square_size": only[0]} if only and only[0] == only[1] else {}
 
+    def _example_size(self) -> tuple[int, int]:
+        return self._sizes().only or super()._example_size()
+
     def _sizes(self) -> Sizes:
         if self._measured is None:
             name, indices, kwargs = self._made_of
+            if torch.compiler.is_compiling():
+                raise InputError(
+                    f"which sizes timm's {name} runs is measured when it is first asked for, which can't be while the "
+                    f"model is traced. Run an image before, or ask for backbone.size_divisibility."
+                )
             strides = [self._out_feature_strides[key] for key in self._timm_order]
             net = twin(name, indices, kwargs)
             own = made_size(name, kwargs)
