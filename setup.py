@@ -22,6 +22,9 @@ TEST = [
     "transformers>=5",  # its ResNet and DETR write files that the loader is proved on
 ]
 
+# torch's ONNX exporter, and what the files are checked with.
+EXPORT = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"]
+
 setup(
     name="detrex-backbones",
     version="0.1.0",
@@ -55,7 +58,8 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
-        "test": TEST,
+        "test": [*TEST, *EXPORT],
+        "export": EXPORT,
         # The pictures need nothing beyond the ordinary install; the name is kept for requirement files.
         "plots": ["matplotlib>=3.8"],
         # detectron2 itself is on no package index: these are what a checkout of it imports.

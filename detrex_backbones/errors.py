@@ -4,6 +4,7 @@
     ├── ArgumentError (ValueError)            an argument of a layer, backbone or function is not one of those allowed
     ├── InputError (ValueError)               an image or a tensor that can't be run
     ├── DeviceError (RuntimeError)            a device that isn't there
+    ├── ExportError (RuntimeError)            a model that can't be written as .onnx or .pt2
     ├── ConfigError
     │   ├── ConfigTypeError (TypeError)       not something that a config can be made of
     │   ├── ConfigValueError (ValueError)     a file name, a target or a value that a config can't hold
@@ -38,6 +39,7 @@ __all__ = [
     "ConfigValueError",
     "DetrexBackbonesError",
     "DeviceError",
+    "ExportError",
     "InputError",
     "InstantiateError",
     "OverrideError",
@@ -64,6 +66,10 @@ class InputError(DetrexBackbonesError, ValueError):
 
 class DeviceError(DetrexBackbonesError, RuntimeError):
     """A device that was asked for and isn't there."""
+
+
+class ExportError(DetrexBackbonesError, RuntimeError):
+    """A model that an exporter can't follow, or whose file would compute something else."""
 
 
 class ConfigError(DetrexBackbonesError):
