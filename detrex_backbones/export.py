@@ -115,11 +115,14 @@ def _trace(net: FeatureExtractor, images: Tensor, fixed: bool) -> Any:
 
 def _pt2(net: FeatureExtractor, program: Any) -> tuple[bytes, Run | None]:
     file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.export.save(program, file, extra_files={METADATA: json.dumps(_metadata(net))})
-    file.seek(0)
-    run: Run = torch.export.load(file).module()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.export.save(program, file, extra_files={METADATA: json.dumps(_metadata(net))})
+        file.seek(0)
+        run: Run = torch.export.load(file).module()
+    except Exception as error:
+        raise ExportError(f"torch.export can't save the model: {type(error).__name__}: {_short(error)}.") from error
     return file.getvalue(), run
 
 

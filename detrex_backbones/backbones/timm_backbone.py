@@ -18,6 +18,7 @@ from detrex_backbones.backbones.timm_build import (
     create,
     create_with_file,
 )
+from detrex_backbones.backbones.timm_export import made_exportable
 from detrex_backbones.backbones.timm_freeze import freeze_beginning, freeze_norms, is_frozen_norm
 from detrex_backbones.backbones.timm_size import (
     Sizes,
@@ -106,7 +107,7 @@ class TimmBackbone(Backbone):
             net = create_with_file(model_name, in_order, kwargs, checkpoint_path)
         else:
             net = create(model_name, in_order, {**kwargs, "pretrained": pretrained})
-        self.timm_model = freeze_norms(net) if freeze else net
+        self.timm_model = made_exportable(freeze_norms(net) if freeze else net)
         freeze_beginning(self.timm_model, model_name, freeze_at)
         self._describe(indices)
         self._made_of = (model_name, self._indices, kwargs)
