@@ -19,6 +19,7 @@ TEST = [
     "ruff>=0.6",
     "mypy>=1.11",
     "types-PyYAML",
+    "torchao>=0.12",  # int8, of the table of exports
     "transformers>=5",  # its ResNet and DETR write files that the loader is proved on
 ]
 

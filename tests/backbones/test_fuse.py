@@ -14,11 +14,9 @@ FAMILIES = {
     "resnet14t": (19, 0),
     "skresnet18": (36, 0),
     "resnest14d": (23, 0),
-    "regnety_002": (44, 0),
     "mobilenetv3_small_050": (34, 0),
     "tf_mobilenetv3_small_minimal_100": (34, 0),  # pads its convolutions itself
     "hgnetv2_b0": (42, 0),
-    "efficientvit_b0": (25, 0),
     "cs3darknet_focus_s": (31, 0),
     "starnet_s050": (17, 0),
     "ghostnet_050": (63, 1),
