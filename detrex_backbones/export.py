@@ -74,7 +74,8 @@ def export_model(
         expected = net(others)
         net(images)  # the padding is measured here, where nothing is traced
     content, run = WRITERS[path.suffix](net, _trace(net, images, fixed))
-    found = None if run is None else _difference(run(others), expected)
+    with torch.no_grad():
+        found = None if run is None else _difference(run(others), expected)
     if found is not None and not found <= TOLERANCE:
         raise ExportError(f"the exported model's maps differ from the model's by a relative {found:.1e}: not written.")
     write_whole(path, lambda file: file.write(content))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
+from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import ShapeSpec, fuse_norms
 from detrex_backbones.layers.fuse import loose_norms
 
 __all__ = ["Backbone", "first_convolution"]
+
+logger = logging.getLogger(__name__)
 
 SMALL = 128  # pixels: a few entries in a map of the usual strides
 
@@ -43,7 +47,13 @@ class Backbone(nn.Module, ABC):
         Where norms are no part of their convolutions, as in timm's networks, it runs a small image of noise to see
         which belong together.
         """
-        fuse_norms(self, self._example() if loose_norms(self) else None)
+        try:
+            fuse_norms(self, self._example() if loose_norms(self) else None)
+        except ArgumentError:
+            raise
+        except Exception as error:  # a network of the user's may want anything; nothing is changed yet
+            logger.warning("it can't run an image of noise, which shows where norms belong: %s", error)
+            fuse_norms(self)
         return self
 
     def _example(self) -> Tensor:

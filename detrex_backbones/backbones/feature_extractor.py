@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.backbones.images import batch_to_tensor, image_to_tensor
 from detrex_backbones.errors import ArgumentError, InputError
-from detrex_backbones.layers import ShapeSpec
+from detrex_backbones.layers import ShapeSpec, fuse_norms
 
 __all__ = ["FeatureExtractor"]
 
@@ -86,8 +86,12 @@ class FeatureExtractor(nn.Module):
         return torch.stack([self._pad(image, *size) for image in normalised])
 
     def fuse(self) -> FeatureExtractor:
-        """Fold the backbone's batch norms, see `Backbone.fuse`."""
-        self.backbone.fuse()
+        """Fold the backbone's batch norms, see `Backbone.fuse`; of another project's, those of our own convolutions."""
+        fuse = getattr(self.backbone, "fuse", None)
+        if callable(fuse):
+            fuse()
+        else:
+            fuse_norms(self.backbone)
         return self
 
     def output_shape(self) -> dict[str, ShapeSpec]:

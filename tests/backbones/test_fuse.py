@@ -4,8 +4,10 @@ import logging
 
 import pytest
 import torch
+from torch import nn
 
-from detrex_backbones import FeatureExtractor, SimpleFeaturePyramid, TimmBackbone, TorchvisionBackbone
+from detrex_backbones import Backbone, Conv2d, FeatureExtractor, SimpleFeaturePyramid, TimmBackbone, TorchvisionBackbone
+from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers.fuse import loose_norms
 from tests.reference import assert_same_maps, noise, randomise_norms
 
@@ -81,6 +83,47 @@ def test_a_network_of_one_size_and_other_channels():
     torch.manual_seed(0)
     net = TimmBackbone("botnet26t_256", in_channels=5, out_indices=(1, 3), img_size=(64, 96))
     assert check(net, noise(1, 5, *net._example_size())) == (24, 1)  # of the attention
+
+
+class Picky(Backbone):
+    """Takes large images alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.ours = Conv2d(3, 4, 1, norm=nn.BatchNorm2d(4))
+        self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        if x.shape[2] < 500:
+            raise ValueError("too small")
+        return {"map": self.norm(self.conv(self.ours(x)))}
+
+
+def test_a_network_that_cannot_run_noise_has_our_own_norms_folded(caplog):
+    net = Picky().eval()
+    with caplog.at_level(logging.WARNING):
+        net.fuse()
+    assert "too small" in caplog.text and "1 batch norms are not fused" in caplog.text
+    assert net.ours.norm is None and net.conv.bias is not None and loose_norms(net) == [net.norm]
+
+
+def test_norms_that_learn_are_refused_and_their_statistics_stay():
+    net = TimmBackbone("resnet14t", out_indices=(0,))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(ArgumentError, match=r"in training mode.*Call eval\(\)"):
+        net.fuse()
+    assert list(net.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_an_extractor_of_another_projects_backbone():
+    class Other(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bottom_up = Conv2d(3, 4, 1, norm=nn.BatchNorm2d(4))
+
+    net = FeatureExtractor(Other(), [1.0], [1.0]).eval()
+    assert net.fuse().backbone.bottom_up.norm is None
 
 
 def test_the_whole_extractor():
