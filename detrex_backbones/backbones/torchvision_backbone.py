@@ -59,6 +59,7 @@ class TorchvisionBackbone(Backbone):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        self.model_name = model_name
         _check_name(model_name)
         weights = _find_weights(model_name, weights)
         freeze = norm_layer == "FrozenBN" or getattr(norm_layer, "__name__", "") == "FrozenBatchNorm2d"

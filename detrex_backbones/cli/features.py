@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
         "features",
         run,
         summary="run a config's model on a photo and save its feature maps",
-        about="Build a config's model, load its weights, run it on a photo, save\nthe maps, and draw them over the photo.",
+        about="Build a config's model, load its weights, run it on a photo, save its maps,\nand draw them over it.",
         examples=EXAMPLES,
     )
     add_config_arguments(parser)

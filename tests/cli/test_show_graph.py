@@ -141,3 +141,12 @@ def test_blocks_that_are_gone_through_one_by_one_are_a_stage():
     assert (stages["blocks"].blocks, stages["blocks"].shape) == (12, (197, 192))  # 14 x 14 and the class token
     assert stages["blocks"].maps == ["p9", "p10", "p11"]
     assert not stages["patch_embed"].maps
+
+
+def test_a_list_of_lists_of_blocks_is_a_list_of_stages():
+    backbone = build_on_meta(L(TimmBackbone)(model_name="efficientnet_b0")).eval()
+    stages = {stage.name: stage for stage in stages_of(backbone, 3, (224, 224))}
+    assert list(stages) == ["conv_stem", *(f"blocks.{place}" for place in range(7))]
+    last = {"blocks.1": ["p1"], "blocks.2": ["p2"], "blocks.4": ["p3"], "blocks.6": ["p4"]}
+    assert {name: stage.maps for name, stage in stages.items() if stage.maps} == last
+    assert (stages["blocks.2"].blocks, stages["blocks.2"].shape) == (2, (40, 28, 28))
