@@ -144,7 +144,7 @@ def test_blocks_that_are_gone_through_one_by_one_are_a_stage():
 
 
 def test_a_list_of_lists_of_blocks_is_a_list_of_stages():
-    backbone = build_on_meta(L(TimmBackbone)(model_name="efficientnet_b0")).eval()
+    backbone = build_on_meta(L(TimmBackbone)(model_name="efficientnet_b0", out_indices=(1, 2, 3, 4))).eval()
     stages = {stage.name: stage for stage in stages_of(backbone, 3, (224, 224))}
     assert list(stages) == ["conv_stem", *(f"blocks.{place}" for place in range(7))]
     last = {"blocks.1": ["p1"], "blocks.2": ["p2"], "blocks.4": ["p3"], "blocks.6": ["p4"]}
