@@ -17,7 +17,7 @@ SHOWN = 8  # keys of a kind before "and N more"; to_dict() has all
 class Loaded(NamedTuple):
     """One tensor that found its place.
 
-    Args:
+    Attributes:
         model_key: its name in the model.
         checkpoint_key: its name in the file.
         shape: of both.
