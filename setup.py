@@ -20,6 +20,7 @@ TEST = [
     "mypy>=1.11",
     "types-PyYAML",
     "transformers>=5",  # its ResNet and DETR write files that the loader is proved on
+    "playwright>=1.40",  # drives a Chromium that the machine has
 ]
 
 setup(
@@ -56,6 +57,7 @@ setup(
     ],
     extras_require={
         "test": TEST,
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         # The pictures need nothing beyond the ordinary install; the name is kept for requirement files.
         "plots": ["matplotlib>=3.8"],
         # detectron2 itself is on no package index: these are what a checkout of it imports.

@@ -17,16 +17,28 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 ELSEWHERE = ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESULTS.md")
+
+CONFIGS_ABOUT = """\
+`get_config(name)`, or the name on the command line. The numbers are those of `detrex-backbones list --figures`: GFLOPs
+are multiply-adds for 224 x 224 pixels, top-1 is the best of the weights that are known by name.
+"""
+
+WEIGHTS_ABOUT = """\
+What `train.init_checkpoint` takes by name, and the config and overrides that they were trained with. timm's {timm} are
+not listed: `detrex-backbones weights 'timm://*'`. Files, URLs and `hf-hub:org/name` are taken as well. Top-1 is
+ImageNet's, as published; `evaluate` checks it.
+"""
+
+LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages."""
     for name in ELSEWHERE:
-        text = (ROOT / name).read_text(encoding="utf-8")
-        # Written to be read at its place in the repository, where these pages are in docs/.
-        files.append(File.generated(config, name, content=re.sub(r"\]\((?:\.\./)?docs/", "](", text)))
+        files.append(File.generated(config, name, content=(ROOT / name).read_text(encoding="utf-8")))
     pages = {
         "tables/configs.md": configs_page,
         "tables/weights.md": weights_page,
@@ -38,20 +50,29 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """In docs/, links go up to the pages of the repository that are beside them in the site."""
-    for name in ELSEWHERE:
-        markdown = markdown.replace(f"](../{name}", f"]({name}") if "/" not in page.file.src_uri else markdown
-    return markdown
+    """Links are right where a page stands in the repository: make them right in the site.
+
+    What is in the repository but not in the site, such as code, stays as text.
+    """
+    name = page.file.src_uri
+    here = (ROOT if name in ELSEWHERE else DOCS).joinpath(name).parent
+
+    def relink(match: re.Match[str]) -> str:
+        target = Path(os.path.normpath(here / match[2]))
+        if target.is_relative_to(DOCS):
+            there = target.relative_to(DOCS)
+        elif target.is_relative_to(ROOT) and target.relative_to(ROOT).as_posix() in ELSEWHERE:
+            there = target.relative_to(ROOT)
+        else:
+            return match[1] if target.exists() else match[0]
+        return f"[{match[1]}]({os.path.relpath(there, Path(name).parent)}{match[3] or ''})"
+
+    return LINK.sub(relink, markdown)
 
 
 def configs_page() -> str:
     """The ready configs with what they give, as `detrex-backbones list --figures` has them."""
-    lines = [
-        "# Ready configs\n",
-        "`get_config(name)`, or the name on the command line. The numbers are those of `detrex-backbones list "
-        "--figures`: GFLOPs are multiply-adds for 224 x 224 pixels, top-1 is the best of the weights that are known by "
-        "name.\n",
-    ]
+    lines = ["# Ready configs\n", CONFIGS_ABOUT]
     folders: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in json.loads(_printed("list", "--figures", "--json")):
         folders[row["name"].partition("/")[0]].append(row)
@@ -79,14 +100,16 @@ def weights_page() -> str:
     timm = "timm://"
     lines = [
         "# Known weights\n",
-        "What `train.init_checkpoint` takes by name, and the config and overrides that they were trained with. "
-        f"timm's {len(SOURCES[timm].names())} are not listed: `detrex-backbones weights 'timm://*'`. Files, URLs and "
-        "`hf-hub:org/name` are taken as well. Top-1 is ImageNet's, as published; `evaluate` checks it.\n",
+        WEIGHTS_ABOUT.format(timm=len(SOURCES[timm].names())),
     ]
     for scheme in SOURCES:
         if scheme == timm:
             continue
-        lines += [f"## {scheme}\n", "| name | top-1 | parameters | pixels | config | overrides |", "|---|--:|--:|---|---|---|"]
+        lines += [
+            f"## {scheme}\n",
+            "| name | top-1 | parameters | pixels | config | overrides |",
+            "|---|--:|--:|---|---|---|",
+        ]
         for weight in list_weights("", (scheme,)):
             pixels = weight.preprocessing
             cells = [

@@ -63,7 +63,7 @@ def run_page(page: Path) -> str:
                 if not block.why:
                     _run(block, page, names)
     finally:
-        print(printed.getvalue())  # pytest shows it where the test fails
+        sys.stdout.write(printed.getvalue())  # pytest shows it where the test fails
         sys.path[:] = path
         for name in set(sys.modules) - modules:
             if Path(f"{name}.py").is_file():  # of this page's folder

@@ -10,7 +10,9 @@ from tests.code_blocks import blocks_of, missing_lines, run_page
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("*.md"))}
-RUNNABLE = [name for name, path in PAGES.items() if any(block.kind in ("python", "sh") for block in blocks_of(path))]
+BLOCKS = [(name, block) for name, path in PAGES.items() for block in blocks_of(path) if block.kind in ("python", "sh")]
+RUNNABLE = sorted({name for name, _ in BLOCKS})
+LEFT_OUT = [(name, block) for name, block in BLOCKS if block.why]
 
 # Each is public as far as its __all__ goes.
 PACKAGES = (
@@ -27,14 +29,14 @@ def test_the_blocks_of_a_page_run_and_print_what_it_shows(name, tmp_path, monkey
     assert missing_lines(PAGES[name], printed) == []
 
 
-def test_few_blocks_are_left_out_and_each_says_why(capsys):
-    blocks = [(name, block) for name in RUNNABLE for block in blocks_of(PAGES[name]) if block.kind in ("python", "sh")]
-    left_out = [(name, block) for name, block in blocks if block.why]
-    with capsys.disabled():
-        for name, block in left_out:
-            print(f"\nnot run: docs/{name}:{block.line}: {block.why}", end="")
-    assert all(len(block.why) > 10 for _, block in left_out)
-    assert len(left_out) <= len(blocks) / 4
+@pytest.mark.parametrize(("name", "block"), LEFT_OUT, ids=[f"{name}:{block.line}" for name, block in LEFT_OUT])
+def test_a_block_that_is_left_out_says_why(name, block):
+    assert len(block.why) > 10
+    pytest.skip(f"docs/{name}:{block.line} is not run: {block.why}")
+
+
+def test_few_blocks_are_left_out():
+    assert len(LEFT_OUT) <= len(BLOCKS) / 4
 
 
 def resolve(path: str) -> object:
