@@ -77,11 +77,11 @@ def configs_page() -> str:
     for row in json.loads(_printed("list", "--figures", "--json")):
         folders[row["name"].partition("/")[0]].append(row)
     for folder, rows in folders.items():
-        lines += [f"## {folder}\n", "| config | what it is | strides | channels | parameters | GFLOPs | top-1 |"]
+        lines += [f"## {folder}\n", "| config | what it is | strides | channels | parameters | GFLOPs | top-1, % |"]
         lines.append("|---|---|---|---|--:|--:|--:|")
         for row in rows:
             strides, channels = ("/".join(map(str, row[key])) for key in ("strides", "channels"))
-            top1 = f"{row['top1']:.2f} %" if row["top1"] else ""
+            top1 = f"{row['top1']:.2f}" if row["top1"] else ""
             gflops = f"{row['gflops']:.2f}" if row["gflops"] else ""
             lines.append(
                 f"| {row['name'].removesuffix('.py')} | {row['description']} | {strides} | {channels} "
@@ -107,14 +107,14 @@ def weights_page() -> str:
             continue
         lines += [
             f"## {scheme}\n",
-            "| name | top-1 | parameters | pixels | config | overrides |",
+            "| name | top-1, % | parameters | pixels | config | overrides |",
             "|---|--:|--:|---|---|---|",
         ]
         for weight in list_weights("", (scheme,)):
             pixels = weight.preprocessing
             cells = [
                 weight.name.removeprefix(scheme),
-                f"{weight.top1:.2f} %" if weight.top1 is not None else "",
+                f"{weight.top1:.2f}" if weight.top1 is not None else "",
                 f"{weight.parameters / 1e6:.1f} M" if weight.parameters else "",
                 f"{pixels.input_format} {pixels.name}" if pixels else "",
                 weight.config.removesuffix(".py") if weight.config else "",
