@@ -42,7 +42,7 @@ class Inferred:
         stages: arguments of `make_stage`.
         num_classes: of the classifier, None without one.
         known: name of the weights, where the file is a known one; "" otherwise.
-        preprocessing: of a known file: `pixel_mean`, `pixel_std` and `input_format`; {} otherwise.
+        preprocessing: `pixel_mean`, `pixel_std` and `input_format`: of a known file its own, otherwise assumed.
         assumed: what can't be told from names and shapes -> (value, why). Empty where the file is known.
     """
 

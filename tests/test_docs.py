@@ -68,3 +68,10 @@ def test_every_page_has_its_place_in_the_navigation():
     nav = re.findall(r"[\w/.-]+\.md", str(yaml.safe_load(text)["nav"]))
     assert len(nav) == len(set(nav))
     assert set(PAGES) <= set(nav)
+
+
+def test_pictures_are_used_and_small():
+    text = "".join(path.read_text(encoding="utf-8") for path in PAGES.values())
+    pictures = list((DOCS / "images").iterdir())
+    assert pictures and all(f"images/{path.name})" in text for path in pictures)
+    assert max(path.stat().st_size for path in pictures) < 150_000
