@@ -29,21 +29,31 @@ class Block:
         text: between the fences.
         line: number of the first of these lines.
         why: the reason in the comment `<!-- not run: reason -->` before it; "" where it is run.
+        output: whether it is text directly below a block that is run: what that prints.
     """
 
     kind: str
     text: str
     line: int
     why: str = ""
+    output: bool = False
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is code to be run."""
+        return self.kind in ("python", "sh") and not self.why
 
 
 def blocks_of(page: Path) -> list[Block]:
     """All the fenced blocks of a page."""
     text = page.read_text(encoding="utf-8")
-    found = []
+    found: list[Block] = []
+    end = 0
     for match in BLOCK.finditer(text):
         line = text.count("\n", 0, match.start("text")) + 1
-        found.append(Block(match["kind"], match["text"], line, match["why"] or ""))
+        below = bool(found) and found[-1].runs and not text[end : match.start()].strip()
+        found.append(Block(match["kind"], match["text"], line, match["why"] or "", below and match["kind"] == "text"))
+        end = match.end()
     return found
 
 
@@ -60,7 +70,7 @@ def run_page(page: Path) -> str:
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             for block in blocks_of(page):
-                if not block.why:
+                if block.runs:
                     _run(block, page, names)
     finally:
         sys.stdout.write(printed.getvalue())  # pytest shows it where the test fails
@@ -74,9 +84,9 @@ def run_page(page: Path) -> str:
 def _run(block: Block, page: Path, names: dict[str, Any]) -> None:
     if block.kind == "sh":
         _run_sh(block, page)
-    elif block.kind == "python" and (file := FILE.match(block.text)):
+    elif file := FILE.match(block.text):
         Path(file[1]).write_text(block.text, encoding="utf-8")
-    elif block.kind == "python":  # its lines are those of the page in a traceback
+    else:  # its lines are those of the page in a traceback
         exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), names)
 
 
@@ -92,13 +102,12 @@ def _run_sh(block: Block, page: Path) -> None:
                 assert not words or words[0] in GATE, f"{place}: mark the block with <!-- not run: reason -->"
 
 
-def missing_lines(page: Path, printed: str, but_for: str = "\0") -> list[str]:
-    """The lines of the page's text blocks that no block printed, but for those that have this in them.
+def missing_lines(shown: list[Block], printed: str, but_for: str = "\0") -> list[str]:
+    """The lines of these blocks that are not among those printed, but for lines that have this in them.
 
     Blanks may differ, and "..." stands for anything.
     """
-    lines = [" ".join(line.split()) for line in printed.splitlines()]
-    text = [block.text for block in blocks_of(page) if block.kind == "text"]
-    shown = [" ".join(line.split()) for line in "".join(text).splitlines()]
-    patterns = [(line, re.compile(".*".join(map(re.escape, line.split("..."))))) for line in shown]
-    return [line for line, pattern in patterns if but_for not in line and not any(map(pattern.fullmatch, lines))]
+    there = [" ".join(line.split()) for line in printed.splitlines()]
+    lines = [" ".join(line.split()) for block in shown for line in block.text.splitlines()]
+    patterns = [(line, re.compile(".*".join(map(re.escape, line.split("..."))))) for line in lines]
+    return [line for line, pattern in patterns if but_for not in line and not any(map(pattern.fullmatch, there))]
