@@ -73,22 +73,27 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def configs_page() -> str:
     """The ready configs with what they give, as `detrex-backbones list --figures` has them."""
     lines = ["# Ready configs\n", CONFIGS_ABOUT]
+    figures = {row["name"]: row for row in json.loads(_printed("list", "--figures", "--json"))}
     folders: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in json.loads(_printed("list", "--figures", "--json")):
-        folders[row["name"].partition("/")[0]].append(row)
+    for row in json.loads(_printed("list", "--json")):  # detectors are configs, but no backbones with figures
+        folders[row["name"].partition("/")[0]].append(figures.get(row["name"], row))
     for folder, rows in folders.items():
         lines += [f"## {folder}\n", "| config | what it is | strides | channels | parameters | GFLOPs | top-1, % |"]
-        lines.append("|---|---|---|---|--:|--:|--:|")
-        for row in rows:
-            strides, channels = ("/".join(map(str, row[key])) for key in ("strides", "channels"))
-            top1 = f"{row['top1']:.2f}" if row["top1"] else ""
-            gflops = f"{row['gflops']:.2f}" if row["gflops"] else ""
-            lines.append(
-                f"| {row['name'].removesuffix('.py')} | {row['description']} | {strides} | {channels} "
-                f"| {row['parameters'] / 1e6:.1f} M | {gflops} | {top1} |"
-            )
-        lines.append("")
+        lines += ["|---|---|---|---|--:|--:|--:|", *map(_config_row, rows), ""]
     return "\n".join(lines)
+
+
+def _config_row(row: dict[str, Any]) -> str:
+    strides, channels = ("/".join(map(str, row.get(key, []))) for key in ("strides", "channels"))
+    cells = [
+        row["name"].removesuffix(".py"),
+        row["description"],
+        *(strides, channels),
+        f"{row['parameters'] / 1e6:.1f} M" if "parameters" in row else "",
+        f"{row['gflops']:.2f}" if row.get("gflops") else "",
+        f"{row['top1']:.2f}" if row.get("top1") else "",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def weights_page() -> str:
@@ -120,7 +125,7 @@ def weights_page() -> str:
                 weight.config.removesuffix(".py") if weight.config else "",
                 " ".join(f"`{text}`" for text in overrides_of(weight)),
             ]
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
