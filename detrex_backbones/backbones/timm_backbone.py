@@ -90,6 +90,7 @@ class TimmBackbone(Backbone):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        self.model_name = model_name
         check_name(model_name)
         _check_arguments(features_only, pretrained, checkpoint_path, kwargs)
         freeze = is_frozen_norm(norm_layer)

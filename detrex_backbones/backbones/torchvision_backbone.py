@@ -61,6 +61,7 @@ class TorchvisionBackbone(Backbone):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        self.model_name = model_name
         _check_name(model_name)
         if pretrained and weights is not None:
             raise ArgumentError(f"pretrained=True and weights={weights!r} are two sources of weights. Keep one.")
