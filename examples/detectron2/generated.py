@@ -49,7 +49,7 @@ model.proposal_generator.post_nms_topk = (50, 50)
 model.roi_heads.batch_size_per_image = 32
 model.roi_heads.num_classes = 1
 dataloader = {"train": L(Scenes)(batch_size=2, size=64)}
-optimizer.lr = 0.01
+optimizer.lr = 0.002
 lr_multiplier.warmup_length = 0.1
 train.update(
     init_checkpoint="",
