@@ -8,7 +8,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from detrex_backbones.checkpoint.catalog import Preprocessing
 from detrex_backbones.config.nodes import is_call
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.named import NamedBackbone, keywords
@@ -36,7 +35,7 @@ def pixel_edits(cfg: DictConfig, found: NamedBackbone, *, has_fpn: bool = False)
     if pixels is None:
         return {}
     if is_call(cfg.model) and "image_mean" in keywords(cfg.model):
-        return _torchvision_edits(cfg, found, pixels, has_fpn)
+        return _torchvision_edits(cfg, found, has_fpn)
     mean = cfg.model.get("pixel_mean")
     if mean is not None and len(mean) != len(pixels.pixel_mean):
         logger.warning("model.pixel_mean has %d channels and stays as it is, with pixel_std", len(mean))
@@ -57,8 +56,9 @@ def pixel_edits(cfg: DictConfig, found: NamedBackbone, *, has_fpn: bool = False)
     return edits
 
 
-def _torchvision_edits(cfg: DictConfig, found: NamedBackbone, pixels: Preprocessing, has_fpn: bool) -> dict[Path, Any]:
+def _torchvision_edits(cfg: DictConfig, found: NamedBackbone, has_fpn: bool) -> dict[Path, Any]:
     """torchvision's detectors normalise RGB images of 0 to 1; our FPN turns them round afterwards."""
+    pixels: Any = found.preprocessing
     turn = -1 if pixels.input_format == "BGR" else 1
     edits: dict[Path, Any] = {
         ("model", "image_mean"): [round(value / 255, 6) for value in pixels.pixel_mean[::turn]],
