@@ -68,7 +68,7 @@ ALLOWED = {
     "shapes": {"errors", "config", "layers"},
     "zoo": {"errors", "layers", "backbones", "config", "checkpoint"},
     "named": {"errors", "patterns", "backbones", "config", "checkpoint", "zoo"},
-    "swap": {"errors", "backbones", "config", "checkpoint", "named", "shapes"},
+    "swap": {"errors", "backbones", "config", "named", "shapes"},
     "infer": {"errors", "backbones", "checkpoint"},
     "export": {"errors", "whole_file", "backbones"},
     "evaluation": {"errors", "layers", "backbones", "config", "checkpoint", "zoo"},
