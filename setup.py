@@ -25,8 +25,13 @@ TEST = [
     "ruff>=0.6",
     "mypy>=1.11",
     "types-PyYAML",
+    "torchao>=0.12",  # int8, of the table of exports
     "transformers>=5",  # its ResNet and DETR write files that the loader is proved on
+    "playwright>=1.40",  # drives a Chromium that the machine has
 ]
+
+# torch's ONNX exporter, and what the files are checked with.
+EXPORT = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"]
 
 setup(
     name="detrex-backbones",
@@ -61,8 +66,10 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
-        "test": TEST,
+        "test": [*TEST, *EXPORT],
         "train": TRAIN,  # what `examples/train_detector.py` takes beyond the rest
+        "export": EXPORT,
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         # The pictures need nothing beyond the ordinary install; the name is kept for requirement files.
         "plots": ["matplotlib>=3.8"],
         # detectron2 itself is on no package index: these are what a checkout of it imports.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from detrex_backbones.backbones.stems import DeepStem as DeepStem
     from detrex_backbones.backbones.timm_backbone import TimmBackbone as TimmBackbone
     from detrex_backbones.backbones.torchvision_backbone import TorchvisionBackbone as TorchvisionBackbone
+    from detrex_backbones.backbones.torchvision_resnet import TorchvisionResNet as TorchvisionResNet
     from detrex_backbones.backbones.vgg import SSDVGG as SSDVGG
     from detrex_backbones.checkpoint.checkpointer import DetectionCheckpointer as DetectionCheckpointer
     from detrex_backbones.checkpoint.distributed import load_checkpoint_distributed as load_checkpoint_distributed
@@ -88,6 +89,7 @@ _PUBLIC = {
     "swap_backbone": "swap",
     "TimmBackbone": "backbones.timm_backbone",
     "TorchvisionBackbone": "backbones.torchvision_backbone",
+    "TorchvisionResNet": "backbones.torchvision_resnet",
 }
 
 __all__ = sorted(_PUBLIC)

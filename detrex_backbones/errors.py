@@ -5,6 +5,7 @@
     ├── InputError (ValueError)               an image or a tensor that can't be run
     ├── DeviceError (RuntimeError)            a device that isn't there
     ├── TrainingError (RuntimeError)          a run whose loss is no number any more
+    ├── ExportError (RuntimeError)            a model that can't be written as .onnx or .pt2
     ├── ConfigError
     │   ├── ConfigTypeError (TypeError)       not something that a config can be made of
     │   ├── ConfigValueError (ValueError)     a file name, a target or a value that a config can't hold
@@ -40,6 +41,7 @@ __all__ = [
     "ConfigValueError",
     "DetrexBackbonesError",
     "DeviceError",
+    "ExportError",
     "InputError",
     "InstantiateError",
     "OverrideError",
@@ -72,6 +74,10 @@ class DeviceError(DetrexBackbonesError, RuntimeError):
 
 class TrainingError(DetrexBackbonesError, RuntimeError):
     """A run that can't go on: its loss is no number any more."""
+
+
+class ExportError(DetrexBackbonesError, RuntimeError):
+    """A model that an exporter can't follow, or whose file would compute something else."""
 
 
 class ConfigError(DetrexBackbonesError):

@@ -42,6 +42,7 @@ class Inferred:
         stages: arguments of `make_stage`.
         num_classes: of the classifier, None without one.
         known: name of the weights, where the file is a known one; "" otherwise.
+        preprocessing: `pixel_mean`, `pixel_std` and `input_format`: of a known file its own, otherwise assumed.
         assumed: what can't be told from names and shapes -> (value, why). Empty where the file is known.
     """
 
@@ -55,7 +56,11 @@ class Inferred:
     assumed: dict[str, tuple[Any, str]] = field(default_factory=dict)
 
     def to_py(self, checkpoint: str) -> str:
-        """The lazy config, ready to be loaded; what is assumed is marked, with the reason."""
+        """The lazy config, ready to be loaded; what is assumed is marked, with the reason.
+
+        Args:
+            checkpoint: the file that it names as `train.init_checkpoint`.
+        """
         stem, arguments = self.stem
         classes = f"        num_classes={self.num_classes},\n" if self.num_classes else ""
         notes = [f"# {name}={value!r} is assumed: {why}" for name, (value, why) in self.assumed.items()]

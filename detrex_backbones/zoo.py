@@ -64,7 +64,20 @@ def config_file(name: str) -> Path:
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
-    """The model of a config, on its device, with its weights; see `build_model_with_report`."""
+    """The model of a config, on its device, with its weights; `build_model_with_report` returns the report, too.
+
+    Args:
+        cfg: `model` is what is built; `train.device`, `train.init_checkpoint` and `train.load_options` say where it is
+            put and what is loaded into it.
+
+    Returns:
+        The model, in training mode as every new module.
+
+    Raises:
+        ConfigKeyError: there is no `model`.
+        DeviceError: the device isn't there.
+        CheckpointError: the checkpoint can't be read or doesn't fit.
+    """
     return build_model_with_report(cfg)[0]
 
 

@@ -1,6 +1,22 @@
-"""What holds for every test: small images, so one thread each; the workers share the cores."""
+"""What holds for every test: small images, so one thread each, as the workers share the cores; and the browser."""
 
+import shutil
+
+import pytest
 import torch
 
 # More threads would wait for each other longer than they work.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium, by playwright: the one that the machine has, none is downloaded."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on the PATH")
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()

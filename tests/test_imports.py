@@ -40,6 +40,7 @@ PUBLIC = [
     "SqueezeExcitation",
     "TimmBackbone",
     "TorchvisionBackbone",
+    "TorchvisionResNet",
     "build_model",
     "fuse_norms",
     "get_backbone",
@@ -69,11 +70,12 @@ ALLOWED = {
     "named": {"errors", "patterns", "backbones", "config", "checkpoint", "zoo"},
     "swap": {"errors", "backbones", "config", "named", "shapes"},
     "infer": {"errors", "backbones", "checkpoint"},
+    "export": {"errors", "whole_file", "backbones"},
     "evaluation": {"errors", "layers", "backbones", "config", "checkpoint", "zoo"},
     "training": {"errors", "whole_file", "layers", "backbones", "config", "checkpoint", "zoo"},
     "cli": {
         *("errors", "patterns", "layers", "backbones", "config", "checkpoint"),
-        *("zoo", "named", "shapes", "swap", "infer", "evaluation"),
+        *("zoo", "named", "shapes", "swap", "infer", "export", "evaluation"),
     },
     "__main__": {"cli"},
 }

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
+from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import ShapeSpec, fuse_norms
+from detrex_backbones.layers.fuse import loose_norms
 
-__all__ = ["Backbone"]
+__all__ = ["Backbone", "first_convolution"]
+
+logger = logging.getLogger(__name__)
+
+SMALL = 128  # pixels: a few entries in a map of the usual strides
 
 
 class Backbone(nn.Module, ABC):
@@ -33,9 +42,35 @@ class Backbone(nn.Module, ABC):
         }
 
     def fuse(self) -> Backbone:
-        """Fold the batch norms into the convolutions, in place, for inference; see `fuse_norms`."""
-        fuse_norms(self)
+        """Fold the batch norms into the convolutions, in place, for inference; see `fuse_norms`.
+
+        Where norms are no part of their convolutions, as in timm's networks, it runs a small image of noise to see
+        which belong together.
+        """
+        try:
+            fuse_norms(self, self._example() if loose_norms(self) else None)
+        except ArgumentError:
+            raise
+        except Exception as error:  # a network of the user's may want anything; nothing is changed yet
+            logger.warning("it can't run an image of noise, which shows where norms belong: %s", error)
+            fuse_norms(self)
         return self
+
+    def _example(self) -> Tensor:
+        """An image of noise that the network runs."""
+        like = next(self.parameters())
+        size = (self._image_channels(), *self._example_size())
+        return torch.randn(1, *size, device=like.device, dtype=like.dtype)
+
+    def _image_channels(self) -> int:
+        return first_convolution(self).in_channels
+
+    def _example_size(self) -> tuple[int, int]:
+        """Height and width of a small image that it runs, in pixels."""
+        square = self.padding_constraints.get("square_size", 0)
+        step = max(self.size_divisibility, 1)
+        side = square or math.ceil(SMALL / step) * step
+        return side, side
 
     @property
     def size_divisibility(self) -> int:
@@ -46,3 +81,8 @@ class Backbone(nn.Module, ABC):
     def padding_constraints(self) -> dict[str, int]:
         """Constraints on padding beyond divisibility: `size_divisibility` and `square_size`, in pixels; {} for none."""
         return {}
+
+
+def first_convolution(module: nn.Module) -> nn.Conv2d:
+    """The one that takes the image, where modules stand in the order in which they run."""
+    return next(part for part in module.modules() if isinstance(part, nn.Conv2d))

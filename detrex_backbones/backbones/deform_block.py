@@ -28,7 +28,8 @@ class DeformBottleneckBlock(BottleneckBlock):
         deform_modulated: learn a factor for each sample too.
         deform_num_groups: groups of channels with offsets of their own; must divide the channels of the 3x3
             convolution's input, `bottleneck_channels / reduce_first`.
-        **kwargs: the other arguments of `BottleneckBlock`.
+
+    The other arguments are those of `BottleneckBlock`.
     """
 
     conv2_class = DeformConv2d

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone
-from detrex_backbones.backbones.images import image_to_tensor
+from detrex_backbones.backbones.images import batch_to_tensor, image_to_tensor
 from detrex_backbones.errors import ArgumentError, InputError
-from detrex_backbones.layers import ShapeSpec
+from detrex_backbones.layers import ShapeSpec, fuse_norms
 
 __all__ = ["FeatureExtractor"]
 
@@ -77,23 +77,38 @@ class FeatureExtractor(nn.Module):
         Raises:
             InputError: for something that is no image, or no images at all.
         """
+        if isinstance(images, Tensor) and images.dim() == 4 and images.shape[0] != 0:
+            return self._pad(self._normalise(images, batch=True), *self._padded_size(*images.shape[-2:]))
         normalised = [self._normalise(image) for image in _as_list(images)]
-        height, width = self._padded_size(
+        size = self._padded_size(
             max(image.shape[-2] for image in normalised), max(image.shape[-1] for image in normalised)
         )
-        padded = [F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2])) for image in normalised]
-        return torch.stack(padded)
+        return torch.stack([self._pad(image, *size) for image in normalised])
+
+    def fuse(self) -> FeatureExtractor:
+        """Fold the backbone's batch norms, see `Backbone.fuse`; of another project's, those of our own convolutions."""
+        fuse = getattr(self.backbone, "fuse", None)
+        if callable(fuse):
+            fuse()
+        else:
+            fuse_norms(self.backbone)
+        return self
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of every map, see `Backbone.output_shape`."""
         return self.backbone.output_shape()
 
-    def _normalise(self, image: Any) -> Tensor:
-        tensor = image_to_tensor(image, channels=len(self.pixel_mean), device=self.pixel_mean.device)
+    def _normalise(self, image: Any, batch: bool = False) -> Tensor:
+        convert = batch_to_tensor if batch else image_to_tensor
+        tensor = convert(image, channels=len(self.pixel_mean), device=self.pixel_mean.device)
         if self.input_format == "BGR":
-            tensor = tensor.flip(0)
+            tensor = tensor.flip(-3)
         # In float32 whatever the model's dtype: half precision would round 0-255 away.
         return ((tensor - self.pixel_mean.float()) / self.pixel_std.float()).to(self.pixel_mean.dtype)
+
+    @staticmethod
+    def _pad(image: Tensor, height: int, width: int) -> Tensor:
+        return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))
 
     def _padded_size(self, height: int, width: int) -> tuple[int, int]:
         constraints = self.backbone.padding_constraints
@@ -103,7 +118,8 @@ class FeatureExtractor(nn.Module):
                 raise InputError(f"an image of {height}x{width} pixels exceeds the backbone's square of {square}.")
             return square, square
         divisor = constraints.get("size_divisibility", 0) or self.backbone.size_divisibility or 1
-        return math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor
+        # In whole numbers, which an exporter can follow where it only has names for them.
+        return (height + divisor - 1) // divisor * divisor, (width + divisor - 1) // divisor * divisor
 
 
 def _as_list(images: Any) -> list[Any]:

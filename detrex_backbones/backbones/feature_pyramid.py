@@ -10,7 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.backbones.base import Backbone, first_convolution
 from detrex_backbones.errors import ArgumentError, closest
 from detrex_backbones.layers import Conv2d, get_norm
 from detrex_backbones.layers.norm import Norm
@@ -97,6 +97,9 @@ class SimpleFeaturePyramid(Backbone):
         self._out_feature_strides = {f"p{level}": 2**level for level in levels}
         self._size_divisibility = math.lcm(2 ** levels[len(self._stage_names) - 1], net.size_divisibility or 1)
         self._square_pad = square_pad or net.padding_constraints.get("square_size", 0)
+
+    def _image_channels(self) -> int:
+        return first_convolution(self.net).in_channels
 
     @property
     def size_divisibility(self) -> int:

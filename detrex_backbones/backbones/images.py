@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detrex_backbones.errors import InputError
 
-__all__ = ["image_to_tensor", "read_image"]
+__all__ = ["batch_to_tensor", "image_to_tensor", "read_image"]
 
 DTYPES = "uint8 (0-255), uint16 (0-65535), float (0-255)"
 LAYOUTS = "numpy arrays (H, W) or (H, W, C), tensors (H, W) or (C, H, W), PIL images"
@@ -70,11 +70,20 @@ def image_to_tensor(image: Any, channels: int, device: torch.device | str = "cpu
     elif isinstance(image, Tensor):
         if image.dim() not in (2, 3):
             raise InputError(f"an image tensor has shape {tuple(image.shape)}. Allowed: {LAYOUTS}.")
-        tensor = image if image.dim() == 3 else image[None]
+        tensor = image[None] if image.dim() == 2 else image
     else:
         raise InputError(f"an image is a {type(image).__name__}. Allowed: {LAYOUTS}. A file: read_image(path).")
+    return _finished(tensor, channels, device)
+
+
+def batch_to_tensor(images: Tensor, channels: int, device: torch.device | str = "cpu") -> Tensor:
+    """`image_to_tensor` of every image of a tensor (N, C, H, W), at once and in one tensor."""
+    return _finished(images, channels, device)
+
+
+def _finished(tensor: Tensor, channels: int, device: torch.device | str) -> Tensor:
     if tensor.numel() == 0:
-        raise InputError(f"an image of shape {tuple(tensor.shape)} (channels, height, width) is empty.")
+        raise InputError(f"an image of shape {tuple(tensor.shape[-3:])} (channels, height, width) is empty.")
     tensor = _match_channels(tensor, channels)
     return _to_255(tensor.to(device))
 
@@ -98,17 +107,17 @@ def _pil_to_array(image: Any) -> np.ndarray[Any, Any]:
 
 
 def _match_channels(tensor: Tensor, channels: int) -> Tensor:
-    given = tensor.shape[0]
+    given = tensor.shape[-3]
     if given == channels:
         return tensor
     if channels == 3 and given in (1, 2):  # grey, grey and alpha
-        return tensor[:1].expand(3, -1, -1)
+        return tensor.narrow(-3, 0, 1).expand(*tensor.shape[:-3], 3, -1, -1)
     if channels == 3 and given == 4:  # RGBA
-        return tensor[:3]
+        return tensor.narrow(-3, 0, 3)
     hint = ""
     if tensor.shape[-1] in (1, channels):
         hint = " The last dimension fits: tensors are (C, H, W), numpy arrays (H, W, C)."
-    elif tensor.shape[1] in (1, channels):
+    elif tensor.shape[-2] in (1, channels):
         hint = " The first dimension fits: numpy arrays are (H, W, C), tensors (C, H, W)."
     raise InputError(
         f"an image has {given} channels, the network takes {channels} (as many as pixel_mean has entries).{hint}"
@@ -123,8 +132,8 @@ def _to_255(tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         raise InputError(f"an image has dtype {tensor.dtype}. Allowed: {DTYPES}.")
     tensor = tensor.float()
-    # Looked at where it costs nothing: on a GPU it would wait for the device.
-    if tensor.device.type == "cpu":
+    # Looked at where it costs nothing: on a GPU it would wait for the device, and a graph has no values.
+    if tensor.device.type == "cpu" and not torch.compiler.is_compiling():
         low, high = (bound.item() for bound in torch.aminmax(tensor))
         if not np.isfinite([low, high]).all():
             raise InputError("an image holds NaN or infinite values. Allowed: numbers from 0 to 255.")
@@ -133,6 +142,6 @@ def _to_255(tensor: Tensor) -> Tensor:
                 "a floating-point image has no value above 1: images are taken as 0-255, so this one is almost black. "
                 "Multiply it by 255.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
     return tensor

@@ -18,6 +18,7 @@ from detrex_backbones.backbones.timm_build import (
     create,
     create_with_file,
 )
+from detrex_backbones.backbones.timm_export import made_exportable
 from detrex_backbones.backbones.timm_freeze import freeze_beginning, freeze_norms, is_frozen_norm
 from detrex_backbones.backbones.timm_size import (
     Sizes,
@@ -89,6 +90,7 @@ class TimmBackbone(Backbone):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        self.model_name = model_name
         check_name(model_name)
         _check_arguments(features_only, pretrained, checkpoint_path, kwargs)
         freeze = is_frozen_norm(norm_layer)
@@ -106,7 +108,7 @@ class TimmBackbone(Backbone):
             net = create_with_file(model_name, in_order, kwargs, checkpoint_path)
         else:
             net = create(model_name, in_order, {**kwargs, "pretrained": pretrained})
-        self.timm_model = freeze_norms(net) if freeze else net
+        self.timm_model = made_exportable(freeze_norms(net) if freeze else net)
         freeze_beginning(self.timm_model, model_name, freeze_at)
         self._describe(indices)
         self._made_of = (model_name, self._indices, kwargs)
@@ -139,9 +141,17 @@ class TimmBackbone(Backbone):
         only = self._sizes().only
         return {"size_divisibility": only[0], "square_size": only[0]} if only and only[0] == only[1] else {}
 
+    def _example_size(self) -> tuple[int, int]:
+        return self._sizes().only or super()._example_size()
+
     def _sizes(self) -> Sizes:
         if self._measured is None:
             name, indices, kwargs = self._made_of
+            if torch.compiler.is_compiling():
+                raise InputError(
+                    f"which sizes timm's {name} runs is measured when it is first asked for, which can't be while the "
+                    f"model is traced. Run an image before, or ask for backbone.size_divisibility."
+                )
             strides = [self._out_feature_strides[key] for key in self._timm_order]
             net = twin(name, indices, kwargs)
             own = made_size(name, kwargs)

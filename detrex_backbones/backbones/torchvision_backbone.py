@@ -42,6 +42,7 @@ class TorchvisionBackbone(Backbone):
         norm_layer: `FrozenBatchNorm2d` (this library's, torchvision's or detectron2's) or "FrozenBN" freezes every
             BatchNorm2d once the weights are in, with its eps. Anything else is handed to torchvision. None: the
             network's own norm.
+        pretrained: detrex's way to ask for `weights="IMAGENET1K_V1"`.
         **kwargs: further arguments of the network: `replace_stride_with_dilation`, `stochastic_depth_prob`.
 
     Raises:
@@ -56,10 +57,15 @@ class TorchvisionBackbone(Backbone):
         weights: Any = None,
         return_nodes: Mapping[str, str] | Sequence[str] = RESNET_NODES,
         norm_layer: str | Callable[..., nn.Module] | None = None,
+        pretrained: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        self.model_name = model_name
         _check_name(model_name)
+        if pretrained and weights is not None:
+            raise ArgumentError(f"pretrained=True and weights={weights!r} are two sources of weights. Keep one.")
+        weights = "IMAGENET1K_V1" if pretrained else weights
         weights = _find_weights(model_name, weights)
         freeze = norm_layer == "FrozenBN" or getattr(norm_layer, "__name__", "") == "FrozenBatchNorm2d"
         if norm_layer is not None and not freeze:

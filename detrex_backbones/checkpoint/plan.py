@@ -12,8 +12,8 @@ from torch import Tensor
 from detrex_backbones.checkpoint.conventions import conventions
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match import Plan, Shapes, make_plan
-from detrex_backbones.checkpoint.reading import NO_NAME, Reading, each_reading
-from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch
+from detrex_backbones.checkpoint.reading import NO_NAME, OUTSIDE, Reading, each_reading
+from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch, shorten
 from detrex_backbones.checkpoint.stem_adapt import fit_stem
 
 OWN = "detectron2"  # the convention of this library's own names
@@ -78,6 +78,8 @@ def plan_checkpoint(
     if plan.matched and not plan.ambiguous and rivals:
         places = ", ".join(repr(candidate.prefix.rstrip(".")) for candidate in (reading, *rivals))
         plan.ambiguous = f"it holds {len(rivals) + 1} networks that fit: {places}. Say which: prefix='...'."
+    if scope is None and prefix is None and not plan.ambiguous:
+        plan.ambiguous = _in_two_namings(plan, reading, model, checkpoint)
     fit_stem(plan, reading, model, stem_adapt, swap_channels)
     return Attempt(_report(checkpoint, reading, plan, model), plan, reading)
 
@@ -109,6 +111,26 @@ def _rivals(plan: Plan, reading: Reading, others: list[tuple[Plan, Reading]]) ->
         and len(other.matched) == len(plan.matched)
         and not _same(values, _values(other, candidate))
     ]
+
+
+def _in_two_namings(plan: Plan, reading: Reading, model: Shapes, checkpoint: Checkpoint) -> str:
+    """What to say where the rest of the file, too, has a place in the model, by its names as they are."""
+    own = conventions()[OWN]  # mean and deviation are in every detector
+    same = [
+        key
+        for key in plan.outside
+        if reading.left_over.get(key, "").startswith(OUTSIDE)
+        and tuple(checkpoint.tensors[key].shape) == tuple(model[key])
+        and not own.why_left_out(key)
+    ]
+    if not same:
+        return ""
+    return (
+        f"its {len(plan.matched)} tensors in the names of {reading.source} go to {plan.scope.rstrip('.')!r}, but "
+        f"{len(same)} others have names and shapes that the model has outside it, and would be left out: "
+        f"{shorten(same)}. Only the former are meant: scope={plan.scope.rstrip('.')!r}. All are: build the model with "
+        f"the file's names, or give all of them the model's."
+    )
 
 
 def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes) -> LoadReport:

@@ -55,13 +55,13 @@ def check_traits(actual: Mapping[str, Any], report: LoadReport, mode: str) -> No
     different = compare_traits(certain, actual)
     if different:
         who = weight.name if weight else f"the weights of {report.path!r}"
-        text = f"{_sentence(who, different)}\nOr check_preprocessing='off', if this is meant."
+        text = f"{_sentence(who, different, report.scope)}\nOr check_preprocessing='off', if this is meant."
         if mode == "error":
             raise PreprocessingError(text)
         logger.warning(text)
     likely = compare_traits(convention.suggests, actual) if convention and not weight else {}
     if likely:
-        logger.warning(_sentence(f"files in {report.source}'s names, as a rule,", likely))
+        logger.warning(_sentence(f"files in {report.source}'s names, as a rule,", likely, report.scope))
 
 
 def traits_of(model: nn.Module, scope: str = "") -> dict[str, Any]:
@@ -105,12 +105,18 @@ def compare_traits(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> di
     return different
 
 
-def _sentence(who: str, different: Mapping[str, tuple[Any, Any]]) -> str:
+def _sentence(who: str, different: Mapping[str, tuple[Any, Any]], scope: str) -> str:
     wants = ", ".join(
         f"{name}={_as_override(wanted)} (the model has {_as_override(given)})"
         for name, (wanted, given) in different.items()
     )
-    mends = [f"{TRAITS[name]}={_as_override(wanted)}" for name, (wanted, _) in different.items() if TRAITS[name]]
+    # The backbone may stand deeper, as within an FPN: model.backbone.bottom_up.
+    place = f"model.{scope or 'backbone'}."
+    mends = [
+        f"{TRAITS[name].replace('model.backbone.', place)}={_as_override(wanted)}"
+        for name, (wanted, _) in different.items()
+        if TRAITS[name]
+    ]
     return f"{who} want {wants}." + (f" Mend it by:\n    {' '.join(mends)}" if mends else "")
 
 

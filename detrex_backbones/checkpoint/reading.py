@@ -19,6 +19,7 @@ __all__ = ["AS_STORED", "Reading", "each_reading", "readings"]
 AS_STORED = "as stored"
 TIMM = "timm"
 NO_NAME = "no name of"
+OUTSIDE = "outside "
 
 
 @dataclass
@@ -212,7 +213,7 @@ def _relative(name: str, prefix: str, elsewhere: Mapping[str, str]) -> str | Non
 
 def _outside(tensors: Iterable[str], used: Iterable[str], prefix: str) -> dict[str, str]:
     used = set(used)
-    return {key: f"outside {prefix.rstrip('.')!r}" for key in tensors if key not in used}
+    return {key: f"{OUTSIDE}{prefix.rstrip('.')!r}" for key in tensors if key not in used}
 
 
 def _dotted(prefix: str | None) -> str:

@@ -17,7 +17,7 @@ SHOWN = 8  # keys of a kind before "and N more"; to_dict() has all
 class Loaded(NamedTuple):
     """One tensor that found its place.
 
-    Args:
+    Attributes:
         model_key: its name in the model.
         checkpoint_key: its name in the file.
         shape: of both.
@@ -36,7 +36,14 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A model key whose tensor in the file has another shape."""
+    """A model key whose tensor in the file has another shape.
+
+    Args:
+        model_key: its name in the model.
+        checkpoint_key: its name in the file.
+        model_shape: of the model's.
+        checkpoint_shape: of the file's.
+    """
 
     model_key: str
     checkpoint_key: str

@@ -8,14 +8,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from detrex_backbones.cli import convert, demo, evaluate, features, infer, list_configs, match, show, weights
+from detrex_backbones.cli import convert, demo, evaluate, export, features, infer, list_configs, match, show, weights
 from detrex_backbones.errors import DetrexBackbonesError
 
 __all__ = ["main"]
 
 FINE, OUR_ERROR, USAGE = 0, 1, 2
 
-COMMANDS = (demo, features, show, list_configs, weights, match, infer, convert, evaluate)
+COMMANDS = (demo, features, show, list_configs, weights, match, infer, convert, evaluate, export)
 
 EPILOG = """\
 CONFIG is a ready config (detrex-backbones list) or a path to a config file.

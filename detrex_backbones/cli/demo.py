@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> None:
     model, report = build_model_with_report(cfg)
     extractor = check_extractor(model)
     photo = read_image(sample_photo())
-    maps = extract(extractor, photo)
+    maps, centres = extract(extractor, photo)
     difference = largest_difference(maps, reference_maps(reference, photo))
-    files = save(extractor, photo, maps, folder, stem="demo_features")
+    files = save(extractor, photo, maps, centres, folder, stem="demo_features")
     rows = describe(extractor, maps)
     if args.json:
         table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]

@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
         "features",
         run,
         summary="run a config's model on a photo and save its feature maps",
-        about="Build a config's model, load its weights, run it on a photo, save the maps and a\npicture of them.",
+        about="Build a config's model, load its weights, run it on a photo, save its maps,\nand draw them over it.",
         examples=EXAMPLES,
     )
     add_config_arguments(parser)
@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> None:
     photo = read_image(photo_file)
     model, report = build_model_with_report(cfg)
     extractor = check_extractor(model)
-    maps = extract(extractor, photo)
-    files = save(extractor, photo, maps, output_folder(args.output), stem=f"{photo_file.stem}_features")
+    maps, centres = extract(extractor, photo)
+    files = save(extractor, photo, maps, centres, output_folder(args.output), stem=f"{photo_file.stem}_features")
     if args.json:
         rows = [dict(zip(COLUMNS, row, strict=True)) for row in describe(extractor, maps)]
         print_json({"maps": rows, "report": report and report.to_dict(), "files": [str(file) for file in files]})
@@ -92,14 +92,18 @@ def check_extractor(model: Any) -> FeatureExtractor:
     return model
 
 
-def extract(extractor: FeatureExtractor, photo: Any) -> dict[str, Tensor]:
-    """The maps of one photo: name -> (C, H, W)."""
+def extract(extractor: FeatureExtractor, photo: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The maps of one photo, name -> (C, H, W), and the photo's row that the first row of each lies at."""
     import torch
+
+    from detrex_backbones.cli.show_field import follow
 
     extractor.eval()
     with torch.inference_mode():
-        maps = extractor([photo])
-    return {name: value[0] for name, value in maps.items() if value.dim() == 4}
+        maps, fields = follow(extractor.backbone, extractor.preprocess([photo]))
+    strides = {name: shape.stride or 1 for name, shape in extractor.output_shape().items()}
+    centres = {name: field.centre(strides[name]) for name, field in fields.items()}
+    return {name: value[0] for name, value in maps.items() if value.dim() == 4}, centres
 
 
 def describe(extractor: FeatureExtractor, maps: Mapping[str, Tensor]) -> list[tuple[Any, ...]]:
@@ -109,7 +113,12 @@ def describe(extractor: FeatureExtractor, maps: Mapping[str, Tensor]) -> list[tu
 
 
 def save(
-    extractor: FeatureExtractor, photo: Any, maps: Mapping[str, Tensor], folder: Path, stem: str
+    extractor: FeatureExtractor,
+    photo: Any,
+    maps: Mapping[str, Tensor],
+    centres: Mapping[str, float],
+    folder: Path,
+    stem: str,
 ) -> tuple[Path, Path]:
     """Write the maps as .safetensors and a picture of them as .png."""
     from safetensors.torch import save_file
@@ -120,7 +129,7 @@ def save(
     strides = {name: shape.stride or 0 for name, shape in extractor.output_shape().items()}
     try:
         save_file({name: value.contiguous().cpu() for name, value in maps.items()}, tensors)
-        draw_features(photo, maps, strides, picture)
+        draw_features(photo, maps, strides, centres, picture)
     except OSError as error:
         raise DetrexBackbonesError(f"the maps can't be written to {str(folder)!r}: {error}.") from error
     return tensors, picture

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["GLOBAL", "UNKNOWN", "WINDOWS", "receptive_fields"]
+__all__ = ["GLOBAL", "UNKNOWN", "WINDOWS", "Field", "follow", "receptive_fields"]
 
 GLOBAL, WINDOWS, UNKNOWN = "whole image", "attention windows", "not known"
 
@@ -32,20 +32,31 @@ class Field:
         high: of position 0; infinite where it is all of the image.
         step: input rows between two positions; NaN where that has not been followed.
         windows: attention within windows was on the way.
+        middle: the row that position 0 lies at, also where it depends on all of them.
     """
 
     low: float = 0.0
     high: float = 0.0
     step: float = 1.0
     windows: bool = False
+    middle: float = 0.0
 
     def slide(self, kernel: int, stride: int, padding: int, dilation: int) -> Field:
         """After a convolution or a pool."""
+        middle = self.middle + (dilation * (kernel - 1) / 2 - padding) * self.step
         if math.isinf(self.high) or math.isnan(self.step):  # there is nothing to widen
-            return Field(self.low, self.high, self.step * stride, self.windows)
+            return replace(self, step=self.step * stride, middle=middle)
         low = self.low - padding * self.step
         high = self.high + (dilation * (kernel - 1) - padding) * self.step
-        return Field(low, high, self.step * stride, self.windows)
+        return replace(self, low=low, high=high, step=self.step * stride, middle=middle)
+
+    def all_rows(self) -> Field:
+        """After what sees all positions."""
+        return replace(self, low=-math.inf, high=math.inf)
+
+    def centre(self, stride: float) -> float:
+        """The input row that position 0 of a map of this stride lies at; the middle of its cell if not known."""
+        return self.middle if self.step == stride else (stride - 1) / 2
 
     def describe(self, stride: float) -> int | str:
         """Its length in pixels, or what stands for it, of a map of this stride."""
@@ -77,12 +88,21 @@ def receptive_fields(
         name -> pixels, "whole image", "attention windows" (bounded by them, and more than any convolution's) or
         "not known", where the network has an operation that can't be followed.
     """
-    image = torch.empty(1, channels, *size, device="meta")
+    with torch.no_grad():
+        fields = follow(backbone, torch.empty(1, channels, *size, device="meta"))[1]
+    return {name: fields[name].describe(stride) if name in fields else UNKNOWN for name, stride in strides.items()}
+
+
+def follow(backbone: nn.Module, image: Tensor) -> tuple[dict[str, Tensor], dict[str, Field]]:
+    """Run a backbone on a batch of one image.
+
+    Returns:
+        Its maps, and the field of each that could be followed.
+    """
     image._field = Field()  # type: ignore[attr-defined]
-    with torch.no_grad(), _Follow():
+    with _Follow():
         maps = backbone(image)
-    fields = {name: getattr(value, "_field", None) for name, value in maps.items()}
-    return {name: field.describe(strides[name]) if field else UNKNOWN for name, field in fields.items()}
+    return maps, {name: value._field for name, value in maps.items() if hasattr(value, "_field")}
 
 
 class _Follow(TorchFunctionMode):
@@ -115,7 +135,9 @@ def _tensors(values: Any) -> list[Any]:
 def _hull(fields: list[Field]) -> Field:
     low, high = min(field.low for field in fields), max(field.high for field in fields)
     steps = {field.step for field in fields}
-    return Field(low, high, steps.pop() if len(steps) == 1 else math.nan, any(field.windows for field in fields))
+    middles = [field.middle for field in fields]
+    step = steps.pop() if len(steps) == 1 else math.nan
+    return Field(low, high, step, any(field.windows for field in fields), (min(middles) + max(middles)) / 2)
 
 
 def _after(name: str, field: Field, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Field:
@@ -135,9 +157,9 @@ def _after(name: str, field: Field, args: Sequence[Any], kwargs: Mapping[str, An
     if name == "pad" and len(_argument(args, kwargs, 1, "pad")) >= 4:
         return field.slide(1, 1, _argument(args, kwargs, 1, "pad")[2], 1)
     if name in RESIZED:
-        return Field(field.low, field.high, math.nan, field.windows)
+        return replace(field, step=math.nan)
     if name in WHOLE or (name in MEANS and _over_positions(args, kwargs)):
-        return Field(-math.inf, math.inf, field.step)
+        return field.all_rows()
     if name in ATTENTION and all(hasattr(value, "_field") for value in _tensors(args)[:2]):
         return _after_attention(field, _tensors(args)[0])
     return field
@@ -156,8 +178,8 @@ def _after_convolution(field: Field, args: Sequence[Any], kwargs: Mapping[str, A
 def _after_attention(field: Field, queries: Tensor) -> Field:
     # One image went in: a larger batch is one of windows. What was within reach before stays so.
     if queries.dim() >= 3 and queries.shape[0] > 1:
-        return Field(field.low, field.high, field.step, windows=True)
-    return Field(-math.inf, math.inf, field.step)
+        return replace(field, windows=True)
+    return field.all_rows()
 
 
 def _over_positions(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

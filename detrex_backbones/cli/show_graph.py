@@ -11,12 +11,14 @@ from detrex_backbones.cli.common import print_note
 from detrex_backbones.errors import ArgumentError, DetrexBackbonesError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor, nn
 
 __all__ = ["Stage", "draw_graph", "stages_of"]
 
 FORMATS = (".png", ".svg")
 TALLEST, LOWEST, STEP, WIDTH = 3.0, 0.8, 1.75, 1.35  # of boxes, inches
+DEPTH, LINE = 0.35, 0.16  # from the tallest box to the names of the maps, and of a line there, inches
 EXTRA_TOKENS = 16
 
 
@@ -105,7 +107,20 @@ def _top_modules(backbone: nn.Module) -> dict[str, nn.Module]:
         if not below:
             break
         children = below
-    return {name: child for name, child in children.items() if any(True for _ in child.parameters()) or _moves(child)}
+    # A norm of its own has vectors alone: it is no stage.
+    large = {name for name, child in children.items() if any(value.dim() > 1 for value in child.parameters())}
+    found = {name: child for name, child in children.items() if name in large or _moves(child)}
+    return dict(part for name, child in found.items() for part in _stages_inside(name, child))
+
+
+def _stages_inside(name: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """A list of lists of blocks is a list of stages; anything else is one."""
+    import torch
+
+    lists = (torch.nn.ModuleList, torch.nn.Sequential)
+    if isinstance(module, lists) and len(module) and all(isinstance(child, lists) for child in module):
+        return [(f"{name}.{place}", child) for place, child in enumerate(module)]
+    return [(name, module)]
 
 
 def _moves(module: nn.Module) -> bool:
@@ -115,8 +130,9 @@ def _moves(module: nn.Module) -> bool:
 
 def _blocks(module: nn.Module) -> int:
     inner: Any = getattr(module, "blocks", module)
-    alike = hasattr(inner, "__len__") and len({type(child) for child in inner.children()}) == 1
-    return len(inner) if alike else 0
+    children = list(inner.children())
+    alike = hasattr(inner, "__len__") and len({type(child) for child in children}) == 1
+    return len(inner) if alike and any(len(list(child.children())) > 1 for child in children) else 0  # not layers
 
 
 def _place(stages: list[Stage], outputs: Sequence[Tensor], name: str, value: Tensor) -> None:
@@ -148,30 +164,44 @@ def draw_graph(
     path = Path(file)
     if path.suffix.lower() not in FORMATS:
         raise ArgumentError(f"--graph {str(file)!r}: the picture can be {' or '.join(FORMATS)}.")
-    from matplotlib.figure import Figure
-
     stages = stages_of(backbone, channels, size)
     rows = {row["name"]: row for row in maps}
-    figure = Figure(figsize=(STEP * (len(stages) + 1) + 0.5, TALLEST + 2.5))
-    axis = figure.add_axes((0, 0, 1, 1))
-    axis.set_axis_off()
-    axis.set(xlim=(0, STEP * (len(stages) + 1) + 0.5), ylim=(-1.4 - TALLEST / 2, TALLEST / 2 + 1.1))
-    axis.text(0.3, TALLEST / 2 + 0.7, f"{type(backbone).__name__}, {size[0]} x {size[1]} pixels", fontsize=13)
+    labels = [_label(stage.shape, size, _known(stage, rows)) for stage in stages]
+    heights = [max(TALLEST / max(stride, 1) ** 0.5, LOWEST) for _, stride in labels]
+    axis, figure = _canvas(len(stages) + 1, max(heights), max(len(stage.maps) for stage in stages))
+    axis.text(0.3, TALLEST / 2 + 0.6, f"{_title(backbone)}, {size[0]} x {size[1]} pixels", fontsize=13)
     _box(axis, 0, TALLEST, "image", f"{channels} channels\n{size[0]} x {size[1]}", color="#e8eaed")
     tops = [TALLEST / 2]
-    for place, stage in enumerate(stages, start=1):
-        label, stride = _label(stage.shape, size, _known(stage, rows))
-        height = max(TALLEST / max(stride, 1) ** 0.5, LOWEST)
+    for place, (stage, (label, _), height) in enumerate(zip(stages, labels, heights, strict=True), start=1):
         blocks = f" ({stage.blocks} blocks)" if stage.blocks > 1 else ""
         _box(axis, place, height, stage.name, label + blocks.replace(" (", "\n("), color="#cfe2ff")
         tops.append(height / 2)
         _arrow(axis, stage.source + 1, place, tops)
-        _outputs(axis, place, height, [rows[name] for name in stage.maps])
+        _outputs(axis, place, height, max(heights), [rows[name] for name in stage.maps])
     try:
         figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.2)
     except OSError as error:
         raise DetrexBackbonesError(f"--graph {str(file)!r} can't be written: {error}.") from error
     print_note(f"wrote {path}")
+
+
+def _canvas(boxes: int, tallest: float, maps: int) -> tuple[Any, Figure]:
+    """An empty picture in inches, with place for so many boxes in a row, and below the tallest for so many maps."""
+    from matplotlib.figure import Figure
+
+    across, top = STEP * boxes + 0.5, TALLEST / 2 + 0.9
+    below = max(TALLEST, tallest + 2 * (DEPTH + 0.1 + maps * 4 * LINE)) / 2 + 0.1
+    figure = Figure(figsize=(across, top + below))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    axis.set(xlim=(0, across), ylim=(-below, top))
+    return axis, figure
+
+
+def _title(backbone: nn.Module) -> str:
+    """Its class, and the model's name where it or what it stands around has one."""
+    name = getattr(getattr(backbone, "net", backbone), "model_name", "")
+    return f"{type(backbone).__name__} {name}".strip()
 
 
 _ARROW = {"arrowstyle": "-|>", "color": "#57606a", "shrinkA": 0, "shrinkB": 0}
@@ -215,18 +245,19 @@ def _box(axis: Any, place: int, height: float, title: str, text: str, color: str
     )
     middle = left + WIDTH / 2
     axis.text(middle, TALLEST / 2 + 0.2, title, ha="center", fontsize=10, fontweight="bold")
-    axis.text(middle, 0, text, ha="center", va="center", fontsize=8, linespacing=1.3)
+    axis.text(middle, 0, text, ha="center", va="center", fontsize=8.5, linespacing=1.3)
 
 
-def _outputs(axis: Any, place: int, height: float, rows: Sequence[Mapping[str, Any]]) -> None:
+def _outputs(axis: Any, place: int, height: float, tallest: float, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The maps that come out of a box, all at the same depth: below the tallest of the boxes."""
     if not rows:
         return
-    middle, bottom = place * STEP + 0.3 + WIDTH / 2, -TALLEST / 2 - 0.35
+    middle, bottom = place * STEP + 0.3 + WIDTH / 2, -tallest / 2 - DEPTH
     axis.annotate("", (middle, bottom), (middle, -height / 2), arrowprops={**_ARROW, "color": "#1a7f37"})
     words = [f"{row['name']}: {row['channels']} channels\nstride {row['stride']}\nsees {_sees(row)}" for row in rows]
-    axis.text(middle, bottom - 0.08, "\n".join(words), ha="center", va="top", fontsize=8, color="#1a7f37")
+    axis.text(middle, bottom - 0.08, "\n\n".join(words), ha="center", va="top", fontsize=8.5, color="#1a7f37")
 
 
 def _sees(row: Mapping[str, Any]) -> str:
     field = row["receptive_field"]
-    return f"{field} pixels" if isinstance(field, int) else str(field).replace(" ", "\n", 1)
+    return f"{field} pixels" if isinstance(field, int) else str(field)

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ParamSpec, overload
 
 from omegaconf import DictConfig
 from omegaconf.basecontainer import BaseContainer
@@ -24,8 +24,18 @@ __all__ = ["LazyCall"]
 Target = Callable[..., Any] | str | Mapping[Any, Any]
 """What a config can call."""
 
+P = ParamSpec("P")
 
-def LazyCall(target: Target) -> Callable[..., DictConfig]:  # noqa: N802  (detectron2's name, which configs import)
+
+# An editor and a type checker see the target's own parameters. What comes back is Any to them, so that a node can stand
+# wherever the object that it makes is wanted, and any key of it can be set.
+@overload
+def LazyCall(target: type[dict[Any, Any]]) -> Callable[..., Any]: ...
+@overload
+def LazyCall(target: Callable[P, object]) -> Callable[P, Any]: ...
+@overload
+def LazyCall(target: str | Mapping[Any, Any]) -> Callable[..., Any]: ...
+def LazyCall(target: Target) -> Callable[..., Any]:  # noqa: N802  (detectron2's name, which configs import)
     """Write a call down as a config node; `instantiate` makes it later.
 
         conv = LazyCall(nn.Conv2d)(in_channels=3, out_channels=64, kernel_size=7)
@@ -36,6 +46,9 @@ def LazyCall(target: Target) -> Callable[..., DictConfig]:  # noqa: N802  (detec
     original don't show. Chains of calls build in linear time all the same: the copy is put off until it is read, and
     from Python 3.11 on a node that nobody else has is taken over instead. A keyword that the target doesn't take is
     warned about at the line where it is written. That line is also what `instantiate` names when the call fails.
+
+    Editors complete the target's parameters, and type checkers check them: `MISSING` of omegaconf stands for what comes
+    later, and `SI("${..key}")` for what stands elsewhere in the config.
 
     Args:
         target: a callable, its dotted name, or a node that makes a callable.

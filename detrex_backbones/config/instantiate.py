@@ -69,6 +69,9 @@ def instantiate(cfg: Any, *, allow: Iterable[str] | None = None, plain: bool = F
 def target_of(node: Mapping[Any, Any]) -> Callable[..., Any]:
     """The callable that a node's `_target_` names or is; a target that is itself a node is made first.
 
+    Args:
+        node: a mapping with `_target_`.
+
     Raises:
         InstantiateError: there is no `_target_`, or it isn't callable.
         ConfigImportError: its dotted name leads nowhere.

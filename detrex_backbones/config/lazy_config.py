@@ -57,6 +57,13 @@ class LazyConfig:
     def load_rel(path: StrPath, keys: Keys = None) -> Any:
         """`load`, with the path taken from the folder of the file that calls this.
 
+        Args:
+            path: the file, from the folder of the caller's.
+            keys: as of `load`.
+
+        Returns:
+            As `load`.
+
         Raises:
             ConfigValueError: the caller is in no file, such as a prompt; otherwise as `load`.
         """
@@ -67,22 +74,52 @@ class LazyConfig:
 
     @staticmethod
     def save(cfg: Any, path: StrPath) -> None:
-        """Write a config to a YAML file; see `detrex_backbones.config.save.save`."""
+        """Write a config to a YAML file, which appears whole or not at all; see `detrex_backbones.config.save.save`.
+
+        Args:
+            cfg: a DictConfig, ListConfig, dict or list.
+            path: the file; its folder must exist.
+
+        Raises:
+            ConfigTypeError: `cfg` is none of these.
+            ConfigValueError: the config can't be loaded again, or the file can't be written.
+        """
         save(cfg, Path(path))
 
     @staticmethod
     def to_yaml(cfg: Any) -> str:
-        """The text that `save` would write, interpolations resolved; what YAML can't hold stands there to be read."""
+        """The text that `save` would write, interpolations resolved; what YAML can't hold stands there to be read.
+
+        Args:
+            cfg: a config or any part of one.
+        """
         return to_yaml(cfg)
 
     @staticmethod
     def apply_overrides(cfg: ConfigT, overrides: Iterable[str]) -> ConfigT:
-        """Change a config by texts such as `model.depth=101`; see `detrex_backbones.config.overrides`."""
+        """Change a config in place by texts such as `model.depth=101`. If one of them is wrong, none is applied.
+
+        Args:
+            cfg: a DictConfig or ListConfig.
+            overrides: the texts, applied in order; see `detrex_backbones.config.overrides.apply_overrides`.
+
+        Returns:
+            The config that was given.
+
+        Raises:
+            OverrideError: an override that can't be read, or doesn't fit the config; it names what would.
+            ConfigTypeError: `cfg` is no config, or `overrides` is a single string.
+        """
         return apply_overrides(cfg, overrides)
 
     @staticmethod
     def to_py(cfg: Any, prefix: str = "cfg.") -> str:
-        """The config as Python-like text to read; see `detrex_backbones.config.to_py.to_py`."""
+        """The config as Python-like text to read; see `detrex_backbones.config.to_py.to_py`.
+
+        Args:
+            cfg: a config or any part of one.
+            prefix: what the keys are put behind.
+        """
         return to_py(cfg, prefix)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detrex_backbones.layers.flow import is_watched
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d
 from detrex_backbones.layers.norm import Norm, get_norm
 
@@ -57,7 +58,7 @@ class Conv2d(nn.Conv2d):
         """
         norm = self.norm
         learns = self.weight.requires_grad and torch.is_grad_enabled()
-        if learns and type(norm) is FrozenBatchNorm2d and not _is_watched(norm):
+        if learns and type(norm) is FrozenBatchNorm2d and not is_watched(norm):
             return *norm.fold(self.weight, self.bias), None
         return self.weight, self.bias, norm
 
@@ -67,11 +68,6 @@ class Conv2d(nn.Conv2d):
         if self.activation is not None:
             x = self.activation(x)
         return x
-
-
-def _is_watched(norm: nn.Module) -> bool:
-    """Whether somebody has hooks on it, and so wants it called."""
-    return bool(norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks)
 
 
 def conv_norm(

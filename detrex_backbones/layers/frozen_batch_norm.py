@@ -98,7 +98,7 @@ class FrozenBatchNorm2d(nn.Module):
             `module`, or the frozen norm that stands for it.
         """
         if _is_plain_batch_norm(module):
-            return cls._frozen_copy(module)
+            return cls.copy_of(module)
         return _convert_children(module, cls.convert_frozen_batchnorm)
 
     @classmethod
@@ -119,10 +119,11 @@ class FrozenBatchNorm2d(nn.Module):
         return _convert_children(module, cls.convert_frozenbatchnorm2d_to_batchnorm2d)
 
     @classmethod
-    def _frozen_copy(cls, norm: nn.Module) -> FrozenBatchNorm2d:
-        frozen = cls(norm.num_features, eps=norm.eps)  # type: ignore[arg-type]
-        like = norm.running_mean if norm.running_mean is not None else norm.weight
-        if isinstance(like, Tensor):
+    def copy_of(cls, norm: nn.Module) -> FrozenBatchNorm2d:
+        """A frozen norm with the eps and the values of a batch norm of any kind; one without values is the identity."""
+        like: Any = next((value for value in (norm.running_mean, norm.weight) if value is not None), None)
+        frozen = cls(norm.num_features if like is None else len(like), eps=norm.eps)  # type: ignore[arg-type]
+        if like is not None:
             frozen = frozen.to(device=like.device, dtype=like.dtype)
         frozen.train(norm.training)
         _copy_values(norm, frozen)

@@ -6,29 +6,39 @@ import logging
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers.conv import Conv2d
+from detrex_backbones.layers.flow import follows
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d
 
-__all__ = ["fuse_norms"]
+__all__ = ["fuse_norms", "loose_norms"]
 
 logger = logging.getLogger(__name__)
 
-BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
+# timm's and torchvision's, by name: neither is imported for it. timm's go on with a drop and an activation.
+OTHERS = {
+    ("timm.layers.norm_act", "BatchNormAct2d"),
+    ("timm.layers.norm_act", "SyncBatchNormAct"),
+    ("timm.layers.norm_act", "FrozenBatchNormAct2d"),
+    ("torchvision.ops.misc", "FrozenBatchNorm2d"),
+}
 
 
 @torch.no_grad()
-def fuse_norms(module: nn.Module) -> nn.Module:
-    """Fold every batch norm of a `Conv2d` into its weight and bias, in place (Jacob et al. 2018, section 3.2).
+def fuse_norms(module: nn.Module, images: Tensor | None = None) -> nn.Module:
+    """Fold batch norms into the convolutions before them, in place (Jacob et al. 2018, section 3.2).
 
-    What the module computes stays the same, to rounding, without a pass over any map for its norm. `norm` is None
-    then and the convolution has a `bias`, so checkpoints are to be loaded before. Other norms stay as they are.
+    What the module computes stays the same, to rounding, without a pass over any map for its norm. The convolutions
+    have a `bias` then, so checkpoints are to be loaded before. The `norm` of a `Conv2d` of this library becomes None.
+    Another norm, of timm or torchvision, becomes its activation, or the identity; it is folded only where a run shows
+    that all of a convolution's result goes into it, and nowhere else. Other norms stay as they are.
 
     Args:
-        module: of any depth, with `Conv2d` of this library in it. Batch norms that follow other convolutions, as in
-            timm's models, can't be told from those that don't; that they stay is logged as a warning.
+        module: of any depth.
+        images: what the module runs on to show which norms follow which convolutions; None folds those of this
+            library's `Conv2d` alone. How many stay is logged as a warning.
 
     Returns:
         `module`.
@@ -36,37 +46,79 @@ def fuse_norms(module: nn.Module) -> nn.Module:
     Raises:
         ArgumentError: a batch norm in training mode, which normalises by the batch. Nothing is changed then.
     """
-    convolutions = [(name, part) for name, part in module.named_modules() if isinstance(part, Conv2d)]
-    fused = [(name, conv, conv.norm) for name, conv in convolutions if conv.norm is not None and _foldable(conv.norm)]
-    learning = [name for name, _, norm in fused if norm.training and not _is_frozen(norm)]
-    if learning:
-        raise ArgumentError(
-            f"{len(learning)} batch norms are in training mode, that of {learning[0]!r} for one: they normalise by the "
-            f"batch, which can't be fused. Call eval() first."
-        )
-    for _, conv, norm in fused:
-        _fuse(conv, norm)
-    left = sum(isinstance(part, BATCH_NORMS) for part in module.modules())
+    own = [(conv, conv.norm) for conv in module.modules() if isinstance(conv, Conv2d) and _foldable(conv.norm)]
+    loose = loose_norms(module)
+    _check_modes(module, [norm for _, norm in own] + (loose if images is not None else []))
+    pairs = _pairs(module, loose, images) if loose and images is not None else []
+    for conv, norm in own:
+        _fold(conv, norm)
+        conv.norm = None
+    for other, norm in pairs:
+        _fold(other, norm)
+        _replace(module, norm, _rest(norm))
+    left = len(loose) - len(pairs)
     if left:
-        logger.warning("%d batch norms are not fused: they are no part of a Conv2d of this library", left)
+        why = "give images to find their convolutions" if images is None else "none takes all of a convolution's result"
+        logger.warning("%d batch norms are not fused: %s", left, why)
     return module
 
 
-def _fuse(conv: Conv2d, norm: nn.Module) -> None:
-    frozen: Any = FrozenBatchNorm2d.convert_frozen_batchnorm(norm)
-    weight, bias = frozen.fold(conv.weight, conv.bias)
+def loose_norms(module: nn.Module) -> list[nn.Module]:
+    """The batch norms in it that are no part of a `Conv2d` of this library."""
+    own = {id(conv.norm) for conv in module.modules() if isinstance(conv, Conv2d)}
+    return [part for part in module.modules() if _foldable(part) and id(part) not in own]
+
+
+def _check_modes(module: nn.Module, norms: list[Any]) -> None:
+    wanted = {id(norm) for norm in norms if norm.training and not _is_frozen(norm)}
+    learning = [name for name, part in module.named_modules() if id(part) in wanted]
+    if learning:
+        raise ArgumentError(
+            f"{len(learning)} batch norms are in training mode, {learning[0]!r} for one: they normalise by the batch, "
+            f"which can't be fused. Call eval() first."
+        )
+
+
+def _pairs(module: nn.Module, loose: list[nn.Module], images: Tensor) -> list[tuple[nn.Conv2d, nn.Module]]:
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+    # Frozen norms may stand in a network in training mode, whose drops would be no help.
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        return follows(convolutions, loose, lambda: module(images))
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _fold(conv: nn.Conv2d, norm: Any) -> None:
+    weight, bias = FrozenBatchNorm2d.copy_of(norm).fold(conv.weight, conv.bias)
     learns = conv.weight.requires_grad
     conv.weight = nn.Parameter(weight, requires_grad=learns)
     conv.bias = nn.Parameter(bias, requires_grad=learns)
-    conv.norm = None
 
 
-def _foldable(norm: nn.Module) -> bool:
-    """A batch norm that has statistics, and whose forward is its class's: no activation in it."""
-    return _is_frozen(norm) or (
-        type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm) and getattr(norm, "running_mean", None) is not None
-    )
+def _rest(norm: Any) -> nn.Module:
+    """What a norm does after normalising."""
+    steps = [step for step in (getattr(norm, "drop", None), getattr(norm, "act", None)) if step is not None]
+    steps = [step for step in steps if not isinstance(step, nn.Identity)]
+    return nn.Sequential(*steps) if len(steps) > 1 else steps[0] if steps else nn.Identity()
 
 
-def _is_frozen(norm: nn.Module) -> bool:
-    return type(norm) is FrozenBatchNorm2d
+def _replace(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    new.train(old.training)
+    for parent in list(module.modules()):
+        for name, child in parent._modules.items():
+            if child is old:
+                setattr(parent, name, new)
+
+
+def _foldable(norm: Any) -> bool:
+    """A batch norm that has statistics, and whose forward is known."""
+    kind = type(norm)
+    known = _is_frozen(norm) or kind in (nn.BatchNorm2d, nn.SyncBatchNorm) or (kind.__module__, kind.__name__) in OTHERS
+    return known and getattr(norm, "running_mean", None) is not None
+
+
+def _is_frozen(norm: Any) -> bool:
+    return type(norm) is FrozenBatchNorm2d or type(norm).__name__ in ("FrozenBatchNorm2d", "FrozenBatchNormAct2d")

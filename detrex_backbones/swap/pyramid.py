@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import MISSING, DictConfig, open_dict
 
 from detrex_backbones.backbones.feature_pyramid import FACTORS, SimpleFeaturePyramid
 from detrex_backbones.config import LazyCall
@@ -40,7 +40,7 @@ def pyramid_around(found: NamedBackbone, offer: Offer, old: DictConfig, old_shap
                 around["_target_"] = SimpleFeaturePyramid  # detectron2's would take the net's "p5" for its own
             _fill(around, found, offer, [old_shapes[name].stride for name in own])
         return around
-    around = LazyCall(SimpleFeaturePyramid)(out_channels=OUT_CHANNELS)
+    around = _to_be_filled(OUT_CHANNELS)
     _fill(around, found, offer, [old_shapes[name].stride for name in needed])
     return around
 
@@ -64,7 +64,7 @@ def in_place_of_fpn(found: NamedBackbone, offer: Offer, fpn: DictConfig, old_sha
             f"{found.name} has maps of one stride, so that a SimpleFeaturePyramid would take the place of "
             f"model.backbone; but that doesn't say its {' and '.join(missing)}. Nothing was changed."
         )
-    around = LazyCall(SimpleFeaturePyramid)(out_channels=fpn.out_channels)
+    around = _to_be_filled(fpn.out_channels)
     finest = old_shapes[fpn.in_features[0]].stride
     strides = [finest * 2**level for level in range(len(fpn.in_features))]  # those of a DC5 network may be equal
     last = _fill(around, found, offer, strides)
@@ -77,6 +77,13 @@ def in_place_of_fpn(found: NamedBackbone, offer: Offer, fpn: DictConfig, old_sha
             if "in_channels" in block:
                 around["top_block"]["in_channels"] = fpn.out_channels
     return around
+
+
+def _to_be_filled(out_channels: int) -> DictConfig:
+    pyramid: DictConfig = LazyCall(SimpleFeaturePyramid)(
+        net=MISSING, in_feature=MISSING, out_channels=out_channels, scale_factors=MISSING
+    )
+    return pyramid
 
 
 def _fill(around: DictConfig, found: NamedBackbone, offer: Offer, strides: Sequence[int]) -> str:

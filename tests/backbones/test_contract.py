@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from detrex_backbones import BasicStem, ResNet, TimmBackbone, make_stage
+from detrex_backbones import BasicStem, ResNet, TimmBackbone, TorchvisionResNet, make_stage
 from tests.backbones.contract import BackboneContract, backbone, images, maps  # noqa: F401 (fixtures)
 
 
@@ -55,3 +55,14 @@ class TestResNet(BackboneContract):
 @pytest.mark.parametrize("build", TIMM.values(), ids=TIMM, scope="class")
 class TestTimm(BackboneContract):
     rounding = (math.floor, math.ceil)  # as the architecture has it
+
+
+TORCHVISION = {
+    "resnet18": lambda: TorchvisionResNet("resnet18", True, {"layer2": "res3", "layer3": "res4"}),
+    "resnet50_dc5": lambda: TorchvisionResNet("resnet50", True, dilation=True),
+}
+
+
+@pytest.mark.parametrize("build", TORCHVISION.values(), ids=TORCHVISION, scope="class")
+class TestTorchvisionResNet(BackboneContract):
+    pass

@@ -177,3 +177,14 @@ class TestExtractor:
     def test_wrong_arguments_are_errors_that_name_them(self, kwargs, message):
         with pytest.raises(ArgumentError, match=message):
             extractor(**kwargs)
+
+
+def test_a_batch_in_a_tensor_is_as_good_as_its_images_one_by_one():
+    images = torch.from_numpy(np.stack([photo(5, 7), photo(5, 7, seed=1)])).permute(0, 3, 1, 2)
+    net = extractor(Echo(4), input_format="BGR")
+    assert torch.equal(net.preprocess(images), net.preprocess(list(images)))
+    assert torch.equal(net.preprocess(images[:, :1]), net.preprocess(list(images[:, :1])))
+    with pytest.raises(InputError, match=r"an image tensor has shape \(2, 3, 5, 7\)"):
+        net.preprocess([images])
+    with pytest.raises(InputError, match="no images"):
+        net.preprocess(images[:0])

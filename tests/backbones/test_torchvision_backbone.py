@@ -139,6 +139,13 @@ class TestWeights:
         ours = TorchvisionBackbone("resnet18", weights, norm_layer="FrozenBN").eval()
         assert_close(ours(IMAGE)["res5"], torchvision_maps(net, IMAGE)["res5"])
 
+    @torch.no_grad()
+    def test_are_asked_for_as_in_detrex(self, net, cached):
+        ours = TorchvisionBackbone("resnet18", pretrained=True, norm_layer="FrozenBN").eval()
+        assert_close(ours(IMAGE)["res5"], torchvision_maps(net, IMAGE)["res5"])
+        with pytest.raises(ArgumentError, match="two sources"):
+            TorchvisionBackbone("resnet18", "DEFAULT", pretrained=True)
+
     def test_that_cannot_be_downloaded(self, tmp_path, monkeypatch):
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 

@@ -186,3 +186,34 @@ def test_networks_that_are_cut_load_a_whole_file(file, last):
     stages = {key.partition(".")[0] for key, why in report.left_over.items() if why == "no place in the model"}
     assert stages == {f"layer{index}" for index in range(len(maps), 5)}
     assert_same_features(net, maps=maps)
+
+
+class TestTwoNamings:
+    """A detector's file, whose backbone alone is in other names than the model's."""
+
+    @pytest.fixture
+    def file(self, tmp_path):
+        path = tmp_path / "detector.pth"
+        tensors = {f"backbone.body.{name}": value for name, value in weights().items()}
+        heads = {"head.weight": torch.ones(4, 3), "neck.weight": torch.ones(5), "pixel_mean": torch.ones(3, 1, 1)}
+        torch.save(tensors | heads, path)
+        return path
+
+    def model(self, **heads):
+        model = nn.Module()
+        model.backbone = empty()
+        for name, shape in heads.items():
+            model.add_module(name, nn.Module())
+            model.get_submodule(name).weight = nn.Parameter(torch.zeros(shape))
+        model.register_buffer("pixel_mean", torch.zeros(3, 1, 1))
+        return model
+
+    def test_would_lose_the_heads_and_is_refused(self, file):
+        model = self.model(head=(4, 3), neck=(5,))
+        with pytest.raises(CheckpointMatchError, match=r"2 others have names and shapes .* head\.weight, neck\.weight"):
+            load_checkpoint(model, file)
+        assert load_checkpoint(model, file, scope="backbone").coverage == 1
+        assert not model.head.weight.any()
+
+    def test_loads_where_the_heads_are_others(self, file):
+        assert load_checkpoint(self.model(head=(7, 3), top=(5,)), file).scope == "backbone"

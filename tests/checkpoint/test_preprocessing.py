@@ -78,6 +78,14 @@ def test_a_known_file_that_contradicts_is_an_error_with_the_overrides_that_mend_
     assert torch.equal(built.backbone.stem.conv1.weight, theirs("resnet50").conv1.weight)
 
 
+def test_the_override_names_the_place_of_the_backbone_within_an_fpn(known):
+    detector = extractor(stride_in_1x1=True)
+    pyramid = torch.nn.Module()
+    pyramid.bottom_up, detector.backbone = detector.backbone, pyramid
+    with pytest.raises(PreprocessingError, match=r"model\.backbone\.bottom_up\.stages\.stride_in_1x1=false"):
+        load_checkpoint(detector, known)
+
+
 def test_the_check_can_be_a_warning_or_off(known, caplog):
     with caplog.at_level(logging.WARNING):
         load_checkpoint(extractor(BGR), known, check_preprocessing="off")

@@ -133,18 +133,6 @@ def test_the_template_is_in_the_wheel(tmp_path):
         assert "detrex_backbones/cli/match_page.html" in wheel.namelist()
 
 
-@pytest.fixture
-def chromium():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium on the PATH")
-    with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.mark.parametrize("width", [380, 1400])
 def test_in_a_browser(report, chromium, tmp_path, width):
     file = tmp_path / "report.html"

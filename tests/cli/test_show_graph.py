@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from detrex_backbones import BasicStem, ResNet, TimmBackbone, get_config, instantiate, make_stage
 from detrex_backbones.cli import main
-from detrex_backbones.cli.show_field import GLOBAL, WINDOWS, receptive_fields
+from detrex_backbones.cli.show_field import GLOBAL, WINDOWS, follow, receptive_fields
 from detrex_backbones.cli.show_graph import stages_of
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.shapes import build_on_meta
@@ -21,8 +21,11 @@ def fields_of(node, size=(224, 224)):
     return receptive_fields(backbone, size, {name: shape.stride for name, shape in backbone.output_shape().items()})
 
 
-def extents(backbone, height, width):
-    """How many rows of the image have a gradient from the middle of each map, all weights positive: nothing cancels."""
+def reached(backbone, height, width):
+    """The first and the last row of the image that have a gradient from the middle of each map, and that middle.
+
+    All weights are positive: nothing cancels.
+    """
     backbone = backbone.double().eval()
     for name, value in backbone.named_parameters():
         offsets = "offset" in name
@@ -36,7 +39,7 @@ def extents(backbone, height, width):
         middle = value[0, :, value.shape[2] // 2, value.shape[3] // 2].sum()
         gradient = torch.autograd.grad(middle, image, retain_graph=True)[0]
         rows = gradient[0].abs().sum(dim=(0, 2)).nonzero()
-        found[name] = int(rows.max() - rows.min()) + 1
+        found[name] = int(rows.min()), int(rows.max()), value.shape[2] // 2
     return found
 
 
@@ -66,12 +69,16 @@ def test_the_receptive_field_is_what_gradients_reach(kind, monkeypatch):
         return F.avg_pool2d(x, kernel_size, stride, padding, ceil_mode)
 
     node = CONVOLUTIONAL[kind]()
-    worked_out = fields_of(node)
+    worked_out, backbone = fields_of(node), instantiate(node)
+    strides = {name: shape.stride for name, shape in backbone.output_shape().items()}
+    fields = follow(build_on_meta(node).eval(), torch.empty(1, 3, 224, 224, device="meta"))[1]
     monkeypatch.setattr(F, "max_pool2d", mean)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        measured = extents(instantiate(node), height=1280, width=32)
-    assert worked_out == measured
+        measured = reached(backbone, height=1280, width=32)
+    assert worked_out == {name: last - first + 1 for name, (first, last, _) in measured.items()}
+    lies_at = {name: (first + last) / 2 - place * strides[name] for name, (first, last, place) in measured.items()}
+    assert lies_at == {name: fields[name].centre(stride) for name, stride in strides.items()}
 
 
 def test_what_sees_the_whole_image():
@@ -134,3 +141,12 @@ def test_blocks_that_are_gone_through_one_by_one_are_a_stage():
     assert (stages["blocks"].blocks, stages["blocks"].shape) == (12, (197, 192))  # 14 x 14 and the class token
     assert stages["blocks"].maps == ["p9", "p10", "p11"]
     assert not stages["patch_embed"].maps
+
+
+def test_a_list_of_lists_of_blocks_is_a_list_of_stages():
+    backbone = build_on_meta(L(TimmBackbone)(model_name="efficientnet_b0", out_indices=(1, 2, 3, 4))).eval()
+    stages = {stage.name: stage for stage in stages_of(backbone, 3, (224, 224))}
+    assert list(stages) == ["conv_stem", *(f"blocks.{place}" for place in range(7))]
+    last = {"blocks.1": ["p1"], "blocks.2": ["p2"], "blocks.4": ["p3"], "blocks.6": ["p4"]}
+    assert {name: stage.maps for name, stage in stages.items() if stage.maps} == last
+    assert (stages["blocks.2"].blocks, stages["blocks.2"].shape) == (2, (40, 28, 28))

@@ -26,7 +26,8 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     Args:
         name: a path, a `file://` URL, an `http(s)://` URL, `hf-hub:org/name[@revision][:file]`, or a name of the
             catalogue: `torchvision://`, `timm://`, `gluon://`, `detectron2://`, `catalog://`, `pycls://`,
-            `open-mmlab://`, `mmcls://`. A path is given back as it is, whether there is a file or not.
+            `open-mmlab://`, `mmcls://`, `detr://`, `moco://`. A path is given back as it is, whether there is a
+            file or not.
 
     Raises:
         CheckpointFileError: an unknown name, with the closest ones, or a file that can't be had.

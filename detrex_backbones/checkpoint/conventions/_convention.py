@@ -27,6 +27,7 @@ class Convention:
         anchors: sets of names; where all names of one set stand behind a prefix, a network of this source is there.
         without: names of which none stands there; else it is another source that shares the anchors.
         shapes: name -> its shape, None for any length: tells networks apart whose names are the same.
+        others_same: whether names that the pairs don't have are ours as well.
         aliases: other sources with these names, as `source=` takes them; one alias may stand for several conventions.
         pairs: its names and this library's, in both directions. Empty: they are the same.
         left_out: pattern of names that are no part of the network -> what they are.
@@ -55,6 +56,7 @@ class Convention:
     without: tuple[str, ...] = ()
     shapes: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    others_same: bool = False
 
     @cached_property
     def names(self) -> Names:
@@ -90,11 +92,11 @@ class Convention:
 
     def read(self, key: str, rank: int) -> str | None:
         """This library's name for `key`, a tensor of `rank` dimensions; None where there is none."""
-        return self.names.read(key, rank) if self.pairs else key
+        return (self.names.read(key, rank) if self.pairs else key) or (key if self.others_same else None)
 
     def write(self, key: str, rank: int) -> str | None:
         """This source's name for our `key`, a tensor of `rank` dimensions; None where there is none."""
-        return self.names.write(key, rank) if self.pairs else key
+        return (self.names.write(key, rank) if self.pairs else key) or (key if self.others_same else None)
 
     def why_left_out(self, key: str) -> str:
         """What `key` is when it is no part of the network; "" when it is one."""

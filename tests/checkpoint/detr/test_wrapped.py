@@ -11,8 +11,8 @@ from torch import Tensor
 from detrex_backbones.checkpoint.convert import convert_checkpoint
 from detrex_backbones.checkpoint.load import load_checkpoint
 from detrex_backbones.errors import CheckpointError
-from tests.checkpoint.detr.detectors import Size, detr, dn_deformable
-from tests.checkpoint.detr.files import load_and_compare, model_of, random_tensors, rename, save, wanted
+from tests.checkpoint.detr.detectors import Entry, Size, detr, dn_deformable
+from tests.checkpoint.detr.files import load_and_compare, model_of, random_tensors, rename, save, tree, wanted
 
 FEW = Size(layers=2, stem=1)
 
@@ -107,3 +107,49 @@ def test_written_in_detrex_names_and_never_back(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="rows of COCO's unused category numbers"):
         convert_checkpoint(tmp_path / "detrex.safetensors", tmp_path / "back.pth", to="detr")
     assert not (tmp_path / "back.pth").exists()
+
+
+BODY = ("backbone.0.body.", "backbone.body.")
+
+
+def in_detrex_dc5_names(entries: list[Entry], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As detrex's DC5 models are trained: torchvision's ResNet, and detrex's names for all else."""
+    ours = wanted(entries, tensors)
+    stored = {name: tensor for name, tensor in ours.items() if not name.startswith("backbone.")}
+    return stored | rename({key: tensors[key] for key in tensors if key.startswith("backbone.")}, BODY)
+
+
+def test_detrex_dc5_into_our_resnet_and_into_torchvisions(tmp_path: Path) -> None:
+    entries = detr(FEW)
+    tensors = random_tensors(entries)
+    expected = wanted(entries, tensors)
+    stored = in_detrex_dc5_names(entries, tensors)
+    path = save(tmp_path / "file.pth", stored)
+    report = load_and_compare(model_of(entries), path, expected, stored)
+    assert (report.source, report.scope, report.outside) == ("detrex-torchvision", "", [])
+    assert report.twins
+    own = tree({name: tuple(tensor.shape) for name, tensor in stored.items()})
+    assert load_and_compare(own, path, stored, stored).source == "as stored"
+
+
+def test_detrex_dc5_converts_both_ways(tmp_path: Path) -> None:
+    entries = detr(FEW)
+    stored = in_detrex_dc5_names(entries, random_tensors(entries))
+    path = save(tmp_path / "file.pth", stored)
+    conversion = convert_checkpoint(path, tmp_path / "ours.safetensors", to="detrex")
+    assert (conversion.source, conversion.left_out) == ("detrex-torchvision", {})
+    assert set(conversion.names.values()) == set(wanted(entries, random_tensors(entries)))
+    convert_checkpoint(tmp_path / "ours.safetensors", tmp_path / "back.pth", to="detrex-torchvision")
+    own = tree({name: tuple(tensor.shape) for name, tensor in stored.items()})
+    load_and_compare(own, tmp_path / "back.pth", stored, stored)
+
+
+def test_the_original_dc5_into_detrex_dc5(tmp_path: Path) -> None:
+    entries = detr(FEW)
+    tensors = random_tensors(entries)
+    wanted_there = in_detrex_dc5_names(entries, tensors)
+    path = save(tmp_path / "detr.pth", tensors)
+    conversion = convert_checkpoint(path, tmp_path / "detrex.pth", to="detrex-torchvision")
+    assert (conversion.source, conversion.target, conversion.left_out) == ("detr", "detrex-torchvision", {})
+    own = tree({name: tuple(tensor.shape) for name, tensor in wanted_there.items()})
+    load_and_compare(own, tmp_path / "detrex.pth", wanted_there, wanted_there)

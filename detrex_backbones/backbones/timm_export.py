@@ -1,0 +1,27 @@
+"""What in timm's models can't be written down by an exporter, said in another way."""
+
+from __future__ import annotations
+
+from timm.layers import PatchEmbed
+from torch import nn
+
+__all__ = ["made_exportable"]
+
+
+def made_exportable(net: nn.Module) -> nn.Module:
+    """The network, in place: the same numbers, from operations that exported programs can be saved with."""
+    for part in net.modules():
+        if type(part) is PatchEmbed and hasattr(part, "dynamic_feat_size"):
+            part.__class__ = WholePatchEmbed
+    return net
+
+
+class WholePatchEmbed(PatchEmbed):  # type: ignore[misc]
+    """timm's, whose grid is computed in whole numbers: `math.ceil` of an open size can't be saved."""
+
+    def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of the image -> (rows, columns) of patches, rounded up where the image is padded."""
+        (height, width), (rows, columns) = img_size, self.patch_size
+        if self.dynamic_img_pad:
+            return (height + rows - 1) // rows, (width + columns - 1) // columns
+        return height // rows, width // columns

@@ -1,0 +1,152 @@
+"""What MkDocs adds to the pages of this folder: pages that stand elsewhere, and tables that the library itself makes.
+
+They are made anew with every build, so that none of them can be out of date.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+ELSEWHERE = ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESULTS.md")
+
+CONFIGS_ABOUT = """\
+`get_config(name)`, or the name on the command line. The numbers are those of `detrex-backbones list --figures`: GFLOPs
+are multiply-adds for 224 x 224 pixels, top-1 is the best of the weights that are known by name.
+"""
+
+WEIGHTS_ABOUT = """\
+What `train.init_checkpoint` takes by name, and the config and overrides that they were trained with. timm's {timm} are
+not listed: `detrex-backbones weights 'timm://*'`. Files, URLs and `hf-hub:org/name` are taken as well. Top-1 is
+ImageNet's, as published; `evaluate` checks it.
+"""
+
+LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages."""
+    for name in ELSEWHERE:
+        files.append(File.generated(config, name, content=(ROOT / name).read_text(encoding="utf-8")))
+    pages = {
+        "tables/configs.md": configs_page,
+        "tables/weights.md": weights_page,
+        "reference/command-line.md": command_line_page,
+    }
+    for name, make in pages.items():
+        files.append(File.generated(config, name, content=make()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links are right where a page stands in the repository: make them right in the site.
+
+    What is in the repository but not in the site, such as code, stays as text.
+    """
+    name = page.file.src_uri
+    here = (ROOT if name in ELSEWHERE else DOCS).joinpath(name).parent
+
+    def relink(match: re.Match[str]) -> str:
+        target = Path(os.path.normpath(here / match[2]))
+        if target.is_relative_to(DOCS):
+            there = target.relative_to(DOCS)
+        elif target.is_relative_to(ROOT) and target.relative_to(ROOT).as_posix() in ELSEWHERE:
+            there = target.relative_to(ROOT)
+        else:
+            return match[1] if target.exists() else match[0]
+        return f"[{match[1]}]({os.path.relpath(there, Path(name).parent)}{match[3] or ''})"
+
+    return LINK.sub(relink, markdown)
+
+
+def configs_page() -> str:
+    """The ready configs with what they give, as `detrex-backbones list --figures` has them."""
+    lines = ["# Ready configs\n", CONFIGS_ABOUT]
+    figures = {row["name"]: row for row in json.loads(_printed("list", "--figures", "--json"))}
+    folders: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in json.loads(_printed("list", "--json")):  # detectors are configs, but no backbones with figures
+        folders[row["name"].partition("/")[0]].append(figures.get(row["name"], row))
+    for folder, rows in folders.items():
+        lines += [f"## {folder}\n", "| config | what it is | strides | channels | parameters | GFLOPs | top-1, % |"]
+        lines += ["|---|---|---|---|--:|--:|--:|", *map(_config_row, rows), ""]
+    return "\n".join(lines)
+
+
+def _config_row(row: dict[str, Any]) -> str:
+    strides, channels = ("/".join(map(str, row.get(key, []))) for key in ("strides", "channels"))
+    cells = [
+        row["name"].removesuffix(".py"),
+        row["description"],
+        *(strides, channels),
+        f"{row['parameters'] / 1e6:.1f} M" if "parameters" in row else "",
+        f"{row['gflops']:.2f}" if row.get("gflops") else "",
+        f"{row['top1']:.2f}" if row.get("top1") else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def weights_page() -> str:
+    """The known weights but timm's, as `detrex-backbones weights` has them."""
+    from detrex_backbones.checkpoint.catalog import list_weights
+    from detrex_backbones.checkpoint.catalog.lookup import SOURCES
+    from detrex_backbones.cli.weights import overrides_of
+
+    timm = "timm://"
+    lines = [
+        "# Known weights\n",
+        WEIGHTS_ABOUT.format(timm=len(SOURCES[timm].names())),
+    ]
+    for scheme in SOURCES:
+        if scheme == timm:
+            continue
+        lines += [
+            f"## {scheme}\n",
+            "| name | top-1, % | parameters | pixels | config | overrides |",
+            "|---|--:|--:|---|---|---|",
+        ]
+        for weight in list_weights("", (scheme,)):
+            pixels = weight.preprocessing
+            cells = [
+                weight.name.removeprefix(scheme),
+                f"{weight.top1:.2f}" if weight.top1 is not None else "",
+                f"{weight.parameters / 1e6:.1f} M" if weight.parameters else "",
+                f"{pixels.input_format} {pixels.name}" if pixels else "",
+                weight.config.removesuffix(".py") if weight.config else "",
+                " ".join(f"`{text}`" for text in overrides_of(weight)),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def command_line_page() -> str:
+    """The help of the program and of each of its commands."""
+    from detrex_backbones.cli import COMMANDS
+
+    names = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+    names = ["list" if name == "list_configs" else name for name in names]
+    return "# Command line\n\n" + "\n".join(_helps(["", *names]))
+
+
+def _helps(names: list[str]) -> Iterator[str]:
+    for name in names:
+        command = f"detrex-backbones {name}".strip()
+        yield f"## {command}\n\n```text\n{_printed(*name.split(), '--help').rstrip()}\n```\n"
+
+
+def _printed(*words: str) -> str:
+    """What the program prints, in 80 columns."""
+    environment = {**os.environ, "COLUMNS": "80", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "detrex_backbones", *words]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
