@@ -1,7 +1,9 @@
-"""Train a torchvision detector over any backbone, alone or under torchrun. docs/training.md is the tutorial.
+"""Train a torchvision detector over any backbone, alone or under torchrun.
+The tutorial is docs/training.md.
 
 python examples/train_detector.py
-python examples/train_detector.py --config detectors/retinanet_resnet18_fpn.py backbone=timm/convnext_atto
+python examples/train_detector.py backbone=timm/convnext_atto
+python examples/train_detector.py --config detectors/retinanet_resnet18_fpn.py
 python examples/train_detector.py --resume
 torchrun --nproc-per-node 2 examples/train_detector.py train.parallel=fsdp2
 """

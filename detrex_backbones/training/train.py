@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PICTURES = 12
+# Where torchvision's detectors count their classes, the background included.
+CLASSES = {"head.classification_head": "num_classes", "roi_heads.box_predictor.cls_score": "out_features"}
 
 
 def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
@@ -250,11 +252,10 @@ def _load_data(cfg: DictConfig, ours: Processes) -> _Data:
 
 def _check_classes(model: nn.Module, data: _Data) -> None:
     """Refuse a head for another number of classes than the data have."""
-    modules = [getattr(model, "head", None), getattr(getattr(model, "roi_heads", None), "box_predictor", None)]
-    heads = [getattr(module, "classification_head", None) for module in modules[:1]]
-    given = getattr(heads[0], "num_classes", None) or getattr(getattr(modules[1], "cls_score", None), "out_features", 0)
+    modules = dict(model.named_modules())
+    given = next((getattr(modules[path], count) for path, count in CLASSES.items() if path in modules), None)
     wanted = len(data.train.names) + 1
-    if given and given != wanted:
+    if given is not None and given != wanted:
         raise ArgumentError(
             f"model.num_classes={given}, but the data have {wanted - 1} classes ({', '.join(data.train.names[:8])}"
             f"{' ...' if wanted > 9 else ''}) and the background: set model.num_classes={wanted}."

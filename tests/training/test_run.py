@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detrex_backbones import build_model
+from detrex_backbones import LazyConfig, build_model, get_config
 from detrex_backbones.errors import (
     ArgumentError,
     CheckpointFileError,
@@ -194,6 +194,14 @@ def test_mistakes_are_said_before_the_first_step(run, override, error, message):
     with pytest.raises(error, match=message):
         train(tiny(folder, "never", override))
     assert not (folder / "never").exists()
+
+
+def test_the_classes_of_a_faster_rcnn_are_counted_too(run):
+    folder, _ = run
+    cfg = get_config("detectors/faster_rcnn_resnet18_fpn")
+    others = [text for text in overrides(folder, "never") if not text.startswith("optimizer")]
+    with pytest.raises(ArgumentError, match=r"model\.num_classes=81.*set model\.num_classes=5"):
+        train(LazyConfig.apply_overrides(cfg, [*others, "model.num_classes=81"]))
 
 
 def test_a_loss_that_is_no_number(run):
