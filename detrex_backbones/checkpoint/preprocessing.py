@@ -7,7 +7,7 @@ weights load all the same, and the results are worse. Traits are a plain dict wi
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ TRAITS = {
     "dilation_style": "model.backbone.stages.dilation_style",
     "norm_eps": "",  # no override: the norm is to be given as a callable
 }
+PIXELS = ("pixel_mean", "pixel_std", "input_format")
 
 
 def check_traits(actual: Mapping[str, Any], report: LoadReport, mode: str) -> None:
@@ -55,13 +56,13 @@ def check_traits(actual: Mapping[str, Any], report: LoadReport, mode: str) -> No
     different = compare_traits(certain, actual)
     if different:
         who = weight.name if weight else f"the weights of {report.path!r}"
-        text = f"{_sentence(who, different, report.scope)}\nOr check_preprocessing='off', if this is meant."
+        text = f"{_sentence(who, different, report.scope, actual)}\nOr check_preprocessing='off', if this is meant."
         if mode == "error":
             raise PreprocessingError(text)
         logger.warning(text)
     likely = compare_traits(convention.suggests, actual) if convention and not weight else {}
     if likely:
-        logger.warning(_sentence(f"files in {report.source}'s names, as a rule,", likely, report.scope))
+        logger.warning(_sentence(f"files in {report.source}'s names, as a rule,", likely, report.scope, actual))
 
 
 def traits_of(model: nn.Module, scope: str = "") -> dict[str, Any]:
@@ -71,14 +72,7 @@ def traits_of(model: nn.Module, scope: str = "") -> dict[str, Any]:
         model: a feature extractor, a detector or a backbone.
         scope: path of the backbone in it.
     """
-    traits: dict[str, Any] = {}
-    for name in ("pixel_mean", "pixel_std"):
-        value = getattr(model, name, None)
-        if isinstance(value, Tensor) and not value.is_meta:
-            traits[name] = [float(number) for number in value.flatten()]
-    input_format = getattr(model, "input_format", None)
-    if isinstance(input_format, str):
-        traits["input_format"] = input_format
+    traits = _pixels_of(model)
     modules = dict(model.get_submodule(scope).named_modules())
     first, second = (getattr(modules.get(f"res3.0.conv{index}"), "stride", None) for index in (1, 2))
     if "res3.0.conv3" in modules and first != second:
@@ -96,6 +90,25 @@ def traits_of(model: nn.Module, scope: str = "") -> dict[str, Any]:
     return traits
 
 
+def _pixels_of(model: nn.Module) -> dict[str, Any]:
+    """Mean, deviation and channel order; where torchvision's detectors have them, `image_mean` too, as it stands."""
+    mean, std = (getattr(getattr(model, "transform", None), name, None) for name in ("image_mean", "image_std"))
+    if isinstance(mean, Sequence) and isinstance(std, Sequence):
+        # They normalise RGB of 0 to 1; an FPN of ours turns the channels round afterwards.
+        input_format = getattr(getattr(model, "backbone", None), "input_format", "RGB")
+        turn = -1 if input_format == "BGR" else 1
+        scaled = {"pixel_mean": [255 * v for v in mean][::turn], "pixel_std": [255 * v for v in std][::turn]}
+        return {**scaled, "input_format": input_format, "image_mean": list(mean)}
+    traits: dict[str, Any] = {}
+    for name in ("pixel_mean", "pixel_std"):
+        value = getattr(model, name, None)
+        if isinstance(value, Tensor) and not value.is_meta:
+            traits[name] = [float(number) for number in value.flatten()]
+    if isinstance(getattr(model, "input_format", None), str):
+        traits["input_format"] = model.input_format
+    return traits
+
+
 def compare_traits(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What differs: trait -> (what the weights want, what the model does). Traits that either lacks don't count."""
     different = {}
@@ -105,19 +118,32 @@ def compare_traits(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> di
     return different
 
 
-def _sentence(who: str, different: Mapping[str, tuple[Any, Any]], scope: str) -> str:
+def _sentence(who: str, different: Mapping[str, tuple[Any, Any]], scope: str, actual: Mapping[str, Any]) -> str:
     wants = ", ".join(
         f"{name}={_as_override(wanted)} (the model has {_as_override(given)})"
         for name, (wanted, given) in different.items()
     )
+    mends = _torchvision_mends(different, actual) if "image_mean" in actual else {}
     # The backbone may stand deeper, as within an FPN: model.backbone.bottom_up.
     place = f"model.{scope or 'backbone'}."
-    mends = [
-        f"{TRAITS[name].replace('model.backbone.', place)}={_as_override(wanted)}"
-        for name, (wanted, _) in different.items()
-        if TRAITS[name]
-    ]
-    return f"{who} want {wants}." + (f" Mend it by:\n    {' '.join(mends)}" if mends else "")
+    for name, (wanted, _) in different.items():
+        if TRAITS[name] and not (name in PIXELS and "image_mean" in actual):
+            mends[TRAITS[name].replace("model.backbone.", place)] = wanted
+    texts = [f"{key}={_as_override(value)}" for key, value in mends.items()]
+    return f"{who} want {wants}." + (f" Mend it by:\n    {' '.join(texts)}" if texts else "")
+
+
+def _torchvision_mends(different: Mapping[str, tuple[Any, Any]], actual: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides of a torchvision detector, which are in RGB and of 0 to 1 whatever the weights want."""
+    wanted = {name: pair[0] for name, pair in different.items()}
+    order = wanted.get("input_format", actual["input_format"])
+    turn = -1 if order == "BGR" else 1
+    mends = {
+        f"model.{name.replace('pixel', 'image')}": [value / 255 for value in wanted[name]][::turn]
+        for name in ("pixel_mean", "pixel_std")
+        if name in wanted
+    }
+    return mends | ({"model.backbone.input_format": order} if "input_format" in wanted else {})
 
 
 def _equal(name: str, wanted: Any, given: Any) -> bool:

@@ -6,7 +6,8 @@ import pytest
 import timm
 import torch
 
-from detrex_backbones import FeatureExtractor, LazyConfig, build_model, get_config, load_checkpoint
+from detrex_backbones import FeatureExtractor, LazyConfig, build_model, get_config, instantiate, load_checkpoint
+from detrex_backbones.checkpoint.preprocessing import _torchvision_mends as torchvision_mends
 from detrex_backbones.checkpoint.preprocessing import compare_traits, traits_of
 from detrex_backbones.errors import ArgumentError, PreprocessingError
 from tests.checkpoint.nets import empty, theirs, weights
@@ -84,6 +85,31 @@ def test_the_override_names_the_place_of_the_backbone_within_an_fpn(known):
     pyramid.bottom_up, detector.backbone = detector.backbone, pyramid
     with pytest.raises(PreprocessingError, match=r"model\.backbone\.bottom_up\.stages\.stride_in_1x1=false"):
         load_checkpoint(detector, known)
+
+
+def detector(*overrides):
+    """torchvision's RetinaNet over our FPN, whose transform holds mean and deviation."""
+    cfg = get_config("detectors/retinanet_resnet50_fpn.py")
+    return instantiate(LazyConfig.apply_overrides(cfg, list(overrides)).model)
+
+
+def test_torchvisions_detectors_are_held_to_it_too(known):
+    load_checkpoint(detector(), known)
+    wrong = ["model.image_mean=[0.5,0.5,0.5]", "model.image_std=[0.5,0.5,0.5]", "model.backbone.input_format=BGR"]
+    with pytest.raises(PreprocessingError) as caught:
+        load_checkpoint(detector(*wrong), known)
+    mends = str(caught.value).partition("Mend it by:\n")[2].partition("\nOr check")[0].split()
+    assert [mend.partition("=")[0] for mend in mends] == [wrong_one.partition("=")[0] for wrong_one in wrong]
+    load_checkpoint(detector(*wrong, *mends), known)
+
+
+def test_weights_for_bgr_turn_the_numbers_of_a_torchvision_detector():
+    """The FPN turns the channels round after the transform, whose numbers stay in RGB."""
+    model = detector("model.backbone.input_format=BGR", "model.image_mean=[0.1,0.2,0.3]")
+    assert traits_of(model, "backbone.bottom_up")["pixel_mean"] == pytest.approx([76.5, 51, 25.5])
+    mends = torchvision_mends({"pixel_mean": (BGR["pixel_mean"], []), "input_format": ("BGR", "RGB")}, RGB)
+    assert mends["model.image_mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert mends["model.backbone.input_format"] == "BGR"
 
 
 def test_the_check_can_be_a_warning_or_off(known, caplog):
