@@ -11,7 +11,6 @@ torchrun --nproc-per-node 2 examples/train_detector.py train.parallel=fsdp2
 import argparse
 import logging
 import sys
-import warnings
 
 from detrex_backbones.cli.common import add_overrides_argument, load_config
 from detrex_backbones.errors import DetrexBackbonesError
@@ -31,7 +30,6 @@ def main() -> int:
     add_overrides_argument(parser)
     args = parser.parse_intermixed_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         cfg = load_config(args)
         train(cfg, resume=args.resume)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from detrex_backbones.config.nodes import clone
 from detrex_backbones.errors import ArgumentError
@@ -89,9 +89,14 @@ def _timm_strides(model_name: str) -> list[int]:
 def choose(node: DictConfig, offer: Offer, names: Collection[str]) -> None:
     """Make the node give these maps."""
     if offer.indices is not None:
-        node["out_indices"] = [offer.indices[name] for name in names]
+        _set(node, "out_indices", [offer.indices[name] for name in names])
     elif "out_features" in keywords(node) and set(ALL_STAGES) >= set(names):
-        node["out_features"] = list(names)
+        _set(node, "out_features", list(names))
+
+
+def _set(node: DictConfig, key: str, values: list[Any]) -> None:
+    # Assigned, a list in the place of a tuple is a warning of omegaconf's.
+    OmegaConf.update(node, key, values, merge=False, force_add=True)
 
 
 def match(
