@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from benchmarks.export_kinds import Kind
 from detrex_backbones.layers import Conv2d
-from detrex_backbones.layers.fuse import loose_norms
+from detrex_backbones.layers.fuse import is_batch_norm, loose_norms
 
 __all__ = ["COLUMNS", "Cell", "Subject", "difference", "run_cell"]
 
@@ -179,8 +179,8 @@ def int8(subject: Subject) -> Cell:
 
 
 def _norms(net: nn.Module) -> int:
-    own = sum(isinstance(part, Conv2d) and part.norm is not None for part in net.modules())
-    return own + len(loose_norms(net))
+    own = [part.norm for part in net.modules() if isinstance(part, Conv2d)]
+    return sum(is_batch_norm(norm) for norm in own) + len(loose_norms(net))
 
 
 def _compared(maps: Maps, expected: Maps, tolerance: float) -> Cell:

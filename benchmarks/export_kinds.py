@@ -78,23 +78,19 @@ SAME_PADDING = (
     "TensorFlow's padding is computed from the size of every map: where that is open, torch's reasoning about it "
     "doesn't end in minutes. Height and width are fixed, the batch isn't."
 )
-WINDOWS = (
-    "Windows are padded, rolled and masked by the size of every map: where that is open, torch's reasoning about it "
-    "takes minutes, and what comes of it refuses other sizes. Height and width are fixed, the batch isn't."
-)
 # The families' own depths repeat what is in their first blocks.
 SHALLOW = (1, 1, 2, 1)
 
 KINDS = (
-    Kind("ResNet, basic blocks", lambda: resnet(18)),
-    Kind("ResNet, bottlenecks", resnet),
-    Kind("ResNet-D", lambda: resnet(stem=DeepStem(norm="FrozenBN"), shortcut="avg_pool")),
-    Kind("DC5, detectron2's", lambda: resnet(res5_dilation=2)),
-    Kind("DC5, torchvision's", lambda: resnet(res5_dilation=2, dilation_style="torchvision")),
-    Kind("ResNeXt", lambda: resnet(num_groups=32, width_per_group=4)),
-    Kind("SE-ResNet", lambda: resnet(se_reduction=16)),
-    Kind("deformable", _deformable(modulated=False)),
-    Kind("deformable, modulated", _deformable(modulated=True)),
+    Kind("ResNet, basic blocks", lambda: resnet(18), step=1),
+    Kind("ResNet, bottlenecks", resnet, step=1),
+    Kind("ResNet-D", lambda: resnet(stem=DeepStem(norm="FrozenBN"), shortcut="avg_pool"), step=1),
+    Kind("DC5, detectron2's", lambda: resnet(res5_dilation=2), step=1),
+    Kind("DC5, torchvision's", lambda: resnet(res5_dilation=2, dilation_style="torchvision"), step=1),
+    Kind("ResNeXt", lambda: resnet(num_groups=32, width_per_group=4), step=1),
+    Kind("SE-ResNet", lambda: resnet(se_reduction=16), step=1),
+    Kind("deformable", _deformable(modulated=False), step=1),
+    Kind("deformable, modulated", _deformable(modulated=True), step=1),
     Kind("Darknet-53", lambda: Darknet53()),
     Kind("SSD's VGG-16", lambda: SSDVGG()),
     Kind("RegNetX", _timm("regnetx_002")),
@@ -102,7 +98,7 @@ KINDS = (
     Kind("torchvision ResNet", _torchvision("resnet18", {"layer3": "res4", "layer4": "res5"})),
     Kind("torchvision MobileNetV3", _torchvision("mobilenet_v3_small", {"features.3": "p2", "features.12": "p4"})),
     Kind("torchvision ConvNeXt", _torchvision("convnext_tiny", {"features.1": "p0", "features.3": "p1"})),
-    Kind("torchvision Swin", _torchvision("swin_t", {"features.1": "p0", "features.3": "p1"}), fixed=WINDOWS),
+    Kind("torchvision Swin", _torchvision("swin_t", {"features.1": "p0", "features.3": "p1"}), step=56),
     Kind("timm ResNet-D", _timm("resnet18d", norm_layer="FrozenBN")),
     Kind("timm EfficientNet", _timm("efficientnet_b0")),
     Kind("timm EfficientNetV2", _timm("tf_efficientnetv2_b0"), fixed=SAME_PADDING),
@@ -111,7 +107,7 @@ KINDS = (
     Kind("timm RepVGG", _timm("repvgg_a0", out_indices=(0, 1, 2))),
     Kind("timm ConvNeXt", _timm("convnext_atto", depths=SHALLOW)),
     Kind("timm ConvNeXtV2", _timm("convnextv2_atto", depths=SHALLOW)),
-    Kind("timm Swin", _timm("swin_tiny_patch4_window7_224", out_indices=(0, 1)), fixed=WINDOWS),
+    Kind("timm Swin", _timm("swin_tiny_patch4_window7_224", out_indices=(0, 1)), step=56),
     Kind("timm PVTv2", _timm("pvt_v2_b0", depths=(1, 1, 1, 1))),
     Kind("timm ViT", _timm("vit_tiny_patch16_224", depth=2, out_indices=(1,)), step=16),
     Kind("timm ViT, registers (DINOv2)", _timm("vit_small_patch14_reg4_dinov2", depth=2, out_indices=(1,)), step=14),

@@ -48,7 +48,7 @@ def _shown(cell: Any, notes: list[str]) -> str:
 
 def _note(reason: str, notes: list[str]) -> str:
     reason = reason.replace("|", "\\|").replace("<", "&lt;")
-    reason = reason if len(reason) <= 300 else reason[:300] + " ..."
+    reason = reason if len(reason) <= 400 else reason[:400] + " ..."
     if reason not in notes:
         notes.append(reason)
     return f" ({notes.index(reason) + 1})"

@@ -13,7 +13,7 @@ from detrex_backbones.layers.conv import Conv2d
 from detrex_backbones.layers.flow import follows
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d
 
-__all__ = ["fuse_norms", "loose_norms"]
+__all__ = ["fuse_norms", "is_batch_norm", "loose_norms"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def fuse_norms(module: nn.Module, images: Tensor | None = None) -> nn.Module:
     Raises:
         ArgumentError: a batch norm in training mode, which normalises by the batch. Nothing is changed then.
     """
-    own = [(conv, conv.norm) for conv in module.modules() if isinstance(conv, Conv2d) and _foldable(conv.norm)]
+    own = [(conv, conv.norm) for conv in module.modules() if isinstance(conv, Conv2d) and is_batch_norm(conv.norm)]
     loose = loose_norms(module)
     _check_modes(module, [norm for _, norm in own] + (loose if images is not None else []))
     pairs = _pairs(module, loose, images) if loose and images is not None else []
@@ -66,7 +66,7 @@ def fuse_norms(module: nn.Module, images: Tensor | None = None) -> nn.Module:
 def loose_norms(module: nn.Module) -> list[nn.Module]:
     """The batch norms in it that are no part of a `Conv2d` of this library."""
     own = {id(conv.norm) for conv in module.modules() if isinstance(conv, Conv2d)}
-    return [part for part in module.modules() if _foldable(part) and id(part) not in own]
+    return [part for part in module.modules() if is_batch_norm(part) and id(part) not in own]
 
 
 def _check_modes(module: nn.Module, norms: list[Any]) -> None:
@@ -113,8 +113,8 @@ def _replace(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
                 setattr(parent, name, new)
 
 
-def _foldable(norm: Any) -> bool:
-    """A batch norm that has statistics, and whose forward is known."""
+def is_batch_norm(norm: Any) -> bool:
+    """Whether it is a batch norm, frozen or not, that has statistics and whose forward is known."""
     kind = type(norm)
     known = _is_frozen(norm) or kind in (nn.BatchNorm2d, nn.SyncBatchNorm) or (kind.__module__, kind.__name__) in OTHERS
     return known and getattr(norm, "running_mean", None) is not None
