@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from benchmarks.export_kinds import KINDS
 
 __all__ = ["insert", "table"]
 
+PATH = re.compile(r"(?<![\w.])/\S*/")
 BEGIN, END = "<!-- table: python -m benchmarks.export -->", "<!-- end of table -->"
 
 
@@ -47,7 +49,9 @@ def _shown(cell: Any, notes: list[str]) -> str:
 
 
 def _note(reason: str, notes: list[str]) -> str:
-    reason = reason.replace("|", "\\|").replace("<", "&lt;")
+    # Where torch says on which lines it happened, it names paths of this machine.
+    reason = reason.partition(" User stack:")[0]
+    reason = PATH.sub("", reason).replace("|", "\\|").replace("<", "&lt;")
     reason = reason if len(reason) <= 400 else reason[:400] + " ..."
     if reason not in notes:
         notes.append(reason)

@@ -20,8 +20,9 @@ from detrex_backbones.errors import ExportError
 EXAMPLES = """\
 examples:
   detrex-backbones export resnet/resnet50.py resnet50.onnx
-  detrex-backbones export resnet/resnet50.py r50.pt2 train.init_checkpoint=r50.pth
-  detrex-backbones export resnet/resnet50.py convnext.onnx backbone=timm/convnext_tiny
+  detrex-backbones export resnet/resnet50.py r50.pt2 \\
+      train.init_checkpoint=r50.pth
+  detrex-backbones export resnet/resnet50.py n.onnx backbone=timm/convnext_tiny
 """
 ABOUT = """\
 Build a config's model, load its weights, fold its norms, and write it with its

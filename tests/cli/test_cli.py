@@ -142,7 +142,7 @@ def test_wrong_usage_is_status_2(argv, capsys):
     assert "usage:" in err
 
 
-@pytest.mark.parametrize("command", ["demo", "features", "show", "list"])
+@pytest.mark.parametrize("command", ["demo", "features", "show", "list", "export"])
 def test_help_has_examples_and_fits_80_columns(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     status, out, _ = run(capsys, command, "--help")
