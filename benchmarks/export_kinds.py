@@ -9,12 +9,14 @@ from typing import Any
 from torch import nn
 
 from detrex_backbones import (
+    FPN,
     SSDVGG,
     BasicStem,
     Darknet53,
     DeepStem,
     FeatureExtractor,
     LastLevelMaxPool,
+    LastLevelP6P7,
     ResNet,
     SimpleFeaturePyramid,
     TimmBackbone,
@@ -70,6 +72,11 @@ def _vitdet() -> nn.Module:
     return SimpleFeaturePyramid(net, "p1", 64, (4.0, 2.0, 1.0, 0.5), top_block=LastLevelMaxPool())
 
 
+def _fpn_of_convnext() -> nn.Module:
+    net = TimmBackbone("convnext_atto", depths=SHALLOW, out_indices=(1, 2, 3))
+    return FPN(net, out_channels=64, top_block=LastLevelP6P7(64, 64, "p5"))
+
+
 def _whole(backbone: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     return lambda: FeatureExtractor(backbone(), **IMAGENET)  # type: ignore[arg-type]
 
@@ -112,6 +119,8 @@ KINDS = (
     Kind("timm ViT", _timm("vit_tiny_patch16_224", depth=2, out_indices=(1,)), step=16),
     Kind("timm ViT, registers (DINOv2)", _timm("vit_small_patch14_reg4_dinov2", depth=2, out_indices=(1,)), step=14),
     Kind("timm EVA-02", _timm("eva02_tiny_patch14_224", depth=2, out_indices=(1,)), step=14),
+    Kind("FPN of a ResNet", lambda: FPN(resnet(18), out_channels=64, norm="BN", top_block=LastLevelMaxPool()), step=1),
+    Kind("FPN of a timm ConvNeXt, P6 and P7", _fpn_of_convnext, step=128),
     Kind("SimpleFeaturePyramid (ViTDet)", _vitdet),
     Kind("FeatureExtractor of a ResNet", _whole(lambda: resnet(18)), step=1, pixels=True),
     Kind("FeatureExtractor of ConvNeXt", _whole(_timm("convnext_atto", depths=SHALLOW)), step=1, pixels=True),
