@@ -193,8 +193,7 @@ def _need_onnx() -> None:
     missing = [name for name in ONNX if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(
-            f"torch writes ONNX with {' and '.join(ONNX)}; {' and '.join(missing)} is not installed: "
-            f"pip install 'detrex-backbones[export]'."
+            f"writing ONNX takes {' and '.join(missing)}, not installed here: pip install 'detrex-backbones[export]'."
         )
 
 
