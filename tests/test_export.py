@@ -102,7 +102,10 @@ def test_what_cannot_be_written_is_said_first(tmp_path, name, said):
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))
-    with pytest.raises(ExportError, match=r"writing ONNX takes .*onnxscript, not installed here: pip install 'detrex-backbones\[export\]'"):
+    with pytest.raises(
+        ExportError,
+        match=r"writing ONNX takes .*onnxscript, not installed here: pip install 'detrex-backbones\[export\]'",
+    ):
         export_model(extractor(), tmp_path / "net.onnx")
 
 
