@@ -13,6 +13,7 @@ from detrex_backbones.errors import ArgumentError, ConfigKeyError, closest
 __all__ = ["Settings"]
 
 PARTS = ("model", "data", "optimizer", "schedule", "train")
+DATA = ("prepare", "train", "test", "total_batch_size", "workers", "folder")
 AMP = ("", "bf16", "fp16")
 PARALLEL = ("ddp", "fsdp2")
 
@@ -41,7 +42,8 @@ class Settings:
         """Those of a config.
 
         Raises:
-            ConfigKeyError: a part of the config is missing, or `train` has a key that nothing reads.
+            ConfigKeyError: a part of the config is missing, `train` has a key that nothing reads, or a key elsewhere looks
+                like one with a typo.
             ArgumentError: a value of the wrong kind, or out of its range.
         """
         missing = [part for part in PARTS if not isinstance(cfg.get(part), DictConfig)]
@@ -50,6 +52,8 @@ class Settings:
                 f"the config has no {' and no '.join(missing)}: training takes {', '.join(PARTS)}, as the configs of "
                 f"detectors/ have them."
             )
+        _check_spelling(cfg, PARTS, "")
+        _check_spelling(cfg.data, DATA, "data.")
         known = {one.name for one in fields(cls)}
         values: dict[str, Any] = to_plain(cfg.train)
         for name in values:
@@ -89,3 +93,11 @@ class Settings:
     def _at_least(self, name: str, least: int) -> None:
         if not getattr(self, name) >= least:
             raise ArgumentError(f"train.{name}={getattr(self, name)} must be at least {least}.")
+
+
+def _check_spelling(cfg: DictConfig, read: tuple[str, ...], place: str) -> None:
+    # A config may have keys of its own, for interpolations; an override with a typo makes one, too.
+    for key in cfg:
+        hint = closest(key, read)
+        if key not in read and hint:
+            raise ConfigKeyError(f"{place}{key} is nothing that training reads.{hint} Rename it, if it is meant.")

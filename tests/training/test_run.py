@@ -174,6 +174,8 @@ def test_a_broken_checkpoint(run, tmp_path):
         ("train.steps=many", ArgumentError, "not int"),
         ("train.amp=fp8", ArgumentError, "'bf16'"),
         ("train.paralel=ddp", ConfigKeyError, "Did you mean 'parallel'"),
+        ("trian.steps=3", ConfigKeyError, "trian is nothing that training reads. Did you mean 'train'"),
+        ("data.worker=2", ConfigKeyError, r"data\.worker is .* Did you mean 'workers'"),
         ("train.parallel=fsdp", ArgumentError, "Did you mean 'fsdp2'"),
         ("train.ema=1.5", ArgumentError, r"train\.ema"),
         ("train.output=", ArgumentError, r"train\.output"),
