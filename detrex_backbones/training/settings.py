@@ -42,8 +42,8 @@ class Settings:
         """Those of a config.
 
         Raises:
-            ConfigKeyError: a part of the config is missing, `train` has a key that nothing reads, or a key elsewhere looks
-                like one with a typo.
+            ConfigKeyError: a part of the config is missing, `train` has a key that nothing reads, or a key beside the
+                parts or in `data` looks like one of theirs with a typo.
             ArgumentError: a value of the wrong kind, or out of its range.
         """
         missing = [part for part in PARTS if not isinstance(cfg.get(part), DictConfig)]
@@ -97,7 +97,7 @@ class Settings:
 
 def _check_spelling(cfg: DictConfig, read: tuple[str, ...], place: str) -> None:
     # A config may have keys of its own, for interpolations; an override with a typo makes one, too.
-    for key in cfg:
+    for key in map(str, cfg):
         hint = closest(key, read)
         if key not in read and hint:
             raise ConfigKeyError(f"{place}{key} is nothing that training reads.{hint} Rename it, if it is meant.")
