@@ -9,11 +9,11 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.errors import ArgumentError
+from detrex_backbones.errors import ArgumentError, InputError
 from detrex_backbones.layers import ShapeSpec, fuse_norms
 from detrex_backbones.layers.fuse import loose_norms
 
-__all__ = ["Backbone", "first_convolution"]
+__all__ = ["Backbone", "check_batch", "first_convolution"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,16 @@ class Backbone(nn.Module, ABC):
     def padding_constraints(self) -> dict[str, int]:
         """Constraints on padding beyond divisibility: `size_divisibility` and `square_size`, in pixels; {} for none."""
         return {}
+
+
+def check_batch(x: Tensor) -> None:
+    """Refuse what is no batch of images.
+
+    Raises:
+        InputError: it doesn't have four dimensions.
+    """
+    if x.dim() != 4:
+        raise InputError(f"a backbone takes a batch of shape (N, C, H, W), not {tuple(x.shape)}.")
 
 
 def first_convolution(module: nn.Module) -> nn.Conv2d:

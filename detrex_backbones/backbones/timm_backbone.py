@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.backbones.base import Backbone, check_batch
 from detrex_backbones.backbones.timm_build import (
     TRAINED_WITH,
     check_file,
@@ -167,8 +167,7 @@ class TimmBackbone(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {"p{index}": map (N, C', about H / stride, about W / stride)}."""
-        if x.dim() != 4:
-            raise InputError(f"a backbone takes a batch of shape (N, C, H, W), not {tuple(x.shape)}.")
+        check_batch(x)
         if x.shape[1] != self._in_channels:
             raise InputError(
                 f"the model was made for in_channels={self._in_channels}, but the batch {tuple(x.shape)} has "

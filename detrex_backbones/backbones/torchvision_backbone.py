@@ -14,8 +14,8 @@ import torchvision
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import DualGraphModule, create_feature_extractor, get_graph_node_names
 
-from detrex_backbones.backbones.base import Backbone
-from detrex_backbones.errors import ArgumentError, CheckpointFileError, InputError, closest
+from detrex_backbones.backbones.base import Backbone, check_batch
+from detrex_backbones.errors import ArgumentError, CheckpointFileError, closest
 from detrex_backbones.layers import FrozenBatchNorm2d
 
 __all__ = ["TorchvisionBackbone"]
@@ -86,8 +86,7 @@ class TorchvisionBackbone(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {name: map (N, C', about H / stride, about W / stride)}."""
-        if x.dim() != 4:
-            raise InputError(f"a backbone takes a batch of shape (N, C, H, W), not {tuple(x.shape)}.")
+        check_batch(x)
         maps = self.torchvision_model(x)
         return {
             name: maps[name].permute(0, 3, 1, 2).contiguous() if name in self._channels_last else maps[name]

@@ -8,7 +8,7 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.backbones.base import Backbone, check_batch
 from detrex_backbones.errors import ArgumentError, InputError, closest
 from detrex_backbones.layers import FrozenBatchNorm2d
 
@@ -65,8 +65,7 @@ class TorchvisionResNet(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) -> {name: map (N, C, ceil(H / stride), ceil(W / stride))}."""
-        if x.dim() != 4:
-            raise InputError(f"a backbone takes a batch of shape (N, C, H, W), not {tuple(x.shape)}.")
+        check_batch(x)
         if x.shape[1] != 3:
             raise InputError(f"the network takes 3 channels, but the batch {tuple(x.shape)} has {x.shape[1]}.")
         maps = {}

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone
-from detrex_backbones.errors import ArgumentError, InputError, closest
+from detrex_backbones.backbones.base import Backbone, check_batch
+from detrex_backbones.errors import ArgumentError, closest
 
 __all__ = ["SSDVGG"]
 
@@ -49,8 +49,7 @@ class SSDVGG(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {name: map (N, C', ceil(H / stride), ceil(W / stride))}."""
-        if x.dim() != 4:
-            raise InputError(f"a backbone takes a batch of shape (N, C, H, W), not {tuple(x.shape)}.")
+        check_batch(x)
         wanted = {MAPS[name][0]: name for name in self._out_features}
         maps = {}
         for index, layer in enumerate(self.features):
