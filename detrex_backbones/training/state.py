@@ -16,8 +16,9 @@ from torch.distributed.checkpoint.state_dict import (
     get_state_dict,
     set_state_dict,
 )
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
+from detrex_backbones.checkpoint.sharded import like
 from detrex_backbones.errors import ArgumentError, CheckpointFileError
 from detrex_backbones.training.optim import AveragedWeights
 from detrex_backbones.training.parallel import Processes
@@ -104,7 +105,7 @@ class RunState:
         if self.averages:
             self.averages.updates = content["updates"]
             for name, value in self.averages.items():
-                value.copy_(_like(content["averages"][name].to(value.device), value))
+                value.copy_(like(value, content["averages"][name].to(value.device)))
         return int(content["step"])
 
     def weights(self) -> dict[str, Tensor]:
@@ -149,10 +150,3 @@ def _same_config(old: str, new: str, path: Path) -> None:
 
 def _whole(value: Tensor) -> Tensor:
     return (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu().clone()
-
-
-def _like(value: Tensor, other: Tensor) -> Tensor:
-    """The part of a whole tensor that belongs where `other` is."""
-    if isinstance(other, DTensor):
-        return distribute_tensor(value, other.device_mesh, other.placements)
-    return value
