@@ -17,13 +17,9 @@ __all__ = ["fuse_norms", "is_batch_norm", "loose_norms"]
 
 logger = logging.getLogger(__name__)
 
-# timm's and torchvision's, by name: neither is imported for it. timm's go on with a drop and an activation.
-OTHERS = {
-    ("timm.layers.norm_act", "BatchNormAct2d"),
-    ("timm.layers.norm_act", "SyncBatchNormAct"),
-    ("timm.layers.norm_act", "FrozenBatchNormAct2d"),
-    ("torchvision.ops.misc", "FrozenBatchNorm2d"),
-}
+# Other projects' by name: none is imported for it. timm's go on with a drop and an activation.
+FROZEN = ("FrozenBatchNorm2d", "FrozenBatchNormAct2d")  # ours, detectron2's and torchvision's; timm's
+OTHERS = {("timm.layers.norm_act", "BatchNormAct2d"), ("timm.layers.norm_act", "SyncBatchNormAct")}
 
 
 @torch.no_grad()
@@ -121,4 +117,4 @@ def is_batch_norm(norm: Any) -> bool:
 
 
 def _is_frozen(norm: Any) -> bool:
-    return type(norm) is FrozenBatchNorm2d or type(norm).__name__ in ("FrozenBatchNorm2d", "FrozenBatchNormAct2d")
+    return type(norm).__name__ in FROZEN
