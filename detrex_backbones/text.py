@@ -1,0 +1,45 @@
+"""Words of a stranger's file, made harmless for the place where they are shown or written."""
+
+from __future__ import annotations
+
+import json
+
+__all__ = ["visible", "visible_in_cell", "visible_in_comment", "visible_json"]
+
+LONGEST = 200  # characters of one name in a message
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
+
+
+def visible(text: object, longest: int = LONGEST) -> str:
+    """One line in which every character can be seen, for terminals, messages and logs.
+
+    Control characters, line ends, bidirectional marks and lone surrogates are written as Python escapes, so that a name
+    can neither move the cursor, nor forge a line, nor fail to encode.
+
+    Args:
+        text: shown by `str`.
+        longest: characters after which the middle is left out.
+    """
+    shown = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in str(text)
+    )
+    if len(shown) <= longest:
+        return shown
+    half = longest // 2 - 2
+    return f"{shown[:half]}...{shown[-half:]}"
+
+
+def visible_in_comment(text: object) -> str:
+    """The same for a comment or a docstring of Python: no quote and no backslash can end it."""
+    return visible(text).replace("\\", "/").replace('"""', "'''").replace('"', "'")
+
+
+def visible_in_cell(text: object) -> str:
+    """The same for a cell of a CSV file: what a spreadsheet would run as a formula begins with an apostrophe."""
+    shown = visible(text, longest=32_000)
+    return f"'{shown}" if str(text).startswith(FORMULA) else shown
+
+
+def visible_json(value: object) -> str:
+    """JSON that is pure ASCII, and whose text can stand inside a page's script element."""
+    return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
