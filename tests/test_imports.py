@@ -58,6 +58,7 @@ PUBLIC = [
 # Part of the package -> the parts that it may import besides itself.
 ALLOWED = {
     "errors": set(),
+    "text": set(),
     "patterns": set(),
     "whole_file": set(),
     "layers": {"errors"},
@@ -72,7 +73,6 @@ ALLOWED = {
     "infer": {"errors", "backbones", "checkpoint"},
     "export": {"errors", "whole_file", "backbones"},
     "evaluation": {"errors", "layers", "backbones", "config", "checkpoint", "zoo"},
-    "training": {"errors", "whole_file", "layers", "backbones", "config", "checkpoint", "zoo"},
     "cli": {
         *("errors", "patterns", "layers", "backbones", "config", "checkpoint"),
         *("zoo", "named", "shapes", "swap", "infer", "export", "evaluation"),

@@ -1,11 +1,11 @@
-"""How a detector is trained: what every config in detectors/ shares. The data are small scenes that draw themselves."""
+"""How a detector is trained where its config doesn't say so. The data are small scenes that draw themselves."""
 
 from torch.optim import AdamW
 
 from detrex_backbones.config import LazyCall as L
-from detrex_backbones.training.coco import CocoDetection
-from detrex_backbones.training.optim import WarmupCosine, param_groups
-from detrex_backbones.training.scenes import make_scenes
+from train_detector.coco import CocoDetection
+from train_detector.optim import WarmupCosine, param_groups
+from train_detector.scenes import make_scenes
 
 train = dict(
     device="",  # "" is the GPU if there is one, else the CPU

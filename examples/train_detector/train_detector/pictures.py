@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detrex_backbones.whole_file import write_whole
+from train_detector.files import write_whole
 
 __all__ = ["draw_curve", "draw_predictions"]
 
@@ -43,7 +43,9 @@ def draw_predictions(
 
     drawn = [_draw(*one, names) for one in zip(images, found, targets, strict=True)]
     picture = Image.fromarray(make_grid(drawn, nrow=COLUMNS, padding=4, pad_value=255).permute(1, 2, 0).numpy())
-    write_whole(path, lambda file: picture.save(file, format="PNG"))
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    write_whole(path, content.getbuffer())
 
 
 def _draw(image: Tensor, found: dict[str, Tensor], target: dict[str, Any], names: Sequence[str]) -> Tensor:
@@ -108,4 +110,4 @@ def draw_curve(path: Path, entries: Sequence[dict[str, Any]]) -> None:
     axes.grid(alpha=0.3)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=100)
-    write_whole(path, lambda file: file.write(content.getvalue()))
+    write_whole(path, content.getbuffer())

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import torch
-
-from detrex_backbones import LazyConfig, get_config
+from train_detector.config import load_config
 
 OVERRIDES = [
     "model.min_size=64",
@@ -33,16 +31,4 @@ def overrides(folder: Path, name: str, *others: str) -> list[str]:
 
 def tiny(folder: Path, name: str, *others: str):
     """The config of such a run."""
-    cfg = get_config("detectors/retinanet_resnet18_fpn")
-    return LazyConfig.apply_overrides(cfg, overrides(folder, name, *others))
-
-
-def batch():
-    """Two images of one box each."""
-    images = [torch.zeros(3, 64, 64), torch.ones(3, 64, 64)]
-    images[0][:, 10:40, 10:40] = 1
-    images[1][:, 20:60, 20:50] = 0
-    boxes = ([[10.0, 10, 40, 40]], [[20.0, 20, 50, 60]])
-    return images, [
-        {"boxes": torch.tensor(box), "labels": torch.tensor([label])} for label, box in enumerate(boxes, start=1)
-    ]
+    return load_config("detectors/retinanet_resnet18_fpn", overrides(folder, name, *others))

@@ -11,21 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import overrides, tiny
 
-from detrex_backbones import LazyConfig, build_model, get_config
-from detrex_backbones.errors import (
-    ArgumentError,
-    CheckpointFileError,
-    ConfigKeyError,
-    InputError,
-    TrainingError,
-)
-from detrex_backbones.training.log import read_metrics
-from detrex_backbones.training.train import train
-from tests.training.tiny import overrides, tiny
+from detrex_backbones import build_model
+from detrex_backbones.errors import ArgumentError, CheckpointFileError, ConfigKeyError, InputError
+from train_detector import TrainingError, train
+from train_detector.config import load_config
+from train_detector.log import read_metrics
 
-ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples" / "train_detector.py"
+EXAMPLE = Path(__file__).parents[1]
+PATHS = os.pathsep.join((str(EXAMPLE.parents[1]), str(EXAMPLE)))
 RETINANET = ["--config", "detectors/retinanet_resnet18_fpn.py"]
 
 
@@ -34,7 +29,7 @@ def losses(folder):
 
 
 def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PATHS}
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +110,9 @@ def test_two_processes_are_one_with_twice_the_batch(run):
         cut(folder, f"{kind}_resumed")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, "-m", "tests.training.worker", str(folder)],
+        [*command, str(EXAMPLE / "tests" / "worker.py"), str(folder)],
         env=environment(),
-        cwd=ROOT,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=500,
@@ -200,10 +195,9 @@ def test_mistakes_are_said_before_the_first_step(run, override, error, message):
 
 def test_the_classes_of_a_faster_rcnn_are_counted_too(run):
     folder, _ = run
-    cfg = get_config("detectors/faster_rcnn_resnet18_fpn")
     others = [text for text in overrides(folder, "never") if not text.startswith("optimizer")]
     with pytest.raises(ArgumentError, match=r"model\.num_classes=81.*set model\.num_classes=5"):
-        train(LazyConfig.apply_overrides(cfg, [*others, "model.num_classes=81"]))
+        train(load_config("detectors/faster_rcnn_resnet18_fpn", [*others, "model.num_classes=81"]))
 
 
 def test_a_loss_that_is_no_number(run):
@@ -213,7 +207,7 @@ def test_a_loss_that_is_no_number(run):
 
 
 def test_the_example_says_our_errors_in_a_line(tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("train_detector", EXAMPLE)
+    spec = importlib.util.spec_from_file_location("example", EXAMPLE / "__main__.py")
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
     monkeypatch.chdir(tmp_path)
