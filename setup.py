@@ -47,7 +47,7 @@ setup(
     package_data={
         "detrex_backbones": ["py.typed"],
         "detrex_backbones.checkpoint.catalog": ["*.csv"],
-        "detrex_backbones.cli": ["*.html"],
+        "detrex_backbones.view": ["*.html"],
     },
     install_requires=[
         "torch>=2.4",
