@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -201,6 +202,12 @@ def test_a_public_name_is_there(name):
     value = getattr(detrex_backbones, name)
     assert value is getattr(detrex_backbones, name)
     assert value.__doc__
+
+
+@pytest.mark.parametrize("package", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_what_a_package_exports_is_no_module(package):
+    module = importlib.import_module(f"{NAME}.{package}")
+    assert [name for name in getattr(module, "__all__", []) if inspect.ismodule(getattr(module, name))] == []
 
 
 def test_an_unknown_name_is_an_attribute_error():
