@@ -41,5 +41,6 @@ optimizer = L(AdamW)(
     # trained ones, 0.1 is the usual factor.
     params=L(param_groups)(backbone_factor=0.5, weight_decay=0.05),
     lr=1e-3,
+    eps=1e-8,  # beside it, a smaller gradient is nothing
 )
 schedule = L(WarmupCosine)(steps="${train.steps}", warmup=30, last=0.02)

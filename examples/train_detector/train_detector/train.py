@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PICTURES = 12
-SHOWN = 6  # names in a message
+SHOWN = 8  # modules in a message
 # Where torchvision's detectors count their classes, the background included.
 CLASSES = {"head.classification_head": "num_classes", "roi_heads.box_predictor.cls_score": "out_features"}
 
@@ -232,18 +232,18 @@ def _load_weights(model: nn.Module, settings: Settings, ours: Processes) -> None
         report = load_checkpoint_distributed(model, settings.init_checkpoint, **settings.load_options)
     frozen = _frozen_at_random(model, report)
     if frozen and ours.first:
-        shown = f"{', '.join(frozen[:SHOWN])}{' ...' if len(frozen) > SHOWN else ''}"
-        logger.warning("%d tensors are frozen at values that nothing was loaded into: %s", len(frozen), shown)
+        more = f" and {len(frozen) - SHOWN} more" if len(frozen) > SHOWN else ""
+        logger.warning("frozen at values that nothing was loaded into: %s%s", ", ".join(frozen[:SHOWN]), more)
 
 
 def _frozen_at_random(model: nn.Module, report: LoadReport | None) -> list[str]:
-    """Names of the parameters and statistics that neither a checkpoint nor training will ever set."""
+    """Paths of the modules with parameters or statistics that neither a checkpoint nor training will ever set."""
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     for path, module in model.named_modules():
         if isinstance(module, FrozenBatchNorm2d):
             frozen += [f"{path}.{name}" for name, _ in module.named_buffers()]
     loaded = {item.model_key for item in report.loaded} if report else set()
-    return [name for name in frozen if name not in loaded]
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in frozen if name not in loaded))
 
 
 def _load_data(cfg: DictConfig, ours: Processes) -> _Data:
