@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from train_detector.files import write_whole
 
 __all__ = ["draw_curve", "draw_predictions"]
 
-SIDE = 256  # of a picture in the grid, pixels
+SIDE = 2.6  # of an image in the grid, inches
 COLUMNS = 4
 SHOWN = 0.5  # the least score
-WHITE = (255, 255, 255)
 # Told apart by people who see fewer colours, too (Okabe and Ito 2008).
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 
@@ -38,51 +37,38 @@ def draw_predictions(
         targets: `boxes` of each.
         names: of the classes; label 1 is the first.
     """
-    from PIL import Image
-    from torchvision.utils import make_grid
+    from matplotlib.figure import Figure
 
-    drawn = [_draw(*one, names) for one in zip(images, found, targets, strict=True)]
-    picture = Image.fromarray(make_grid(drawn, nrow=COLUMNS, padding=4, pad_value=255).permute(1, 2, 0).numpy())
-    content = io.BytesIO()
-    picture.save(content, format="PNG")
-    write_whole(path, content.getbuffer())
-
-
-def _draw(image: Tensor, found: dict[str, Tensor], target: dict[str, Any], names: Sequence[str]) -> Tensor:
-    """One image in the upper left corner of a square of `SIDE` pixels, with its boxes."""
-    from torchvision.utils import draw_bounding_boxes
-
-    scale = SIDE / max(image.shape[-2:])
-    height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
-    larger = torch.nn.functional.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
-    canvas = torch.full((3, SIDE, SIDE), 255, dtype=torch.uint8)
-    canvas[:, :height, :width] = (255 * larger.clamp(0, 1)).round().byte()
-    if len(target["boxes"]):
-        canvas = draw_bounding_boxes(canvas, target["boxes"] * scale, colors=[WHITE] * len(target["boxes"]), width=1)
-    good = found["scores"] >= SHOWN
-    boxes, labels = found["boxes"][good] * scale, [int(label) - 1 for label in found["labels"][good]]
-    if not labels:
-        return canvas
-    colours = [PALETTE[label % len(PALETTE)] for label in labels]
-    canvas = draw_bounding_boxes(canvas, boxes, colors=colours, width=2)
-    texts = [f"{names[label]} {score:.2f}" for label, score in zip(labels, found["scores"][good], strict=True)]
-    return _write(canvas, boxes, texts, colours)
+    rows = math.ceil(len(images) / COLUMNS)
+    figure = Figure(figsize=(COLUMNS * SIDE, rows * SIDE))
+    figure.subplots_adjust(0, 0, 1, 1, 0.02, 0.02)
+    axes = figure.subplots(rows, COLUMNS, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image, boxes, target in zip(axes.flat, images, found, targets, strict=False):
+        _draw(axis, image, boxes, target, names)
+    _save(figure, path)
 
 
-def _write(canvas: Tensor, boxes: Tensor, texts: Sequence[str], colours: Sequence[str]) -> Tensor:
-    """Each text on a plate of its colour above its box, or inside where there is no room."""
-    import numpy as np
-    from PIL import Image, ImageDraw, ImageFont
+def _draw(axis: Any, image: Tensor, found: dict[str, Tensor], target: dict[str, Any], names: Sequence[str]) -> None:
+    """One image with its boxes."""
+    axis.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
+    axis.autoscale(False)  # a box that reaches beyond the image doesn't make it smaller
+    for box in target["boxes"].tolist():
+        _draw_box(axis, box, "white", 1)
+    for box, label, score in zip(*(found[key].tolist() for key in ("boxes", "labels", "scores")), strict=True):
+        if score >= SHOWN:
+            place = int(label) - 1
+            colour = PALETTE[place % len(PALETTE)]
+            _draw_box(axis, box, colour, 2)
+            text = f"{names[place]} {score:.2f}"
+            plate = {"facecolor": colour, "edgecolor": "none", "pad": 1}
+            axis.text(box[0], box[1], text, fontsize=8, va="bottom", bbox=plate, clip_on=True, parse_math=False)
 
-    picture = Image.fromarray(canvas.permute(1, 2, 0).numpy())
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
-    for (left, top, _, _), text, colour in zip(boxes.tolist(), texts, colours, strict=True):
-        x0, y0, x1, y1 = pen.textbbox((0, 0), text, font=font)
-        x = min(max(0.0, left), SIDE - (x1 - x0) - 4)
-        y = top - (y1 - y0) - 5 if top > y1 - y0 + 5 else top
-        pen.rectangle((x, y, x + x1 - x0 + 4, y + y1 - y0 + 5), fill=colour)
-        pen.text((x + 2 - x0, y + 2 - y0), text, fill="black", font=font)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+def _draw_box(axis: Any, box: Sequence[float], colour: str, width: int) -> None:
+    left, top, right, bottom = (side - 0.5 for side in box)  # the first pixel has its middle at 0
+    axis.plot((left, right, right, left, left), (top, top, bottom, bottom, top), color=colour, linewidth=width)
 
 
 def draw_curve(path: Path, entries: Sequence[dict[str, Any]]) -> None:
@@ -108,6 +94,10 @@ def draw_curve(path: Path, entries: Sequence[dict[str, Any]]) -> None:
     axes.set_ylim(0, max(sorted(loss)[int(0.99 * (len(loss) - 1))], 1e-6) * 1.1)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=100)
     write_whole(path, content.getbuffer())
