@@ -252,6 +252,9 @@ def _load_data(cfg: DictConfig, ours: Processes) -> _Data:
         instantiate(cfg.data.prepare)
     ours.wait()
     data = _Data(instantiate(cfg.data.train), instantiate(cfg.data.test))
+    if ours.first:
+        data.train.check_images()
+        data.test.check_images()
     if data.train.names != data.test.names:
         raise ArgumentError(
             f"data.train has the classes {', '.join(data.train.names)}, data.test has {', '.join(data.test.names)}: "
