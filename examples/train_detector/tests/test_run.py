@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import EPSILON, overrides, tiny
+from torchvision.models.detection import RetinaNet
 
 from detrex_backbones import build_model, instantiate, load_checkpoint
+from detrex_backbones.config import LazyCall as L
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, ConfigKeyError, InputError
 from train_detector import TrainingError, train
 from train_detector.config import load_config
 from train_detector.log import read_metrics
+from train_detector.optim import param_groups
 from train_detector.parallel import Processes
 from train_detector.settings import Settings
 from train_detector.train import _frozen_at_random, _load_weights
@@ -149,6 +152,38 @@ def test_two_processes_are_one_with_twice_the_batch(run):
         assert weights.keys() == others.keys()
         for key, value in weights.items():
             torch.testing.assert_close(value, others[key], rtol=8 * ROUNDING, atol=atol)  # 4 steps, 4 averages
+
+
+@pytest.mark.parametrize("clip", [0.01, 0.0])
+def test_gradients_are_clipped(tmp_path, clip):
+    """Plain gradient descent at a rate of 1 moves all weights together by the norm of the gradient."""
+    cfg = tiny(tmp_path, "run", "train.steps=1", "schedule.warmup=0", f"train.clip={clip}")
+    cfg.optimizer = L(torch.optim.SGD)(params=L(param_groups)(backbone_factor=1.0, weight_decay=0.0), lr=1.0)
+    torch.manual_seed(cfg.train.seed)
+    before = instantiate(cfg.model).state_dict()
+    train(cfg)
+    after = torch.load(tmp_path / "run" / "model.pth", weights_only=True)["model"]
+    moved = torch.stack([(after[key] - value).double().norm() for key, value in before.items()]).norm().item()
+    assert moved == pytest.approx(0.01, rel=1e-2) if clip else moved > 0.1
+
+
+def test_each_step_draws_other_numbers_and_the_same_ones_when_it_is_repeated(tmp_path, monkeypatch):
+    seeds, forward = [], RetinaNet.forward
+
+    def record(self, images, targets=None):
+        if self.training:
+            seeds.append(torch.initial_seed())
+        return forward(self, images, targets)
+
+    monkeypatch.setattr(RetinaNet, "forward", record)
+    cfg = tiny(tmp_path, "run", "train.steps=2", "train.checkpoint_every=1")
+    train(cfg)
+    (tmp_path / "run" / "checkpoints" / "step_0000002.pth").unlink()
+    train(cfg, resume=True)
+    first, second, again = seeds
+    assert first != second == again
+    train(tiny(tmp_path, "other", "train.steps=2", "train.seed=1"))
+    assert len({*seeds}) == 4
 
 
 def test_what_stays_frozen_at_random_values_is_said(run, tmp_path, caplog):
