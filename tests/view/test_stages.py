@@ -5,13 +5,14 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 
 from detrex_backbones import BasicStem, ResNet, TimmBackbone, get_config, instantiate, make_stage
 from detrex_backbones.cli import main
-from detrex_backbones.cli.show_field import GLOBAL, WINDOWS, follow, receptive_fields
-from detrex_backbones.cli.show_graph import stages_of
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.shapes import build_on_meta
+from detrex_backbones.view.receptive_field import GLOBAL, WINDOWS, follow, receptive_fields
+from detrex_backbones.view.stages import stages_of
 from detrex_backbones.zoo import list_configs
 
 
@@ -128,6 +129,22 @@ def test_bad_files_are_refused(tmp_path, capsys):
     assert main(["show", "resnet/resnet18.py", "--graph", str(tmp_path / "no" / "a.png")]) == 1
     assert "can't be written" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["show --graph", "features --output"])
+def test_a_picture_is_whole_or_as_it_was(command, tmp_path, monkeypatch, capsys):
+    def fail(self, file, **options):
+        file.write(b"half")
+        raise OSError("the disk is full")
+
+    name, option = command.split()
+    old = tmp_path / ("old.png" if name == "show" else "grace_hopper_features.png")
+    old.write_bytes(b"old")
+    monkeypatch.setattr(Figure, "savefig", fail)
+    monkeypatch.chdir(tmp_path)
+    assert main([name, "resnet/resnet18.py", option, str(old if name == "show" else tmp_path)]) == 1
+    assert "the disk is full" in capsys.readouterr().err
+    assert old.read_bytes() == b"old" and not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("name", [name for name in list_configs() if "resnet" not in name][::6])

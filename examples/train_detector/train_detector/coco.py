@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from detrex_backbones.backbones.images import image_to_tensor, read_image
+from detrex_backbones.backbones import image_to_tensor, read_image
 from detrex_backbones.errors import ArgumentError, InputError
+from train_detector.coco_file import first_few, read_coco
+from train_detector.upright import upright_size
 
-__all__ = ["CocoDetection", "StepSampler", "collate", "read_coco"]
+__all__ = ["CocoDetection", "StepSampler", "collate"]
 
 Target = dict[str, Any]
 Draw = tuple[int, int]  # index of the image, and how many images were drawn before it in the whole run
@@ -36,7 +36,8 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         seed: of the mirroring.
 
     Raises:
-        InputError: a file that is missing or is not in COCO's format, a folder that is missing.
+        InputError: a file that is missing or is not in COCO's format, a folder that is missing; of an item, an image
+            that is missing or whose size contradicts its entry.
         ArgumentError: a `flip` that is no share.
     """
 
@@ -50,7 +51,29 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         self.flip, self.seed = flip, seed
         self.image_ids: list[int] = sorted(self.coco.imgs)
         self.category_ids: list[int] = sorted(self.coco.cats)
-        self.names: list[str] = [str(self.coco.cats[key]["name"]) for key in self.category_ids]
+        self.names: list[str] = [self.coco.cats[key]["name"] for key in self.category_ids]
+
+    def check_images(self) -> None:
+        """Look at the beginning of every image file.
+
+        Raises:
+            InputError: images that are missing, can't be read, or have another size than the annotations say.
+        """
+        with ThreadPoolExecutor() as pool:  # waiting for a network's disk goes side by side
+            wrong = [text for text in pool.map(self._wrong_with, self.image_ids) if text]
+        if wrong:
+            count = f"{len(wrong)} of {len(self)} images"
+            raise InputError(f"{count} in {str(self.folder)!r} can't be used: {first_few(wrong)}.")
+
+    def _wrong_with(self, image_id: int) -> str:
+        entry = self.coco.imgs[image_id]
+        path, name = self.folder / entry["file_name"], repr(entry["file_name"])
+        if not path.is_file():
+            return f"{name} is missing"
+        try:
+            return _contradiction(entry, *upright_size(path))
+        except (OSError, SyntaxError, ValueError) as error:
+            return f"{name} is no image ({type(error).__name__})"
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -60,6 +83,9 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         image_id = self.image_ids[index]
         image = image_to_tensor(read_image(self.folder / self.coco.imgs[image_id]["file_name"]), 3) / 255
         height, width = image.shape[-2:]
+        wrong = _contradiction(self.coco.imgs[image_id], height, width)
+        if wrong:
+            raise InputError(f"{wrong}.")
         boxes, labels = self._boxes(image_id, height, width)
         # Numbers of its own for each draw: the same however many processes and workers share them.
         if drawn is not None and np.random.default_rng([self.seed, drawn]).random() < self.flip:
@@ -76,6 +102,18 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
         labels = torch.tensor([self.category_ids.index(entry["category_id"]) + 1 for entry in entries])
         good = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         return boxes[good], labels.to(torch.int64)[good]
+
+
+def _contradiction(entry: dict[str, Any], height: int, width: int) -> str:
+    """How an image of this size contradicts what the annotations say of it, "" where it doesn't."""
+    said = entry.get("height") or height, entry.get("width") or width
+    if said == (height, width):
+        return ""
+    turned = ", turned as its EXIF data says" if said == (width, height) else ""
+    return (
+        f"{entry['file_name']!r} is {height} x {width} pixels (height x width{turned}), its entry says {said[0]} x "
+        f"{said[1]}: boxes would lie elsewhere"
+    )
 
 
 class StepSampler(Sampler[list[Draw]]):
@@ -137,38 +175,3 @@ def collate(items: Sequence[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[
     """Images and targets as lists: their sizes differ."""
     images, targets = zip(*items, strict=True)
     return list(images), list(targets)
-
-
-def read_coco(annotations: str) -> Any:
-    """pycocotools' index of an annotation file.
-
-    Raises:
-        InputError: the file is missing or is not in COCO's format.
-    """
-    from pycocotools.coco import COCO
-
-    path = Path(annotations)
-    if not path.is_file():
-        raise InputError(f"the annotations {annotations!r} do not exist. Set data.*.annotations.")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it took
-            coco = COCO(str(path))
-        missing = [key for key in ("images", "annotations", "categories") if key not in coco.dataset]
-        if missing:
-            raise KeyError(", ".join(missing))
-        for entry in coco.dataset["annotations"]:
-            coco.imgs[entry["image_id"]], coco.cats[entry["category_id"]], entry["bbox"][3]
-    except (
-        OSError,
-        KeyError,
-        TypeError,
-        IndexError,
-        AssertionError,
-        json.JSONDecodeError,
-        UnicodeDecodeError,
-    ) as error:
-        raise InputError(
-            f"the annotations {annotations!r} are not in COCO's format: {type(error).__name__}: {error}. "
-            f"See https://cocodataset.org/#format-data."
-        ) from error
-    return coco

@@ -1,11 +1,11 @@
-"""How a detector is trained: what every config in detectors/ shares. The data are small scenes that draw themselves."""
+"""How a detector is trained where its config doesn't say so. The data are small scenes that draw themselves."""
 
 from torch.optim import AdamW
 
 from detrex_backbones.config import LazyCall as L
-from detrex_backbones.training.coco import CocoDetection
-from detrex_backbones.training.optim import WarmupCosine, param_groups
-from detrex_backbones.training.scenes import make_scenes
+from train_detector.coco import CocoDetection
+from train_detector.optim import WarmupCosine, param_groups
+from train_detector.scenes import make_scenes
 
 train = dict(
     device="",  # "" is the GPU if there is one, else the CPU
@@ -41,5 +41,6 @@ optimizer = L(AdamW)(
     # trained ones, 0.1 is the usual factor.
     params=L(param_groups)(backbone_factor=0.5, weight_decay=0.05),
     lr=1e-3,
+    eps=1e-8,  # beside it, a smaller gradient is nothing
 )
 schedule = L(WarmupCosine)(steps="${train.steps}", warmup=30, last=0.02)

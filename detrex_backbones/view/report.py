@@ -1,43 +1,33 @@
-"""`detrex-backbones match --html`: a load report as one web page that needs nothing beside it."""
+"""A load report as one web page that needs nothing beside it."""
 
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections import Counter
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from detrex_backbones.checkpoint.report import LoadReport
-from detrex_backbones.errors import DetrexBackbonesError
+from detrex_backbones.text import visible_json
 
-__all__ = ["coverage_tree", "render_page", "tensor_rows", "write_page"]
+__all__ = ["coverage_tree", "report_page", "tensor_rows"]
 
-TEMPLATE = "match_page.html"
+TEMPLATE = "report.html"
 
 
-def write_page(path: str | Path, report: LoadReport, refusal: str = "") -> None:
-    """Write the page of a report.
+def report_page(report: LoadReport, refusal: str = "") -> str:
+    """A page with a search over all tensors, and the coverage of each module.
+
+    Names come from a stranger's file: none of them is ever read as HTML.
 
     Args:
-        path: of the file.
         report: of a load, or of a dry run.
         refusal: why the load is refused, "" where it isn't.
 
-    Raises:
-        DetrexBackbonesError: the file can't be written.
+    Returns:
+        HTML that needs nothing beside it.
     """
-    page = render_page(report, refusal)
-    try:
-        Path(path).write_text(page, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise DetrexBackbonesError(f"--html {str(path)!r} can't be written: {error}.") from error
-
-
-def render_page(report: LoadReport, refusal: str = "") -> str:
-    """The page as text. Names come from a stranger's file: none of them is ever read as HTML."""
     content = {
         "report": {key: value for key, value in report.to_dict().items() if isinstance(value, str | float)},
         "expected": report.expected,
@@ -45,10 +35,8 @@ def render_page(report: LoadReport, refusal: str = "") -> str:
         "rows": tensor_rows(report),
         "tree": coverage_tree(report),
     }
-    # In a script element only "<" could end it; as an escape it is the same JSON.
-    data = json.dumps(content).replace("<", "\\u003c")
-    parts = {"SUMMARY": html.escape(str(report)), "DATA": data}
-    template = files("detrex_backbones.cli").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    parts = {"SUMMARY": html.escape(str(report)), "DATA": visible_json(content)}
+    template = files("detrex_backbones.view").joinpath(TEMPLATE).read_text(encoding="utf-8")
     # One pass, so that a name that looks like a placeholder stays a name.
     return re.sub("@@(SUMMARY|DATA)@@", lambda found: parts[found[1]], template)
 

@@ -6,8 +6,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from detrex_backbones import Backbone, FeatureExtractor, ShapeSpec, TimmBackbone
-from detrex_backbones.cli.features import extract
-from detrex_backbones.cli.picture import features_figure
+from detrex_backbones.view import draw_features, extract_maps
 
 HEIGHT, WIDTH = 90, 70
 
@@ -40,7 +39,7 @@ def test_a_number_is_drawn_at_its_place(stride, centre, rows, columns):
     value[0, 9:] = 0.9  # of the padding: not seen
     centres = {} if centre is None else {"map": centre}
     photo = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
-    found = brightest(features_figure(photo, {"map": value}, {"map": stride}, centres), column=1)
+    found = brightest(draw_features(photo, {"map": value}, {"map": stride}, centres), column=1)
     assert np.abs(np.array(found) - (rows, columns)).max() <= 1  # a pixel of the picture is not one of the photo
 
 
@@ -59,21 +58,21 @@ class Mean(Backbone):
 def test_a_bright_spot_of_the_photo_is_bright_in_the_picture():
     photo = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     photo[40:48, 56:64] = 255
-    maps, centres = extract(FeatureExtractor(Mean(), pixel_mean=[0] * 3, pixel_std=[1] * 3), photo)
+    maps, centres = extract_maps(FeatureExtractor(Mean(), pixel_mean=[0] * 3, pixel_std=[1] * 3), photo)
     assert maps["map"].shape == (3, 12, 12) and centres == {"map": 3.5}
-    found = brightest(features_figure(np.full_like(photo, 128), maps, {"map": 8}, centres), column=1)
+    found = brightest(draw_features(np.full_like(photo, 128), maps, {"map": 8}, centres), column=1)
     assert np.abs(np.array(found) - ((40, 47), (56, 63))).max() <= 1
 
 
 def test_where_attention_sees_everything_the_place_is_known_all_the_same():
     photo = np.zeros((224, 224, 3), np.uint8)
     backbone = TimmBackbone("vit_tiny_patch16_224", out_indices=(11,), depth=12)
-    _, centres = extract(FeatureExtractor(backbone, pixel_mean=[0] * 3, pixel_std=[1] * 3), photo)
+    _, centres = extract_maps(FeatureExtractor(backbone, pixel_mean=[0] * 3, pixel_std=[1] * 3), photo)
     assert centres == {"p11": 7.5}
 
 
 @pytest.mark.parametrize("shape", [(HEIGHT, WIDTH), (HEIGHT, WIDTH, 2), (HEIGHT, WIDTH, 4)])
 def test_every_kind_of_photo_can_be_drawn(shape):
-    figure = features_figure(np.zeros(shape, np.uint16), {"map": torch.rand(2, 3, 3)}, {"map": 0}, {})
+    figure = draw_features(np.zeros(shape, np.uint16), {"map": torch.rand(2, 3, 3)}, {"map": 0}, {})
     FigureCanvasAgg(figure).draw()
     assert figure.axes[1].get_xlim() == (-0.5, WIDTH - 0.5) and figure.axes[1].get_ylim() == (HEIGHT - 0.5, -0.5)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.training.coco import CocoDetection, collate
-from detrex_backbones.training.parallel import Processes
+from train_detector.coco import CocoDetection, collate
+from train_detector.parallel import Processes
 
 __all__ = ["ap_table", "average_precision", "detect", "find_detections"]
 

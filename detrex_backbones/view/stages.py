@@ -1,24 +1,24 @@
-"""`detrex-backbones show --graph`: the stages of a backbone as a picture."""
+"""The stages of a backbone, and a picture of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detrex_backbones.cli.common import print_note
-from detrex_backbones.errors import ArgumentError, DetrexBackbonesError
+import torch
+from torch import Tensor, nn
+
+from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.view.receptive_field import UNKNOWN, Field, follow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch import Tensor, nn
 
-__all__ = ["Stage", "draw_graph", "stages_of"]
+__all__ = ["Stage", "draw_stages", "stages_of"]
 
-FORMATS = (".png", ".svg")
 TALLEST, LOWEST, STEP, WIDTH = 3.0, 0.8, 1.75, 1.35  # of boxes, inches
-DEPTH, LINE = 0.35, 0.16  # from the tallest box to the names of the maps, and of a line there, inches
+GREY, GREEN = "#57606a", "#1a7f37"
 EXTRA_TOKENS = 16
 
 
@@ -43,8 +43,15 @@ class Stage:
 
 def stages_of(backbone: nn.Module, channels: int, size: tuple[int, int]) -> list[Stage]:
     """The modules at the top of a backbone on the meta device, in running order."""
+    return _look_into(backbone, channels, size)[0]
+
+
+def _look_into(
+    backbone: nn.Module, channels: int, size: tuple[int, int]
+) -> tuple[list[Stage], dict[str, Tensor], dict[str, Field]]:
+    """The stages, the backbone's maps, and the receptive fields of those that could be followed."""
     modules = _top_modules(backbone)
-    inputs, outputs, maps = _record(backbone, modules, channels, size)
+    inputs, outputs, maps, fields = _record(backbone, modules, torch.empty(1, channels, *size, device="meta"))
     made = list(outputs.values())
     stages = [
         Stage(name, _blocks(modules[name]), tuple(value.shape[1:]), _source(inputs[name], made[:place]), [])
@@ -52,15 +59,13 @@ def stages_of(backbone: nn.Module, channels: int, size: tuple[int, int]) -> list
     ]
     for name, value in maps.items():
         _place(stages, made, name, value)
-    return stages
+    return stages, maps, fields
 
 
 def _record(
-    backbone: nn.Module, modules: Mapping[str, nn.Module], channels: int, size: tuple[int, int]
-) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-    """What each module takes first and gives last, in running order, and the backbone's maps."""
-    import torch
-
+    backbone: nn.Module, modules: Mapping[str, nn.Module], image: Tensor
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor], dict[str, Field]]:
+    """What each module takes first and gives last, in running order; the backbone's maps and their fields."""
     inputs: dict[str, Any] = {}
     outputs: dict[str, Tensor] = {}
 
@@ -80,7 +85,7 @@ def _record(
     ]
     try:
         with torch.no_grad():
-            return inputs, outputs, backbone(torch.empty(1, channels, *size, device="meta"))
+            return inputs, outputs, *follow(backbone, image)
     finally:
         for hook in hooks:
             hook.remove()
@@ -115,8 +120,6 @@ def _top_modules(backbone: nn.Module) -> dict[str, nn.Module]:
 
 def _stages_inside(name: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
     """A list of lists of blocks is a list of stages; anything else is one."""
-    import torch
-
     lists = (torch.nn.ModuleList, torch.nn.Sequential)
     if isinstance(module, lists) and len(module) and all(isinstance(child, lists) for child in module):
         return [(f"{name}.{place}", child) for place, child in enumerate(module)]
@@ -145,71 +148,78 @@ def _place(stages: list[Stage], outputs: Sequence[Tensor], name: str, value: Ten
         stages[index].maps.append(name)
 
 
-def draw_graph(
-    backbone: nn.Module, channels: int, size: tuple[int, int], maps: Sequence[Mapping[str, Any]], file: str | Path
-) -> None:
-    """Write the picture: a box for each stage, as high as what it gives, and below it the maps that come out.
+def draw_stages(backbone: Backbone, size: tuple[int, int] = (224, 224), channels: int = 3) -> Figure:
+    """A box for each stage, as high as what it gives, and below it the maps that come out, with what they see.
 
     Args:
         backbone: on the meta device, in evaluation mode.
-        channels: of the image.
         size: height and width of the image in pixels.
-        maps: dicts of name, channels, stride, height, width and receptive_field.
-        file: a .png or .svg.
+        channels: of the image.
 
-    Raises:
-        ArgumentError: another kind of file.
-        DetrexBackbonesError: the file can't be written.
+    Returns:
+        A figure that `savefig(path, bbox_inches="tight")` writes and a notebook shows.
     """
-    path = Path(file)
-    if path.suffix.lower() not in FORMATS:
-        raise ArgumentError(f"--graph {str(file)!r}: the picture can be {' or '.join(FORMATS)}.")
-    stages = stages_of(backbone, channels, size)
-    rows = {row["name"]: row for row in maps}
-    labels = [_label(stage.shape, size, _known(stage, rows)) for stage in stages]
-    heights = [max(TALLEST / max(stride, 1) ** 0.5, LOWEST) for _, stride in labels]
-    axis, figure = _canvas(len(stages) + 1, max(heights), max(len(stage.maps) for stage in stages))
-    axis.text(0.3, TALLEST / 2 + 0.6, f"{_title(backbone)}, {size[0]} x {size[1]} pixels", fontsize=13)
-    _box(axis, 0, TALLEST, "image", f"{channels} channels\n{size[0]} x {size[1]}", color="#e8eaed")
-    tops = [TALLEST / 2]
-    for place, (stage, (label, _), height) in enumerate(zip(stages, labels, heights, strict=True), start=1):
-        blocks = f" ({stage.blocks} blocks)" if stage.blocks > 1 else ""
-        _box(axis, place, height, stage.name, label + blocks.replace(" (", "\n("), color="#cfe2ff")
-        tops.append(height / 2)
-        _arrow(axis, stage.source + 1, place, tops)
-        _outputs(axis, place, height, max(heights), [rows[name] for name in stage.maps])
-    try:
-        figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.2)
-    except OSError as error:
-        raise DetrexBackbonesError(f"--graph {str(file)!r} can't be written: {error}.") from error
-    print_note(f"wrote {path}")
-
-
-def _canvas(boxes: int, tallest: float, maps: int) -> tuple[Any, Figure]:
-    """An empty picture in inches, with place for so many boxes in a row, and below the tallest for so many maps."""
     from matplotlib.figure import Figure
 
-    across, top = STEP * boxes + 0.5, TALLEST / 2 + 0.9
-    below = max(TALLEST, tallest + 2 * (DEPTH + 0.1 + maps * 4 * LINE)) / 2 + 0.1
-    figure = Figure(figsize=(across, top + below))
+    stages, maps, fields = _look_into(backbone, channels, size)
+    words = _map_words(backbone, maps, fields)
+    known = [next((maps[name].shape[1] for name in stage.maps), None) for stage in stages]
+    labels = [_label(stage.shape, size, depth) for stage, depth in zip(stages, known, strict=True)]
+    heights = [TALLEST, *(max(TALLEST / max(stride, 1) ** 0.5, LOWEST) for _, stride in labels)]
+    figure = Figure(figsize=(STEP * len(heights), TALLEST))
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set_axis_off()
-    axis.set(xlim=(0, across), ylim=(-below, top))
-    return axis, figure
+    axis.set(xlim=(-STEP / 2, STEP * (len(heights) - 0.5)), ylim=(-TALLEST / 2, TALLEST / 2))  # inches
+    axis.text(-WIDTH / 2, TALLEST / 2 + 0.6, f"{_title(backbone)}, {size[0]} x {size[1]} pixels", fontsize=13)
+    places = [STEP * place for place in range(len(heights))]
+    colours = ["#e8eaed", *["#cfe2ff"] * len(stages)]
+    axis.bar(places, heights, WIDTH, [-height / 2 for height in heights], color=colours, edgecolor=GREY)
+    _write_box(axis, 0, "image", f"{channels} channels\n{size[0]} x {size[1]}")
+    for place, (stage, (label, _)) in enumerate(zip(stages, labels, strict=True), start=1):
+        blocks = f"\n({stage.blocks} blocks)" if stage.blocks > 1 else ""
+        _write_box(axis, places[place], stage.name, label + blocks)
+        _draw_arrow(axis, stage.source + 1, place, heights)
+        if stage.maps:
+            ends = -heights[place] / 2, -max(heights[1:]) / 2 - 0.35  # all maps at the same depth
+            _write_maps(axis, places[place], *ends, [words[name] for name in stage.maps])
+    return figure
+
+
+def _map_words(backbone: Backbone, maps: Mapping[str, Tensor], fields: Mapping[str, Field]) -> dict[str, str]:
+    """What is written below a stage about each map."""
+    words = {}
+    for name, shape in backbone.output_shape().items():
+        field = fields[name].describe(shape.stride or 0) if name in fields else UNKNOWN
+        sees = f"{field} pixels" if isinstance(field, int) else field
+        words[name] = f"{name}: {maps[name].shape[1]} channels\nstride {shape.stride}\nsees {sees}"
+    return words
+
+
+def _write_box(axis: Any, middle: float, title: str, text: str) -> None:
+    axis.text(middle, TALLEST / 2 + 0.2, title, ha="center", fontsize=10, fontweight="bold")
+    axis.text(middle, 0, text, ha="center", va="center", fontsize=8.5, linespacing=1.3)
+
+
+def _write_maps(axis: Any, middle: float, bottom: float, below: float, words: Sequence[str]) -> None:
+    arrow = {"arrowstyle": "<|-", "color": GREEN, "relpos": (0.5, 1), "shrinkA": 0, "shrinkB": 0}
+    style = {"ha": "center", "va": "top", "fontsize": 8.5, "color": GREEN}
+    axis.annotate("\n\n".join(words), (middle, bottom), (middle, below), arrowprops=arrow, **style)
+
+
+def _draw_arrow(axis: Any, start: int, end: int, heights: Sequence[float]) -> None:
+    """From box to box; over those between, from top to top."""
+    arrow = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
+    if end - start == 1:
+        axis.annotate("", (STEP * end - WIDTH / 2, 0), (STEP * start + WIDTH / 2, 0), arrowprops=arrow)
+        return
+    ends = (STEP * end, heights[end] / 2), (STEP * start, heights[start] / 2)
+    axis.annotate("", *ends, arrowprops={**arrow, "connectionstyle": "arc3,rad=-0.3"})
 
 
 def _title(backbone: nn.Module) -> str:
     """Its class, and the model's name where it or what it stands around has one."""
     name = getattr(getattr(backbone, "net", backbone), "model_name", "")
     return f"{type(backbone).__name__} {name}".strip()
-
-
-_ARROW = {"arrowstyle": "-|>", "color": "#57606a", "shrinkA": 0, "shrinkB": 0}
-
-
-def _known(stage: Stage, rows: Mapping[str, Mapping[str, Any]]) -> int | None:
-    """The channels, where a map that comes out here tells them."""
-    return next((rows[name]["channels"] for name in stage.maps), None)
 
 
 def _label(shape: tuple[int, ...], size: tuple[int, int], channels: int | None) -> tuple[str, float]:
@@ -223,41 +233,3 @@ def _label(shape: tuple[int, ...], size: tuple[int, int], channels: int | None) 
     depth, height, width = (shape[2], *shape[:2]) if last and shape[0] != channels else shape
     stride = size[0] / max(height, 1)
     return f"{depth} channels\n{height} x {width}\nstride {stride:.3g}", stride
-
-
-def _arrow(axis: Any, start: int, end: int, tops: Sequence[float]) -> None:
-    """From box to box; over those between, from top to top."""
-    left, right = start * STEP + 0.3, end * STEP + 0.3
-    if end - start == 1:
-        axis.annotate("", (right, 0), (left + WIDTH, 0), arrowprops=_ARROW)
-        return
-    ends = (right + WIDTH / 2, tops[end]), (left + WIDTH / 2, tops[start])
-    axis.annotate("", *ends, arrowprops={**_ARROW, "connectionstyle": "arc3,rad=-0.3"})
-
-
-def _box(axis: Any, place: int, height: float, title: str, text: str, color: str) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    left = place * STEP + 0.3
-    style = "round,pad=0,rounding_size=0.06"
-    axis.add_patch(
-        FancyBboxPatch((left, -height / 2), WIDTH, height, boxstyle=style, facecolor=color, edgecolor="#57606a")
-    )
-    middle = left + WIDTH / 2
-    axis.text(middle, TALLEST / 2 + 0.2, title, ha="center", fontsize=10, fontweight="bold")
-    axis.text(middle, 0, text, ha="center", va="center", fontsize=8.5, linespacing=1.3)
-
-
-def _outputs(axis: Any, place: int, height: float, tallest: float, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The maps that come out of a box, all at the same depth: below the tallest of the boxes."""
-    if not rows:
-        return
-    middle, bottom = place * STEP + 0.3 + WIDTH / 2, -tallest / 2 - DEPTH
-    axis.annotate("", (middle, bottom), (middle, -height / 2), arrowprops={**_ARROW, "color": "#1a7f37"})
-    words = [f"{row['name']}: {row['channels']} channels\nstride {row['stride']}\nsees {_sees(row)}" for row in rows]
-    axis.text(middle, bottom - 0.08, "\n\n".join(words), ha="center", va="top", fontsize=8.5, color="#1a7f37")
-
-
-def _sees(row: Mapping[str, Any]) -> str:
-    field = row["receptive_field"]
-    return f"{field} pixels" if isinstance(field, int) else str(field)

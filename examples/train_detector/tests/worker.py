@@ -1,12 +1,12 @@
-"""What torchrun starts in test_processes.py: both engines, each from the beginning and from a checkpoint."""
+"""What torchrun starts in test_run.py: both engines, each from the beginning and from a checkpoint."""
 
 import sys
 from pathlib import Path
 
+from tiny import tiny
 from torch import distributed
 
-from detrex_backbones.training.train import train
-from tests.training.tiny import tiny
+from train_detector.train import train
 
 
 def main(folder: Path) -> None:

@@ -16,13 +16,11 @@ from torch.distributed.checkpoint.state_dict import (
     get_state_dict,
     set_state_dict,
 )
-from torch.distributed.tensor import DTensor
 
-from detrex_backbones.checkpoint.place.sharded import like
 from detrex_backbones.errors import ArgumentError, CheckpointFileError
-from detrex_backbones.training.optim import AveragedWeights
-from detrex_backbones.training.parallel import Processes
-from detrex_backbones.whole_file import write_whole
+from train_detector.files import save_whole
+from train_detector.optim import AveragedWeights
+from train_detector.parallel import Processes
 
 __all__ = ["RunState", "latest"]
 
@@ -76,7 +74,7 @@ class RunState:
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / NAME.format(step), lambda file: torch.save(content, file))
+            save_whole(folder / NAME.format(step), content)
             for old in _all(folder)[:-KEPT]:
                 old.unlink()
         except OSError as error:
@@ -105,7 +103,7 @@ class RunState:
         if self.averages:
             self.averages.updates = content["updates"]
             for name, value in self.averages.items():
-                value.copy_(like(value, content["averages"][name].to(value.device)))
+                value.copy_(_spread(content["averages"][name].to(value.device), value))
         return int(content["step"])
 
     def weights(self) -> dict[str, Tensor]:
@@ -149,4 +147,14 @@ def _same_config(old: str, new: str, path: Path) -> None:
 
 
 def _whole(value: Tensor) -> Tensor:
-    return (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu().clone()
+    full: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return full.detach().cpu().clone()
+
+
+def _spread(value: Tensor, target: Any) -> Tensor:
+    """A whole value, sharded as `target` is."""
+    if not hasattr(target, "device_mesh"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, target.device_mesh, target.placements)

@@ -16,7 +16,7 @@ import torchvision
 from detrex_backbones import LoadReport
 from detrex_backbones.checkpoint.report import Loaded, Mismatch
 from detrex_backbones.cli import main
-from detrex_backbones.cli.match_page import coverage_tree, render_page, tensor_rows
+from detrex_backbones.view.report import coverage_tree, report_page, tensor_rows
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror=hacked=1>@@DATA@@"
@@ -89,7 +89,7 @@ def test_coverage_by_module(report):
 
 
 def test_names_are_never_html(report):
-    page = render_page(report, refusal=HOSTILE)
+    page = report_page(report, refusal=HOSTILE)
     data, code = scripts(page)
     assert data[0] == {"type": "application/json", "id": "data"}
     content = json.loads(data[1])
@@ -100,7 +100,7 @@ def test_names_are_never_html(report):
 
 
 def test_the_page_is_self_contained():
-    page = render_page(LoadReport("weights.pth"))
+    page = report_page(LoadReport("weights.pth"))
     assert "default-src 'none'" in page
     assert not re.search(r"https?://|<link|\bsrc=|@import|url\(", page)
     labelled = set(re.findall(r'<label for="(\w+)"', page))
@@ -130,13 +130,13 @@ def test_the_template_is_in_the_wheel(tmp_path):
     shutil.copytree(ROOT, source, ignore=kept)
     subprocess.run([*build, *folders], cwd=source, check=True, capture_output=True, timeout=300)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        assert "detrex_backbones/cli/match_page.html" in wheel.namelist()
+        assert "detrex_backbones/view/report.html" in wheel.namelist()
 
 
 @pytest.mark.parametrize("width", [380, 1400])
 def test_in_a_browser(report, chromium, tmp_path, width):
     file = tmp_path / "report.html"
-    file.write_text(render_page(report), encoding="utf-8")
+    file.write_text(report_page(report), encoding="utf-8")
     page = chromium.new_page(viewport={"width": width, "height": 900})
     trouble, requests = [], []
     page.on("console", lambda message: trouble.append(message.text))

@@ -9,7 +9,6 @@ from detrex_backbones.config import LazyCall as L
 from detrex_backbones.errors import ArgumentError, ConfigError
 from detrex_backbones.shapes import build_on_meta
 from tests.reference import noise
-from tests.training.tiny import batch
 
 DETECTORS = [name for name in list_configs() if name.startswith("detectors/")]
 BACKBONES = [
@@ -22,6 +21,17 @@ BACKBONES = [
 ]
 
 
+def batch():
+    """Two images of one box each."""
+    images = [torch.zeros(3, 64, 64), torch.ones(3, 64, 64)]
+    images[0][:, 10:40, 10:40] = 1
+    images[1][:, 20:60, 20:50] = 0
+    boxes = ([[10.0, 10, 40, 40]], [[20.0, 20, 50, 60]])
+    return images, [
+        {"boxes": torch.tensor(box), "labels": torch.tensor([label])} for label, box in enumerate(boxes, start=1)
+    ]
+
+
 @pytest.mark.parametrize("name", DETECTORS)
 def test_every_ready_detector(name):
     cfg = get_config(name)
@@ -30,7 +40,6 @@ def test_every_ready_detector(name):
     assert model.backbone.out_channels == 128
     anchors = getattr(model, "anchor_generator", None) or model.rpn.anchor_generator
     assert len(anchors.sizes) == len(model.backbone.output_shape())
-    instantiate(cfg.schedule)
 
 
 def test_detectors_are_no_backbones():

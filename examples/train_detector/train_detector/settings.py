@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from detrex_backbones.config.nodes import to_plain
 from detrex_backbones.errors import ArgumentError, ConfigKeyError, closest
 
 __all__ = ["Settings"]
@@ -20,7 +19,7 @@ PARALLEL = ("ddp", "fsdp2")
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run goes; `configs/common/detection.py` says what each is."""
+    """How a run goes; recipe.py says what each is."""
 
     output: str
     steps: int
@@ -49,13 +48,13 @@ class Settings:
         missing = [part for part in PARTS if not isinstance(cfg.get(part), DictConfig)]
         if missing:
             raise ConfigKeyError(
-                f"the config has no {' and no '.join(missing)}: training takes {', '.join(PARTS)}, as the configs of "
-                f"detectors/ have them."
+                f"the config has no {' and no '.join(missing)}: training takes {', '.join(PARTS)}, as `load_config` "
+                f"makes them of the configs of detectors/."
             )
         _check_spelling(cfg, PARTS, "")
         _check_spelling(cfg.data, DATA, "data.")
         known = {one.name for one in fields(cls)}
-        values: dict[str, Any] = to_plain(cfg.train)
+        values: Any = OmegaConf.to_container(cfg.train, resolve=True)
         for name in values:
             if name not in known:
                 raise ConfigKeyError(f"train.{name} is nothing that training reads.{closest(name, known)}")

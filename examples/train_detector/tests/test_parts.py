@@ -10,15 +10,16 @@ from PIL import Image
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from detrex_backbones import get_config, instantiate
+from detrex_backbones import get_config, instantiate, list_configs
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.shapes import build_on_meta
-from detrex_backbones.training.coco import CocoDetection
-from detrex_backbones.training.evaluate import ap_table, average_precision
-from detrex_backbones.training.log import RunLog, read_metrics
-from detrex_backbones.training.optim import AveragedWeights, WarmupCosine, param_groups
-from detrex_backbones.training.pictures import draw_curve, draw_predictions
-from detrex_backbones.training.scenes import make_scenes
+from train_detector.coco import CocoDetection
+from train_detector.config import load_config
+from train_detector.evaluate import ap_table, average_precision
+from train_detector.log import RunLog, read_metrics
+from train_detector.optim import AveragedWeights, WarmupCosine, param_groups
+from train_detector.pictures import draw_curve, draw_predictions
+from train_detector.scenes import make_scenes
 
 
 def test_groups_of_a_detector():
@@ -151,7 +152,7 @@ def test_the_grid_shows_boxes(scenes, tmp_path):
     for name, found in (("none", [none] * 5), ("right", right), ("weak", weak)):
         draw_predictions(tmp_path / f"{name}.png", images, found, targets, scenes.names)
         with Image.open(tmp_path / f"{name}.png") as picture:
-            assert picture.size == (4 * 260 + 4, 2 * 260 + 4)
+            assert picture.size == (4 * 260, 2 * 260)
             pictures[name] = picture.convert("RGB").tobytes()
     assert pictures["none"] == pictures["weak"] != pictures["right"]
 
@@ -182,7 +183,8 @@ def test_the_log_takes_back_what_came_after_the_checkpoint(tmp_path, capsys):
         assert picture.size == (640, 360)
 
 
-def test_the_last_rate_of_a_ready_config():
-    cfg = get_config("detectors/faster_rcnn_resnet18_fpn")
+@pytest.mark.parametrize("name", [name for name in list_configs() if name.startswith("detectors/")])
+def test_the_last_rate_of_every_ready_config(name):
+    cfg = load_config(name)
     schedule = instantiate(cfg.schedule)
     assert math.isclose(schedule(cfg.train.steps), 0.02) and schedule.steps == cfg.train.steps

@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import math
+import pydoc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,32 +20,32 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from detrex_backbones.checkpoint.frozen import frozen_but_not_loaded
-from detrex_backbones.checkpoint.place.distributed import load_checkpoint_distributed
-from detrex_backbones.checkpoint.report import shorten
-from detrex_backbones.config import LazyConfig, instantiate
-from detrex_backbones.config.instantiate import target_of
-from detrex_backbones.config.nodes import clone
-from detrex_backbones.errors import ArgumentError, ConfigKeyError, TrainingError, closest
-from detrex_backbones.training.coco import CocoDetection, StepSampler, collate
-from detrex_backbones.training.evaluate import ap_table, average_precision, detect, find_detections
-from detrex_backbones.training.log import RunLog, read_metrics
-from detrex_backbones.training.optim import AveragedWeights
-from detrex_backbones.training.parallel import Processes, processes
-from detrex_backbones.training.pictures import draw_curve, draw_predictions
-from detrex_backbones.training.settings import Settings
-from detrex_backbones.training.state import RunState, latest
-from detrex_backbones.whole_file import write_whole
+from detrex_backbones import FrozenBatchNorm2d, LazyConfig, LoadReport, instantiate, load_checkpoint_distributed
+from detrex_backbones.errors import ArgumentError, ConfigKeyError, DetrexBackbonesError, closest
 from detrex_backbones.zoo import find_device
+from train_detector.coco import CocoDetection, StepSampler, collate
+from train_detector.evaluate import ap_table, average_precision, detect, find_detections
+from train_detector.files import save_whole, write_whole
+from train_detector.log import RunLog, read_metrics
+from train_detector.optim import AveragedWeights
+from train_detector.parallel import Processes, processes
+from train_detector.pictures import draw_curve, draw_predictions
+from train_detector.settings import Settings
+from train_detector.state import RunState, latest
 
-__all__ = ["train"]
+__all__ = ["TrainingError", "train"]
 
 logger = logging.getLogger(__name__)
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PICTURES = 12
+SHOWN = 8  # modules in a message
 # Where torchvision's detectors count their classes, the background included.
 CLASSES = {"head.classification_head": "num_classes", "roi_heads.box_predictor.cls_score": "out_features"}
+
+
+class TrainingError(DetrexBackbonesError, RuntimeError):
+    """A run that can't go on: its loss is no number any more."""
 
 
 def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any]:
     curve.png, table.txt and results.json; at the end model.pth with the weights, averaged ones where there are.
 
     Args:
-        cfg: `model`, `data`, `optimizer`, `schedule` and `train`, as `configs/common/detection.py` has them.
+        cfg: `model`, `data`, `optimizer`, `schedule` and `train`, as `load_config` gives them.
         resume: go on from the newest checkpoint in `train.output`; from the beginning where there is none.
 
     Returns:
@@ -98,7 +99,6 @@ class _Run:
             len(self.data.train), self.batch, settings.steps, 0, settings.seed, ours.rank, ours.world
         )
         torch.manual_seed(settings.seed)  # the same weights on all processes
-        cfg = clone(cfg)
         text = _config_text(cfg)
         model: nn.Module = instantiate(cfg.model).to(ours.device)
         _check_classes(model, self.data)
@@ -106,8 +106,7 @@ class _Run:
         self.bare = model  # without DDP around it
         if not newest:
             _load_weights(model, settings, ours)
-        cfg.optimizer.params.model = model
-        self.optimizer = instantiate(cfg.optimizer)
+        self.optimizer = instantiate({**cfg.optimizer, "params": {**cfg.optimizer.params, "model": model}})
         self.schedule = instantiate(cfg.schedule)
         self.averages = AveragedWeights(model, settings.ema) if settings.ema else None
         self.scaler = torch.amp.GradScaler(ours.device.type, enabled=settings.amp == "fp16")
@@ -116,7 +115,7 @@ class _Run:
         self.sampler.start = self.start
         if ours.first:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / "config.yaml", lambda file: file.write(text.encode()))
+            self._write("config.yaml", text)
 
     def go(self) -> dict[str, Any]:
         settings = self.settings
@@ -207,18 +206,18 @@ class _Run:
         yield from detect(self.bare, images, self.ours)
 
     def _write(self, name: str, text: str) -> None:
-        write_whole(self.folder / name, lambda file: file.write(text.encode()))
+        write_whole(self.folder / name, text.encode())
 
     def _write_weights(self) -> None:
         """model.pth, as `load_checkpoint` and `train.init_checkpoint` take it."""
         weights = self.state.weights()
         if self.ours.first:
-            write_whole(self.folder / "model.pth", lambda file: torch.save({"model": weights}, file))
+            save_whole(self.folder / "model.pth", {"model": weights})
 
 
 def _check_keys(model: DictConfig) -> None:
     """Refuse what torchvision's detectors would take for an argument of their transform and leave unread."""
-    target = target_of(model)
+    target: Any = pydoc.locate(model._target_) if isinstance(model._target_, str) else model._target_
     if not getattr(target, "__module__", "").startswith("torchvision.models.detection"):
         return
     known = {*inspect.signature(target).parameters, *inspect.signature(GeneralizedRCNNTransform).parameters}
@@ -231,9 +230,20 @@ def _load_weights(model: nn.Module, settings: Settings, ours: Processes) -> None
     report = None
     if settings.init_checkpoint:
         report = load_checkpoint_distributed(model, settings.init_checkpoint, **settings.load_options)
-    frozen = frozen_but_not_loaded(model, report)
+    frozen = _frozen_at_random(model, report)
     if frozen and ours.first:
-        logger.warning("frozen at values that nothing was loaded into: %s", shorten(frozen))
+        more = f" and {len(frozen) - SHOWN} more" if len(frozen) > SHOWN else ""
+        logger.warning("frozen at values that nothing was loaded into: %s%s", ", ".join(frozen[:SHOWN]), more)
+
+
+def _frozen_at_random(model: nn.Module, report: LoadReport | None) -> list[str]:
+    """Paths of the modules with parameters or statistics that neither a checkpoint nor training will ever set."""
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    for path, module in model.named_modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            frozen += [f"{path}.{name}" for name, _ in module.named_buffers()]
+    loaded = {item.model_key for item in report.loaded} if report else set()
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in frozen if name not in loaded))
 
 
 def _load_data(cfg: DictConfig, ours: Processes) -> _Data:
@@ -242,6 +252,9 @@ def _load_data(cfg: DictConfig, ours: Processes) -> _Data:
         instantiate(cfg.data.prepare)
     ours.wait()
     data = _Data(instantiate(cfg.data.train), instantiate(cfg.data.test))
+    if ours.first:
+        data.train.check_images()
+        data.test.check_images()
     if data.train.names != data.test.names:
         raise ArgumentError(
             f"data.train has the classes {', '.join(data.train.names)}, data.test has {', '.join(data.test.names)}: "

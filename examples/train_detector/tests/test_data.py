@@ -12,8 +12,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from detrex_backbones.errors import ArgumentError, InputError
-from detrex_backbones.training.coco import CocoDetection, StepSampler, collate
-from detrex_backbones.training.scenes import CATEGORIES, draw_scene, make_scenes
+from train_detector.coco import CocoDetection, StepSampler, collate
+from train_detector.scenes import CATEGORIES, draw_scene, make_scenes
 
 
 @pytest.fixture(scope="module")

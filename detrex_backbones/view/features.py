@@ -1,4 +1,4 @@
-"""A picture of feature maps, drawn over the photo that they were made of."""
+"""Feature maps of a photo, and a picture of them over it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from detrex_backbones.view.receptive_field import follow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_features", "features_figure"]
+    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+
+__all__ = ["draw_features", "extract_maps", "sample_photo"]
 
 PANEL = 2.7  # inches, the width of one
 VEIL = 0.68  # how much of the colour is the map's; the photo shines through
 
 
+def sample_photo() -> Path:
+    """The photo of Grace Hopper that matplotlib ships: a file to try things on without a network."""
+    from matplotlib import cbook
+
+    return Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+
+
+def extract_maps(extractor: FeatureExtractor, photo: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The feature maps of one photo, and where they lie in it.
+
+    Args:
+        extractor: put into evaluation mode.
+        photo: (H, W) or (H, W, C) array, as `FeatureExtractor` takes it.
+
+    Returns:
+        name -> map (C, H, W), and name -> the photo's row (and column), in pixels, that the middle of the map's first
+        row lies at. A classifier's scores are no map.
+    """
+    extractor.eval()
+    with torch.inference_mode():
+        maps, fields = follow(extractor.backbone, extractor.preprocess([photo]))
+    strides = {name: shape.stride or 1 for name, shape in extractor.output_shape().items()}
+    centres = {name: field.centre(strides[name]) for name, field in fields.items()}
+    return {name: value[0] for name, value in maps.items() if value.dim() == 4}, centres
+
+
 def draw_features(
-    photo: Any, maps: Mapping[str, Tensor], strides: Mapping[str, int], centres: Mapping[str, float], path: Path
-) -> None:
-    """Write `features_figure` to a PNG."""
-    figure = features_figure(photo, maps, strides, centres)
-    figure.savefig(path, dpi=100, pil_kwargs={"optimize": True})
-
-
-def features_figure(
     photo: Any, maps: Mapping[str, Tensor], strides: Mapping[str, int], centres: Mapping[str, float]
 ) -> Figure:
     """The photo, then over it each map's mean over the channels, and its most varied channel.
@@ -40,6 +63,9 @@ def features_figure(
         strides: name -> input pixels that a pixel of the map stands for; 0 where that isn't known.
         centres: name -> the photo's row (and column) that the middle of the map's first row lies at; the middle of
             a cell where it isn't there.
+
+    Returns:
+        A figure that `savefig` writes and a notebook shows.
     """
     from matplotlib.figure import Figure
 
