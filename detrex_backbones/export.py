@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+from detrex_backbones.atomic_write import write_whole
+from detrex_backbones.backbones.images.extractor import FeatureExtractor
 from detrex_backbones.errors import ArgumentError, ExportError
-from detrex_backbones.whole_file import write_whole
 
 __all__ = ["Exported", "check_path", "export_model"]
 

@@ -30,7 +30,7 @@ from detrex_backbones.errors import (
     ConfigKeyError,
     ConfigTypeError,
 )
-from detrex_backbones.named import weights_of
+from detrex_backbones.zoo.backbone_names import weights_of
 from tests.swap_models import BGR, Pyramid, TheirShape, config, detr, dino, resnet, retinanet, runs
 
 RESNETS = ["resnet18", "resnet/resnet50.py", "gluon/resnet50_v1d"]
@@ -115,7 +115,7 @@ def test_a_feature_extractor_gets_weights_and_pixels():
 
 
 def test_changes_are_lines_and_logged(caplog):
-    with caplog.at_level(logging.INFO, "detrex_backbones.swap"):
+    with caplog.at_level(logging.INFO, "detrex_backbones.zoo.swap"):
         changes = swap_backbone(dino(), "resnet18")
     assert [record.getMessage() for record in caplog.records] == [str(change) for change in changes]
     assert str(changes[1]) == (

@@ -20,7 +20,7 @@ from detrex_backbones.zoo import build_model_with_report, config_file
 from tests.checkpoint.nets import converted, snapshot, theirs, weights
 from tests.reference import assert_close, noise, torchvision_maps
 
-LOGGER = "detrex_backbones.zoo"
+LOGGER = "detrex_backbones.zoo.build"
 
 RESNET_STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
@@ -186,7 +186,7 @@ def test_on_the_gpu(r18, device):
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "cpu0", "GPU:0", "3", 2.5, ["cpu"], -1])
 def test_a_device_that_is_not_there(r18, monkeypatch, device):
-    monkeypatch.setattr("detrex_backbones.zoo.instantiate", lambda node: pytest.fail("was built first"))
+    monkeypatch.setattr("detrex_backbones.zoo.build.instantiate", lambda node: pytest.fail("was built first"))
     r18.train.device = device
     with pytest.raises(DeviceError, match=r"isn't there \(") as caught:
         build_model(r18)

@@ -12,6 +12,7 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
+from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.checkpoint.dcp import write_folder, writing
 from detrex_backbones.checkpoint.distributed import TIMEOUT, distribute_checkpoint, receive_nested
 from detrex_backbones.checkpoint.files import read_checkpoint
@@ -21,7 +22,6 @@ from detrex_backbones.checkpoint.ranks import Ranks, several
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.checkpoint.sharded import is_sharded, like
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, CheckpointMatchError, closest
-from detrex_backbones.whole_file import write_whole
 
 __all__ = ["DetectionCheckpointer"]
 

@@ -22,12 +22,12 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from detrex_backbones.atomic_write import move_whole
 from detrex_backbones.checkpoint import unpickler
 from detrex_backbones.checkpoint.nested import put_in, take_out
 from detrex_backbones.checkpoint.ranks import Ranks
 from detrex_backbones.checkpoint.sharded import placement
 from detrex_backbones.errors import CheckpointFileError
-from detrex_backbones.whole_file import move_whole
 
 __all__ = ["is_folder", "read_folder", "write_folder", "writing"]
 

@@ -91,7 +91,7 @@ def load_config(args: argparse.Namespace) -> Any:
 
 
 def _swap(cfg: Any, name: str) -> None:
-    from detrex_backbones.swap import swap_backbone
+    from detrex_backbones.zoo.swap import swap_backbone
 
     for change in swap_backbone(cfg, name):
         print_note(str(change))

@@ -22,7 +22,7 @@ from detrex_backbones.errors import ConfigTypeError, DetrexBackbonesError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+    from detrex_backbones.backbones.images.extractor import FeatureExtractor
 
 EXAMPLES = """\
 examples:
@@ -52,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the load report and the maps, write the maps and the picture."""
-    from detrex_backbones.backbones.images import read_image
+    from detrex_backbones.backbones.images.tensors import read_image
     from detrex_backbones.zoo import build_model_with_report
 
     cfg = load_config(args)
@@ -82,7 +82,7 @@ def sample_photo() -> Path:
 
 def check_extractor(model: Any) -> FeatureExtractor:
     """The model, if it is what images can be fed to."""
-    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+    from detrex_backbones.backbones.images.extractor import FeatureExtractor
 
     if not isinstance(model, FeatureExtractor):
         raise ConfigTypeError(

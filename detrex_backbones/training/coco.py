@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from detrex_backbones.backbones.images import image_to_tensor, read_image
+from detrex_backbones.backbones.images.tensors import image_to_tensor, read_image
 from detrex_backbones.errors import ArgumentError, InputError
 
 __all__ = ["CocoDetection", "StepSampler", "collate", "read_coco"]

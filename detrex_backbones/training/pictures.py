@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detrex_backbones.whole_file import write_whole
+from detrex_backbones.atomic_write import write_whole
 
 __all__ = ["draw_curve", "draw_predictions"]
 

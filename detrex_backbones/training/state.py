@@ -18,11 +18,11 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor
 
+from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.checkpoint.sharded import like
 from detrex_backbones.errors import ArgumentError, CheckpointFileError
 from detrex_backbones.training.optim import AveragedWeights
 from detrex_backbones.training.parallel import Processes
-from detrex_backbones.whole_file import write_whole
 
 __all__ = ["RunState", "latest"]
 

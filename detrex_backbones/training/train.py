@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
+from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.checkpoint.distributed import load_checkpoint_distributed
 from detrex_backbones.checkpoint.frozen import frozen_but_not_loaded
 from detrex_backbones.checkpoint.report import shorten
@@ -34,7 +35,6 @@ from detrex_backbones.training.parallel import Processes, processes
 from detrex_backbones.training.pictures import draw_curve, draw_predictions
 from detrex_backbones.training.settings import Settings
 from detrex_backbones.training.state import RunState, latest
-from detrex_backbones.whole_file import write_whole
 from detrex_backbones.zoo import find_device
 
 __all__ = ["train"]

@@ -11,8 +11,7 @@ from detrex_backbones.cli import main
 from detrex_backbones.cli.show_field import GLOBAL, WINDOWS, follow, receptive_fields
 from detrex_backbones.cli.show_graph import stages_of
 from detrex_backbones.config import LazyCall as L
-from detrex_backbones.shapes import build_on_meta
-from detrex_backbones.zoo import list_configs
+from detrex_backbones.zoo import build_on_meta, list_configs
 
 
 def fields_of(node, size=(224, 224)):

@@ -12,13 +12,13 @@ from torch import nn
 
 from detrex_backbones import get_config, instantiate
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.shapes import build_on_meta
 from detrex_backbones.training.coco import CocoDetection
 from detrex_backbones.training.evaluate import ap_table, average_precision
 from detrex_backbones.training.log import RunLog, read_metrics
 from detrex_backbones.training.optim import AveragedWeights, WarmupCosine, param_groups
 from detrex_backbones.training.pictures import draw_curve, draw_predictions
 from detrex_backbones.training.scenes import make_scenes
+from detrex_backbones.zoo import build_on_meta
 
 
 def test_groups_of_a_detector():

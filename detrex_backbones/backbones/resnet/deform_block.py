@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.blocks import BottleneckBlock
+from detrex_backbones.backbones.resnet.blocks import BottleneckBlock
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import Conv2d
 from detrex_backbones.layers.deform_conv import DeformConv2d

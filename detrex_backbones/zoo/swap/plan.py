@@ -10,14 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from detrex_backbones.config.nodes import is_call
 from detrex_backbones.errors import ConfigKeyError
-from detrex_backbones.named import NamedBackbone, find_backbone
-from detrex_backbones.shapes import shapes_of
-from detrex_backbones.swap.carry_over import carry_over
-from detrex_backbones.swap.change import Change, apply, changes_of
-from detrex_backbones.swap.maps import Offer, choose, match, needed_of, offer_of
-from detrex_backbones.swap.pixels import pixel_edits
-from detrex_backbones.swap.pyramid import in_place_of_fpn, is_pyramid, pyramid_around
-from detrex_backbones.swap.rewire import (
+from detrex_backbones.zoo.backbone_names import NamedBackbone, find_backbone
+from detrex_backbones.zoo.meta_build import shapes_of
+from detrex_backbones.zoo.swap.carry_over import carry_over
+from detrex_backbones.zoo.swap.change import Change, apply, changes_of
+from detrex_backbones.zoo.swap.maps import Offer, choose, match, needed_of, offer_of
+from detrex_backbones.zoo.swap.preprocessing import pixel_edits
+from detrex_backbones.zoo.swap.pyramid import in_place_of_fpn, is_pyramid, pyramid_around
+from detrex_backbones.zoo.swap.rewire import (
     Path,
     Shapes,
     check_heads,
@@ -162,12 +162,12 @@ def _target(node: DictConfig) -> Any:
 
 def _is_our_fpn(node: DictConfig) -> bool:
     """Whether it takes two maps of one stride, as a DC5 network has them; detectron2's doesn't."""
-    from detrex_backbones.backbones.fpn import FPN
+    from detrex_backbones.backbones.pyramids.fpn import FPN
 
     return is_call(node) and _target(node) is FPN
 
 
 def _is_extractor(model: DictConfig) -> bool:
-    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+    from detrex_backbones.backbones.images.extractor import FeatureExtractor
 
     return is_call(model) and _target(model) is FeatureExtractor

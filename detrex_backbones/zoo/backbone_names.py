@@ -18,8 +18,9 @@ from detrex_backbones.config import LazyCall, LazyConfig, instantiate
 from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import clone, is_call
 from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError, closest
-from detrex_backbones.patterns import matcher
-from detrex_backbones.zoo import build_and_load, get_config, list_configs
+from detrex_backbones.glob_match import matcher
+from detrex_backbones.zoo.build import build_and_load
+from detrex_backbones.zoo.ready_configs import get_config, list_configs
 
 __all__ = ["NamedBackbone", "find_backbone", "get_backbone", "keywords", "list_backbones", "weights_of"]
 
@@ -202,7 +203,7 @@ def _from_ready(name: str) -> NamedBackbone:
 
 
 def _from_timm(name: str) -> NamedBackbone:
-    from detrex_backbones.backbones.timm_backbone import TimmBackbone
+    from detrex_backbones.backbones.timm.backbone import TimmBackbone
 
     model = name.removeprefix(TIMM)
     network, _, tag = model.partition(".")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from detrex_backbones.backbones.blocks import CNNBlockBase
+from detrex_backbones.backbones.resnet.blocks import CNNBlockBase
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers.conv import conv_norm
 from detrex_backbones.layers.norm import Norm

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from detrex_backbones.config.nodes import is_call
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.named import NamedBackbone, keywords
-from detrex_backbones.swap.rewire import Path, nodes_below
+from detrex_backbones.zoo.backbone_names import NamedBackbone, keywords
+from detrex_backbones.zoo.swap.rewire import Path, nodes_below
 
 __all__ = ["pixel_edits"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from detrex_backbones.config.nodes import is_call
-from detrex_backbones.named import NamedBackbone, keywords
+from detrex_backbones.zoo.backbone_names import NamedBackbone, keywords
 
 __all__ = ["carry_over"]
 

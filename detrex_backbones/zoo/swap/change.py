@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from detrex_backbones.config.nodes import clone, is_call, to_plain
 from detrex_backbones.errors import ConfigValueError
-from detrex_backbones.swap.rewire import Path, read
+from detrex_backbones.zoo.swap.rewire import Path, read
 
 __all__ = ["Change", "apply", "changes_of"]
 

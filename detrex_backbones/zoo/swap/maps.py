@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from detrex_backbones.config.nodes import clone
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.named import NamedBackbone, keywords
-from detrex_backbones.shapes import shapes_of
-from detrex_backbones.swap.rewire import Path, Shapes
+from detrex_backbones.zoo.backbone_names import NamedBackbone, keywords
+from detrex_backbones.zoo.meta_build import shapes_of
+from detrex_backbones.zoo.swap.rewire import Path, Shapes
 
 __all__ = ["Offer", "choose", "match", "offer_of"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from detrex_backbones.backbones.blocks import BasicBlock, BottleneckBlock, CNNBlockBase
+from detrex_backbones.backbones.resnet.blocks import BasicBlock, BottleneckBlock, CNNBlockBase
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers.norm import Norm
 
@@ -115,7 +115,7 @@ def make_stage(
             kwargs |= {"bottleneck_channels": num_groups * width_per_group << index, **bottleneck}
         if deform[index]:
             # Here, so that only networks with deformable stages import torchvision.
-            from detrex_backbones.backbones.deform_block import DeformBottleneckBlock
+            from detrex_backbones.backbones.resnet.deform_block import DeformBottleneckBlock
 
             block_class = DeformBottleneckBlock
             kwargs |= {"deform_modulated": deform_modulated, "deform_num_groups": deform_num_groups}

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone
-from detrex_backbones.backbones.blocks import CNNBlockBase
-from detrex_backbones.backbones.layout import fast_layout
-from detrex_backbones.backbones.recompute import run_recomputed
-from detrex_backbones.backbones.stages import make_block_stage, make_default_stages
+from detrex_backbones.backbones.memory_format import fast_layout
+from detrex_backbones.backbones.resnet.blocks import CNNBlockBase
+from detrex_backbones.backbones.resnet.recompute import run_recomputed
+from detrex_backbones.backbones.resnet.stages import make_block_stage, make_default_stages
 from detrex_backbones.errors import ArgumentError, InputError, closest
 
 __all__ = ["ResNet"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone, check_batch
-from detrex_backbones.backbones.timm_build import (
+from detrex_backbones.backbones.timm.build import (
     TRAINED_WITH,
     check_file,
     check_indices,
@@ -18,9 +18,9 @@ from detrex_backbones.backbones.timm_build import (
     create,
     create_with_file,
 )
-from detrex_backbones.backbones.timm_export import made_exportable
-from detrex_backbones.backbones.timm_freeze import freeze_beginning, freeze_norms, is_frozen_norm
-from detrex_backbones.backbones.timm_size import (
+from detrex_backbones.backbones.timm.export import made_exportable
+from detrex_backbones.backbones.timm.freeze import freeze_beginning, freeze_norms, is_frozen_norm
+from detrex_backbones.backbones.timm.sizes import (
     Sizes,
     any_size_kwargs,
     as_maps,

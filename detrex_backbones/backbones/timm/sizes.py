@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.timm_build import create, parameters_of
+from detrex_backbones.backbones.timm.build import create, parameters_of
 from detrex_backbones.errors import ArgumentError
 
 __all__ = ["Sizes", "any_size_kwargs", "as_maps", "made_size", "measure", "runs", "size_that_fits", "twin"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from detrex_backbones.backbones.base import Backbone
-from detrex_backbones.backbones.feature_pyramid import check_top_block
+from detrex_backbones.backbones.pyramids.simple import check_top_block
 from detrex_backbones.errors import ArgumentError, closest
 from detrex_backbones.layers.norm import Norm, norm_layer
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, open_dict
 
-from detrex_backbones.backbones.feature_pyramid import FACTORS, SimpleFeaturePyramid
+from detrex_backbones.backbones.pyramids.simple import FACTORS, SimpleFeaturePyramid
 from detrex_backbones.config import LazyCall
 from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import clone
 from detrex_backbones.errors import ArgumentError, ConfigKeyError
-from detrex_backbones.named import NamedBackbone, keywords
-from detrex_backbones.swap.maps import Offer, choose
-from detrex_backbones.swap.rewire import Shapes
+from detrex_backbones.zoo.backbone_names import NamedBackbone, keywords
+from detrex_backbones.zoo.swap.maps import Offer, choose
+from detrex_backbones.zoo.swap.rewire import Shapes
 
 __all__ = ["in_place_of_fpn", "is_pyramid", "pyramid_around"]
 

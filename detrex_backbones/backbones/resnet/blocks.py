@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.shortcuts import make_shortcut
+from detrex_backbones.backbones.resnet.shortcuts import make_shortcut
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import Conv2d, FrozenBatchNorm2d, SqueezeExcitation
 from detrex_backbones.layers.conv import conv_norm

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,54 +12,13 @@ from torch import nn
 from detrex_backbones.checkpoint.frozen import frozen_but_not_loaded
 from detrex_backbones.checkpoint.load import LoadOptions, load_checkpoint
 from detrex_backbones.checkpoint.report import LoadReport, shorten
-from detrex_backbones.config import LazyConfig, instantiate
-from detrex_backbones.errors import ConfigImportError, ConfigKeyError, DeviceError, closest
+from detrex_backbones.config import instantiate
+from detrex_backbones.errors import ConfigKeyError, DeviceError
 from detrex_backbones.layers.init import skip_random_init
 
-__all__ = [
-    "build_and_load",
-    "build_model",
-    "build_model_with_report",
-    "config_file",
-    "find_device",
-    "get_config",
-    "list_configs",
-    "load_options",
-]
+__all__ = ["build_and_load", "build_model", "build_model_with_report", "find_device", "load_options"]
 
 logger = logging.getLogger(__name__)
-
-SHARED = "common"  # what ready configs import; no config of its own
-
-
-def get_config(name: str) -> DictConfig:
-    """A ready config, loaded afresh: change it as you like.
-
-    Args:
-        name: as `list_configs` gives it: "resnet/resnet50.py"; the extension may be left out.
-
-    Raises:
-        ConfigImportError: there is no such config; the closest names are suggested.
-    """
-    return LazyConfig.load(config_file(name))  # type: ignore[no-any-return]
-
-
-def list_configs() -> list[str]:
-    """The names of all ready configs, sorted."""
-    root = _config_root()
-    names = (path.relative_to(root).as_posix() for path in root.rglob("*.py"))
-    return sorted(name for name in names if not name.startswith(f"{SHARED}/"))
-
-
-def config_file(name: str) -> Path:
-    """Where the ready config of this name lies; see `get_config`."""
-    wanted = name if name.endswith(".py") else f"{name}.py"
-    if wanted not in list_configs():
-        raise ConfigImportError(
-            f"there is no ready config {name!r}.{closest(wanted, list_configs())} "
-            f"`detrex-backbones list` shows all {len(list_configs())}."
-        )
-    return _config_root() / wanted
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
@@ -169,9 +127,3 @@ def find_device(name: Any) -> torch.device:
             f"Leave it empty for the best one."
         ) from error
     return device
-
-
-def _config_root() -> Path:
-    package = Path(__file__).parent
-    # Inside the package once it is installed; beside it in a checkout.
-    return next((root for root in (package / "configs", package.parent / "configs") if root.is_dir()), package)

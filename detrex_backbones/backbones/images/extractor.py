@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone
-from detrex_backbones.backbones.images import batch_to_tensor, image_to_tensor
+from detrex_backbones.backbones.images.tensors import batch_to_tensor, image_to_tensor
 from detrex_backbones.errors import ArgumentError, InputError
 from detrex_backbones.layers import ShapeSpec, fuse_norms
 
