@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from detrex_backbones import LazyConfig, build_model, get_config, instantiate, list_configs
+from detrex_backbones.checkpoint.catalog import weight
 from detrex_backbones.errors import (
     CheckpointFileError,
     CheckpointMatchError,
@@ -114,6 +115,15 @@ def test_every_ready_config_builds_and_its_maps_have_the_strides_it_says(name):
     for key, value in maps.items():
         stride = shapes[key].stride
         assert tuple(value.shape) == (1, shapes[key].channels, 64 // stride, 96 // stride), key
+
+
+def test_the_preprocessing_of_ready_configs_is_the_catalogues():
+    written = LazyConfig.load(config_file("resnet/resnet18").parents[1] / "common" / "preprocessing.py")
+    for name in ("imagenet", "caffe2", "ssd", "yolo"):
+        known = getattr(weight, name.upper())
+        (own,) = [value for key, value in written.items() if key.startswith(f"{name}_")]
+        assert (tuple(own.pixel_mean), tuple(own.pixel_std)) == (known.pixel_mean, known.pixel_std)
+        assert own.input_format == known.input_format
 
 
 # build_model.

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers.conv import Conv2d
 from detrex_backbones.layers.flow import follows
-from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d
+from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d, is_frozen_norm
 
 __all__ = ["fuse_norms", "is_batch_norm", "loose_norms"]
 
 logger = logging.getLogger(__name__)
 
 # Other projects' by name: none is imported for it. timm's go on with a drop and an activation.
-FROZEN = ("FrozenBatchNorm2d", "FrozenBatchNormAct2d")  # ours, detectron2's and torchvision's; timm's
 OTHERS = {("timm.layers.norm_act", "BatchNormAct2d"), ("timm.layers.norm_act", "SyncBatchNormAct")}
 
 
@@ -66,7 +65,7 @@ def loose_norms(module: nn.Module) -> list[nn.Module]:
 
 
 def _check_modes(module: nn.Module, norms: list[Any]) -> None:
-    wanted = {id(norm) for norm in norms if norm.training and not _is_frozen(norm)}
+    wanted = {id(norm) for norm in norms if norm.training and not is_frozen_norm(norm)}
     learning = [name for name, part in module.named_modules() if id(part) in wanted]
     if learning:
         raise ArgumentError(
@@ -112,9 +111,7 @@ def _replace(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
 def is_batch_norm(norm: Any) -> bool:
     """Whether it is a batch norm, frozen or not, that has statistics and whose forward is known."""
     kind = type(norm)
-    known = _is_frozen(norm) or kind in (nn.BatchNorm2d, nn.SyncBatchNorm) or (kind.__module__, kind.__name__) in OTHERS
+    known = (
+        is_frozen_norm(norm) or kind in (nn.BatchNorm2d, nn.SyncBatchNorm) or (kind.__module__, kind.__name__) in OTHERS
+    )
     return known and getattr(norm, "running_mean", None) is not None
-
-
-def _is_frozen(norm: Any) -> bool:
-    return type(norm).__name__ in FROZEN

@@ -10,6 +10,7 @@ from typing import Any
 
 from detrex_backbones.backbones.resnet.stages import NUM_BLOCKS
 from detrex_backbones.checkpoint.catalog import find_known
+from detrex_backbones.checkpoint.catalog.weight import IMAGENET
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.reading import Reading, readings
 from detrex_backbones.checkpoint.report import shorten
@@ -24,8 +25,8 @@ ASSUMED: dict[str, tuple[Any, str]] = {
     "stride_in_1x1": (False, "the weights have the same names and shapes either way"),
     "dilation": (1, "a dilated network (DC5) has the same weights"),
     "input_format": ("RGB", "the first convolution has three channels in either order"),
-    "pixel_mean": ([123.675, 116.28, 103.53], "preprocessing is in no tensor; this is ImageNet's"),
-    "pixel_std": ([58.395, 57.12, 57.375], "preprocessing is in no tensor; this is ImageNet's"),
+    "pixel_mean": (list(IMAGENET.pixel_mean), "preprocessing is in no tensor; this is ImageNet's"),
+    "pixel_std": (list(IMAGENET.pixel_std), "preprocessing is in no tensor; this is ImageNet's"),
     "norm_eps": (1e-5, "eps is in no tensor"),
     "activation": ("ReLU", "activations have no weights, so neither they nor their slope can be told"),
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 from detrex_backbones.backbones.resnet.blocks import BasicBlock, BottleneckBlock, CNNBlockBase
 from detrex_backbones.errors import ArgumentError
@@ -17,11 +18,15 @@ BASIC_DEPTHS = (18, 34)
 
 DILATION_STYLES = ("detectron2", "torchvision")
 
+MakeBlock: TypeAlias = Callable[..., CNNBlockBase]  # a block class, or one whose arguments are given in part
+
 
 def make_block_stage(
-    block_class: type[CNNBlockBase], num_blocks: int, *, in_channels: int, out_channels: int, **kwargs: Any
+    block_class: MakeBlock, num_blocks: int, *, in_channels: int, out_channels: int, **kwargs: Any
 ) -> list[CNNBlockBase]:
-    """The blocks of one stage. Arguments are those of detectron2's `ResNet.make_stage`.
+    """The blocks of ONE stage, of any block class: what detectron2 calls `ResNet.make_stage`, with its arguments.
+
+    Not to be confused with the function `make_stage`, which is detrex's: that takes a depth and makes all FOUR stages.
 
     Args:
         block_class: makes one block; takes `in_channels`, `out_channels` and what `kwargs` hold.
@@ -70,7 +75,10 @@ def make_stage(
     shortcut: str = "conv1x1",
     se_reduction: int | None = None,
 ) -> list[list[CNNBlockBase]]:
-    """All four stages of a ResNet or one of its descendants. Arguments are those of detrex's `make_stage`, and more.
+    """All FOUR stages of a ResNet or one of its descendants. Arguments are those of detrex's `make_stage`, and more.
+
+    Not to be confused with the static method `ResNet.make_stage`, which is detectron2's: that takes a block class and
+    makes ONE stage. detectron2's way to all four is `ResNet.make_default_stages`.
 
     With the stem (`BasicStem`, or `DeepStem` of 64 or 128 channels) they make: ResNet, ResNeXt (Xie et al. 2017) and
     wide ResNet; ResNet-C and S (`DeepStem`); ResNet-D and E (`DeepStem` and `shortcut="avg_pool"`, He et al. 2019);
@@ -99,33 +107,29 @@ def make_stage(
     Raises:
         ArgumentError: for a depth, dilation, style, width, shortcut or reduction that isn't possible.
     """
-    num_blocks = _num_blocks(depth)
-    deform = _deform_flags(deform_on_per_stage)
-    basic = depth in BASIC_DEPTHS
-    if basic:
-        _check_basic(depth, num_groups, width_per_group, out_channels, deform, reduce_first)
-    width = out_channels if out_channels is not None else 64 if basic else 256
-    bottleneck = {"num_groups": num_groups, "stride_in_1x1": stride_in_1x1, "reduce_first": reduce_first}
-    stages = []
-    for index, geometry in enumerate(_geometry(num_blocks, res5_dilation, dilation_style)):
-        block_class: type[CNNBlockBase] = BasicBlock if basic else BottleneckBlock
-        kwargs: dict[str, Any] = {"norm": norm, "se_reduction": se_reduction, **geometry}
-        kwargs["shortcut"] = _shortcut(shortcut, index)
-        if not basic:
-            kwargs |= {"bottleneck_channels": num_groups * width_per_group << index, **bottleneck}
-        if deform[index]:
-            # Here, so that only networks with deformable stages import torchvision.
-            from detrex_backbones.backbones.resnet.deform_block import DeformBottleneckBlock
-
-            block_class = DeformBottleneckBlock
-            kwargs |= {"deform_modulated": deform_modulated, "deform_num_groups": deform_num_groups}
-        stages.append(
-            make_block_stage(
-                block_class, num_blocks[index], in_channels=in_channels, out_channels=width << index, **kwargs
-            )
+    blocks: list[MakeBlock] = [_default_block(depth)] * 4
+    deform = list(deform_on_per_stage)
+    if len(deform) != 4:
+        raise ArgumentError(
+            f"deform_on_per_stage={deform!r} has {len(deform)} entries. It takes four: for res2, res3, res4 and res5."
         )
-        in_channels = width << index
-    return stages
+    arguments: dict[str, Any] = {"norm": norm, "se_reduction": se_reduction, "shortcut": shortcut}
+    if depth in BASIC_DEPTHS:
+        _check_basic(depth, num_groups, width_per_group, out_channels, deform, reduce_first)
+    else:
+        arguments |= {"num_groups": num_groups, "stride_in_1x1": stride_in_1x1, "reduce_first": reduce_first}
+    if any(deform):
+        # Here, so that only networks with deformable stages import torchvision.
+        from detrex_backbones.backbones.resnet.deform_block import DeformBottleneckBlock
+
+        deformable = partial(
+            DeformBottleneckBlock, deform_modulated=deform_modulated, deform_num_groups=deform_num_groups
+        )
+        blocks = [deformable if flag else BottleneckBlock for flag in deform]
+    widths = out_channels, num_groups * width_per_group
+    return _make_all_stages(
+        depth, blocks, arguments, in_channels, widths, _geometry(depth, res5_dilation, dilation_style)
+    )
 
 
 def make_default_stages(
@@ -137,7 +141,10 @@ def make_default_stages(
     dilation_style: str = "detectron2",
     **kwargs: Any,
 ) -> list[list[CNNBlockBase]]:
-    """All four stages of a standard ResNet. Arguments are those of detectron2's `ResNet.make_default_stages`.
+    """All FOUR stages of a standard ResNet. Arguments are those of detectron2's `ResNet.make_default_stages`.
+
+    The static method `ResNet.make_stage` makes ONE stage; the function `make_stage`, which is detrex's, makes all four
+    like this one, and knows other widths and deformable stages.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
@@ -152,44 +159,44 @@ def make_default_stages(
     Raises:
         ArgumentError: for a depth, dilation or style that isn't possible.
     """
-    num_blocks = _num_blocks(depth)
+    default = _default_block(depth)
+    blocks = [block_class or default] * 4
+    return _make_all_stages(
+        depth, blocks, kwargs, in_channels, (None, 64), _geometry(depth, res5_dilation, dilation_style)
+    )
+
+
+def _make_all_stages(
+    depth: int,
+    blocks: Sequence[MakeBlock],
+    arguments: dict[str, Any],
+    in_channels: int,
+    widths: tuple[int | None, int],
+    geometry: Sequence[dict[str, Any]],
+) -> list[list[CNNBlockBase]]:
+    """The one loop over res2 to res5. `widths`: channels of res2 (None: as published) and of its 3x3 convolutions."""
     basic = depth in BASIC_DEPTHS
-    width = 64 if basic else 256
+    width = widths[0] if widths[0] is not None else 64 if basic else 256
     stages = []
-    for index, geometry in enumerate(_geometry(num_blocks, res5_dilation, dilation_style)):
-        # A user's own block need not know dilation, as long as none is asked for.
-        if res5_dilation == 1:
-            geometry = {"stride_per_block": geometry["stride_per_block"]}
-        own = kwargs if basic else {**kwargs, "bottleneck_channels": 64 << index}
-        if "shortcut" in own:
-            own = {**own, "shortcut": _shortcut(own["shortcut"], index)}
-        block = block_class or (BasicBlock if basic else BottleneckBlock)
-        stages.append(
-            make_block_stage(
-                block, num_blocks[index], in_channels=in_channels, out_channels=width << index, **own, **geometry
-            )
-        )
+    for index, block_class in enumerate(blocks):
+        own = dict(arguments) if basic else {**arguments, "bottleneck_channels": widths[1] << index}
+        if index == 0 and own.get("shortcut") == "conv3x3":
+            # SENet-154. Asked of the stage, not of the stride: where DC5 takes res5's stride away, its weights are 3x3.
+            own["shortcut"] = "conv1x1"
+        channels: dict[str, Any] = {"in_channels": in_channels, "out_channels": width << index}
+        stages.append(make_block_stage(block_class, NUM_BLOCKS[depth][index], **channels, **own, **geometry[index]))
         in_channels = width << index
     return stages
 
 
-def _num_blocks(depth: int) -> tuple[int, ...]:
+def _default_block(depth: int) -> type[CNNBlockBase]:
     if depth not in NUM_BLOCKS:
         raise ArgumentError(f"depth={depth!r} is not a ResNet. Allowed: {', '.join(map(str, NUM_BLOCKS))}.")
-    return NUM_BLOCKS[depth]
+    return BasicBlock if depth in BASIC_DEPTHS else BottleneckBlock
 
 
-def _deform_flags(deform_on_per_stage: Sequence[bool]) -> list[bool]:
-    flags = list(deform_on_per_stage)
-    if len(flags) != 4:
-        raise ArgumentError(
-            f"deform_on_per_stage={flags!r} has {len(flags)} entries. It takes four: for res2, res3, res4 and res5."
-        )
-    return flags
-
-
-def _geometry(num_blocks: Sequence[int], res5_dilation: int, dilation_style: str) -> list[dict[str, list[int]]]:
-    """Stride and dilation of every block of every stage."""
+def _geometry(depth: int, res5_dilation: int, dilation_style: str) -> list[dict[str, Any]]:
+    """Stride and, where any is asked for, dilation of every block of every stage."""
     if res5_dilation not in (1, 2):
         raise ArgumentError(f"res5_dilation={res5_dilation!r} is not allowed: 1 (stride 32) or 2 (DC5, stride 16).")
     if dilation_style not in DILATION_STYLES:
@@ -198,19 +205,16 @@ def _geometry(num_blocks: Sequence[int], res5_dilation: int, dilation_style: str
             f"or 'torchvision' (the first block of res5 is not; DETR-DC5's weights want this one)."
         )
     stages = []
-    for index, count in enumerate(num_blocks):
+    for index, count in enumerate(NUM_BLOCKS[depth]):
         dilated = index == 3 and res5_dilation > 1
         dilations = [res5_dilation if dilated else 1] * count
         if dilated and dilation_style == "torchvision":
             dilations[0] = 1
         strides = [1 if index == 0 or dilated else 2] + [1] * (count - 1)
-        stages.append({"stride_per_block": strides, "dilation_per_block": dilations})
+        # A user's own block need not know dilation, as long as none is asked for.
+        own = {"stride_per_block": strides}
+        stages.append(own if res5_dilation == 1 else own | {"dilation_per_block": dilations})
     return stages
-
-
-def _shortcut(shortcut: str, stage: int) -> str:
-    # SENet-154. Asked of the stage, not of the stride: where DC5 takes res5's stride away, its 3x3 weights remain.
-    return "conv1x1" if stage == 0 and shortcut == "conv3x3" else shortcut
 
 
 def _check_basic(

@@ -19,7 +19,7 @@ from detrex_backbones.backbones.timm.build import (
     create_with_file,
 )
 from detrex_backbones.backbones.timm.export import made_exportable
-from detrex_backbones.backbones.timm.freeze import freeze_beginning, freeze_norms, is_frozen_norm
+from detrex_backbones.backbones.timm.freeze import freeze_beginning, freeze_norms
 from detrex_backbones.backbones.timm.sizes import (
     Sizes,
     any_size_kwargs,
@@ -31,6 +31,7 @@ from detrex_backbones.backbones.timm.sizes import (
     twin,
 )
 from detrex_backbones.errors import ArgumentError, InputError
+from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
 
 __all__ = ["TimmBackbone"]
 

@@ -11,15 +11,10 @@ from torch import nn
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import FrozenBatchNorm2d
 
-__all__ = ["freeze_beginning", "freeze_norms", "is_frozen_norm"]
+__all__ = ["freeze_beginning", "freeze_norms"]
 
 # The module up to its first number: some maps are taken within a block, "block2.rep.0", which is frozen as a whole.
 STAGE = re.compile(r"\D*\d+[^.]*|.*")
-
-
-def is_frozen_norm(norm_layer: Any) -> bool:
-    """Whether it is this library's, torchvision's or detectron2's FrozenBatchNorm2d, or its name."""
-    return norm_layer == "FrozenBN" or getattr(norm_layer, "__name__", "") == "FrozenBatchNorm2d"
 
 
 def freeze_norms(module: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ from torchvision.models.feature_extraction import DualGraphModule, create_featur
 
 from detrex_backbones.backbones.base import Backbone, check_batch
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, closest
-from detrex_backbones.layers import FrozenBatchNorm2d
+from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d, is_frozen_norm
 
 __all__ = ["TorchvisionBackbone"]
 
@@ -67,7 +67,7 @@ class TorchvisionBackbone(Backbone):
             raise ArgumentError(f"pretrained=True and weights={weights!r} are two sources of weights. Keep one.")
         weights = "IMAGENET1K_V1" if pretrained else weights
         weights = _find_weights(model_name, weights)
-        freeze = norm_layer == "FrozenBN" or getattr(norm_layer, "__name__", "") == "FrozenBatchNorm2d"
+        freeze = is_frozen_norm(norm_layer)
         if norm_layer is not None and not freeze:
             kwargs["norm_layer"] = norm_layer
         # Without memory first: what is wrong with the nodes shows before a download.

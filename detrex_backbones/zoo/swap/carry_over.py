@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from detrex_backbones.config.nodes import is_call
+from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
 from detrex_backbones.zoo.backbone_names import NamedBackbone, keywords
 
 __all__ = ["carry_over"]
@@ -33,7 +34,7 @@ def carry_over(old: DictConfig, found: NamedBackbone) -> None:
         norms.append(old.get("norm_layer") or "BN")  # None is the model's own
     if not norms:
         return
-    frozen = _is_frozen(norms[0])
+    frozen = is_frozen_norm(norms[0])
     put(node, "norm_layer", "FrozenBN" if frozen else None)
     for part, norm in (("stem", norms[0]), ("stages", norms[-1])):
         if frozen or isinstance(norm, str):  # what else timm takes, we may not
@@ -46,7 +47,3 @@ def _argument(node: Any, key: str) -> Any:
         return None
     default = keywords(node).get(key)
     return node.get(key, None if default is inspect.Parameter.empty else default)
-
-
-def _is_frozen(norm: Any) -> bool:
-    return norm == "FrozenBN" or getattr(norm, "__name__", str(norm)).endswith("FrozenBatchNorm2d")
