@@ -75,9 +75,9 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
 def build_and_load(
     node: DictConfig, checkpoint: str, options: LoadOptions | None = None, device: torch.device | str = "cpu"
 ) -> tuple[nn.Module, LoadReport]:
-    """A model from its node, with its weights.
+    """A model from its node, with its weights: built once, the file read once.
 
-    Random ones are drawn only where the checkpoint leaves some: drawing takes longer than all the rest.
+    Random weights are drawn only if the checkpoint leaves some, and afterwards: drawing takes longer than all the rest.
 
     Args:
         node: what is built.
@@ -88,18 +88,14 @@ def build_and_load(
     Raises:
         CheckpointError: the checkpoint can't be read or doesn't fit.
     """
-    keywords = vars(options or LoadOptions())
     with skip_random_init() as skipped:
         model: nn.Module = instantiate(node)
-    drawn = [name for name, _ in model.named_parameters()]
-    drawn += [name for name, buffer in model.named_buffers() if skipped.is_empty(buffer)]
     skipped.move(model, torch.device(device))
-    report = load_checkpoint(model, checkpoint, **keywords)
+    report = load_checkpoint(model, checkpoint, **vars(options or LoadOptions()))
     tensors = {**dict(model.named_buffers()), **dict(model.named_parameters(remove_duplicate=False))}
     filled = {id(tensors[item.model_key]) for item in report.loaded if item.model_key in tensors}
-    if not all(id(tensors[name]) in filled for name in drawn):
-        model = instantiate(node).to(device)
-        report = load_checkpoint(model, checkpoint, **keywords)
+    if any(skipped.is_empty(tensor) and id(tensor) not in filled for tensor in tensors.values()):
+        skipped.draw(tensor for tensor in tensors.values() if id(tensor) in filled)
     return model, report
 
 
