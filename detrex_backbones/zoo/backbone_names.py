@@ -198,7 +198,10 @@ def _from_ready(name: str) -> NamedBackbone:
     weights = weights_of(config)
     preprocessing = weights[0].preprocessing if weights else None
     return NamedBackbone(
-        config, _detached(cfg.model.backbone), preprocessing or _pixels(cfg.model), weights[0].name if weights else ""
+        config,
+        _detached(cfg.model.backbone),
+        preprocessing or _own_preprocessing(cfg.model),
+        weights[0].name if weights else "",
     )
 
 
@@ -232,11 +235,11 @@ def _from_model(model: DictConfig, name: str) -> NamedBackbone:
         raise ConfigTypeError(f"{name} is no backbone: a node made by LazyCall has a _target_, this one has none.")
     own = node.get("pretrained") or node.get("checkpoint_path")  # weights of its own
     known = find_known(f"timm://{node.model_name}") if "model_name" in node and not own else None
-    preprocessing = _pixels(model) or (known.preprocessing if known else None)
+    preprocessing = _own_preprocessing(model) or (known.preprocessing if known else None)
     return NamedBackbone(name, _detached(node), preprocessing, known.name if known else "", explicit=True)
 
 
-def _pixels(model: DictConfig) -> Preprocessing | None:
+def _own_preprocessing(model: DictConfig) -> Preprocessing | None:
     if "pixel_mean" not in model or "pixel_std" not in model:
         return None
     return Preprocessing("own", tuple(model.pixel_mean), tuple(model.pixel_std), model.get("input_format") or "RGB")
@@ -244,11 +247,11 @@ def _pixels(model: DictConfig) -> Preprocessing | None:
 
 def _detached(node: DictConfig) -> DictConfig:
     """A copy that stands alone. Interpolations that lead out of it become what they lead to."""
-    twin = clone(node)
+    copied = clone(node)
     for key in list(node):
         if OmegaConf.is_interpolation(node, key):
-            twin[key] = node[key]
-    return twin
+            copied[key] = node[key]
+    return copied
 
 
 def _set_argument(found: NamedBackbone, key: str, value: Any) -> None:

@@ -22,11 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
-    """The model of a config, on its device, with its weights; `build_model_with_report` returns the report, too.
+    """The model of a config, on its device, with its weights.
 
     Args:
-        cfg: `model` is what is built; `train.device`, `train.init_checkpoint` and `train.load_options` say where it is
-            put and what is loaded into it.
+        cfg: `model` is what is built. `train.device` is where it is put: "" or absent for the GPU if there is one, else
+            the CPU. `train.init_checkpoint` is what is loaded: "" or absent leaves the weights random.
+            `train.load_options`, where it is there, holds keywords of `load_checkpoint`: `stem_adapt="repeat"`.
 
     Returns:
         The model, in training mode as every new module.
@@ -40,21 +41,7 @@ def build_model(cfg: DictConfig) -> nn.Module:
 
 
 def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | None]:
-    """The model of a config, on its device, with its weights, and what the loader has to say of them.
-
-    Args:
-        cfg: `model` is what is built. `train.device` is where it is put: "" or absent for the GPU if there is one, else
-            the CPU. `train.init_checkpoint` is what is loaded: "" or absent leaves the weights random.
-            `train.load_options`, where it is there, holds keywords of `load_checkpoint`: `stem_adapt="repeat"`.
-
-    Returns:
-        The model, in training mode as every new module, and the report; None without a checkpoint.
-
-    Raises:
-        ConfigKeyError: there is no `model`.
-        DeviceError: the device isn't there.
-        CheckpointError: the checkpoint can't be read or doesn't fit.
-    """
+    """What `build_model` returns, and the report of the load; None without a checkpoint."""
     if "model" not in cfg:
         raise ConfigKeyError(f"the config has no 'model' to build. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
     # Asked for first: a device that isn't there should not cost the time of building.

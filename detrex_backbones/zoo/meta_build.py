@@ -16,7 +16,7 @@ from detrex_backbones.layers import ShapeSpec
 
 __all__ = ["build_on_meta", "shapes_of"]
 
-SIDE = 256  # of an image, pixels: a multiple of every usual stride
+SIDE = 256  # height and width of an image in pixels: a multiple of every usual stride
 
 
 class _LinspaceOnCpu(TorchFunctionMode):

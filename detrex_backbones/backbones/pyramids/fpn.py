@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.backbones.base import Backbone, check_names
 from detrex_backbones.backbones.pyramids.simple import check_top_block
-from detrex_backbones.errors import ArgumentError, closest
+from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers.norm import Norm, norm_layer
 
 __all__ = ["FPN", "LastLevelP6P7"]
@@ -80,13 +80,7 @@ class FPN(Backbone):
     ) -> None:
         super().__init__()
         shapes = bottom_up.output_shape()
-        self.in_features = list(shapes if in_features is None else in_features)
-        unknown = [name for name in self.in_features if name not in shapes]
-        if unknown or not self.in_features:
-            raise ArgumentError(
-                f"in_features={self.in_features!r}: {', '.join(map(repr, unknown)) or 'none'} is no map of bottom_up. "
-                f"Allowed: {', '.join(shapes)}.{closest(unknown[0], shapes) if unknown else ''}"
-            )
+        self.in_features = check_names("in_features", list(shapes) if in_features is None else in_features, shapes)
         if input_format not in ("RGB", "BGR"):
             raise ArgumentError(f"input_format={input_format!r} is not known. Allowed: 'RGB', 'BGR'.")
         channels = [shapes[name].channels or 0 for name in self.in_features]
@@ -112,9 +106,7 @@ class FPN(Backbone):
             for index in range(int(top_block.num_levels)):  # type: ignore[arg-type]
                 strides.append(2 * strides[-1])
                 self._levels.append(f"p{first + len(self.in_features) + index}")
-        self._out_features = self._levels
-        self._out_feature_channels = dict.fromkeys(self._levels, out_channels)
-        self._out_feature_strides = dict(zip(self._levels, strides, strict=True))
+        self._set_maps({name: (out_channels, stride) for name, stride in zip(self._levels, strides, strict=True)})
 
     @property
     def size_divisibility(self) -> int:

@@ -10,8 +10,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, first_convolution
-from detrex_backbones.errors import ArgumentError, closest
+from detrex_backbones.backbones.base import Backbone, check_names, first_convolution
+from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import Conv2d, get_norm
 from detrex_backbones.layers.norm import Norm
 
@@ -71,11 +71,7 @@ class SimpleFeaturePyramid(Backbone):
     ) -> None:
         super().__init__()
         shapes = net.output_shape()
-        if in_feature not in shapes:
-            raise ArgumentError(
-                f"in_feature={in_feature!r} is no map of the net. Allowed: {', '.join(shapes)}."
-                f"{closest(in_feature, shapes)}"
-            )
+        check_names("in_feature", [in_feature], shapes)
         channels, stride = shapes[in_feature].channels, shapes[in_feature].stride
         if channels is None or stride is None:
             raise ArgumentError(f"the net doesn't say how many channels and which stride {in_feature!r} has.")
@@ -92,9 +88,7 @@ class SimpleFeaturePyramid(Backbone):
             check_top_block(top_block, [*shapes, *(f"p{level}" for level in levels)])
             top: Any = top_block.num_levels
             levels += range(levels[-1] + 1, levels[-1] + 1 + top)
-        self._out_features = [f"p{level}" for level in levels]
-        self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)
-        self._out_feature_strides = {f"p{level}": 2**level for level in levels}
+        self._set_maps({f"p{level}": (out_channels, 2**level) for level in levels})
         self._size_divisibility = math.lcm(2 ** levels[len(self._stage_names) - 1], net.size_divisibility or 1)
         self._square_pad = square_pad or net.padding_constraints.get("square_size", 0)
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.backbones.base import Backbone, check_batch, check_names
 from detrex_backbones.backbones.memory_format import fast_layout
 from detrex_backbones.backbones.resnet.blocks import CNNBlockBase
 from detrex_backbones.backbones.resnet.recompute import run_recomputed
 from detrex_backbones.backbones.resnet.stages import make_block_stage, make_default_stages
-from detrex_backbones.errors import ArgumentError, InputError, closest
+from detrex_backbones.errors import ArgumentError
 
 __all__ = ["ResNet"]
 
@@ -50,7 +50,11 @@ class ResNet(Backbone):
     ) -> None:
         super().__init__()
         names = [f"res{index}" for index in range(2, 2 + len(stages))]
-        self._out_features = _check_out_features(out_features, names, num_classes)
+        allowed = ["stem", *names] + ([] if num_classes is None else ["linear"])
+        hint = " ('linear' needs num_classes)" if "linear" in (out_features or ()) else ""
+        self._out_features = check_names(
+            "out_features", allowed[-1:] if out_features is None else out_features, allowed, hint
+        )
         if num_classes is None:
             last = max((names.index(name) + 1 for name in self._out_features if name in names), default=0)
             _check_cut(stages[last:], self._out_features)
@@ -108,14 +112,7 @@ class ResNet(Backbone):
 
         Maps may lie in memory with channels last, see `fast_layout`.
         """
-        if x.dim() != 4:
-            raise InputError(
-                f"a ResNet takes a batch of shape (N, C, H, W), not {tuple(x.shape)}. One image: image[None]."
-            )
-        if x.shape[1] != getattr(self.stem, "in_channels", x.shape[1]):
-            raise InputError(
-                f"the stem takes {self.stem.in_channels} channels, but the batch {tuple(x.shape)} has {x.shape[1]}."
-            )
+        check_batch(x, getattr(self.stem, "in_channels", None))
         outputs = {}
         x = self.stem(fast_layout(x))
         if "stem" in self._out_features:
@@ -163,36 +160,16 @@ def _freeze(modules: Iterable[Any]) -> None:
         freeze() if callable(freeze) else CNNBlockBase.freeze(module)
 
 
-def _check_out_features(out_features: Sequence[str] | None, stages: list[str], num_classes: int | None) -> list[str]:
-    allowed = ["stem", *stages] + ([] if num_classes is None else ["linear"])
-    if out_features is None:
-        return allowed[-1:]
-    if isinstance(out_features, str):
-        raise ArgumentError(
-            f"out_features={out_features!r} is a string. It takes a list of names: out_features=[{out_features}]."
-        )
-    wanted = list(out_features)
-    for name in wanted:
-        if name not in allowed:
-            hint = " ('linear' needs num_classes)" if name == "linear" else closest(name, allowed)
-            raise ArgumentError(f"out_features={wanted!r}: there is no {name!r}. Allowed: {', '.join(allowed)}.{hint}")
-    if not wanted or len(set(wanted)) != len(wanted):
-        raise ArgumentError(f"out_features={wanted!r}: at least one name, none of them twice, of {', '.join(allowed)}.")
-    return wanted
-
-
 def _check_stages(checkpoint_stages: bool | Sequence[str], stages: list[str]) -> tuple[str, ...]:
     """The names of the stages that are computed again."""
     if isinstance(checkpoint_stages, bool):
         return tuple(stages) if checkpoint_stages else ()
-    wanted = [checkpoint_stages] if isinstance(checkpoint_stages, str) else list(checkpoint_stages)
-    unknown = [name for name in wanted if name not in stages]
-    if unknown or isinstance(checkpoint_stages, str):
+    if isinstance(checkpoint_stages, str) or not {*checkpoint_stages} <= {*stages}:
         raise ArgumentError(
             f"checkpoint_stages={checkpoint_stages!r} is not allowed: True, False or a list of the stages that the "
             f"network has: {', '.join(stages) or 'none'}."
         )
-    return tuple(wanted)
+    return tuple(checkpoint_stages)
 
 
 def _check_cut(dropped: Sequence[Sequence[nn.Module]], out_features: list[str]) -> None:

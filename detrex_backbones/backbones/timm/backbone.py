@@ -10,26 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone, check_batch
-from detrex_backbones.backbones.timm.build import (
-    TRAINED_WITH,
-    check_file,
-    check_indices,
-    check_name,
-    create,
-    create_with_file,
-)
-from detrex_backbones.backbones.timm.export import made_exportable
+from detrex_backbones.backbones.timm import build, sizes
 from detrex_backbones.backbones.timm.freeze import freeze_beginning, freeze_norms
-from detrex_backbones.backbones.timm.sizes import (
-    Sizes,
-    any_size_kwargs,
-    as_maps,
-    made_size,
-    measure,
-    runs,
-    size_that_fits,
-    twin,
-)
 from detrex_backbones.errors import ArgumentError, InputError
 from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
 
@@ -43,10 +25,10 @@ class TimmBackbone(Backbone):
     are detrex's.
 
     The model is the child `timm_model`, under timm's own parameter names. Its maps come out as (N, C, H, W) whatever
-    layout the model works in, and images of any size go in wherever timm has a way for it: Swin and its kin are made
-    with `strict_img_size=False`, plain vision transformers with `dynamic_img_size=True`. Networks that stay bound to
-    their size take another one with `img_size=(H, W)`. `size_divisibility` and `padding_constraints` say which padding
-    is needed.
+    layout the model works in, and images of any size go in wherever timm has a way for it: Swin and its relatives are
+    made with `strict_img_size=False`, plain vision transformers with `dynamic_img_size=True`. Networks that stay bound
+    to their size take another one with `img_size=(H, W)`. `size_divisibility` and `padding_constraints` say which
+    padding is needed.
 
     The maps of a few networks are smaller than H / stride by W / stride, because they convolve without padding
     (Inception, NASNet, PNASNet, legacy Xception, PiT); they come as timm gives them, and a warning says so when
@@ -92,29 +74,29 @@ class TimmBackbone(Backbone):
     ) -> None:
         super().__init__()
         self.model_name = model_name
-        check_name(model_name)
+        build.check_name(model_name)
         _check_arguments(features_only, pretrained, checkpoint_path, kwargs)
         freeze = is_frozen_norm(norm_layer)
         if norm_layer is not None and not freeze:
             kwargs["norm_layer"] = norm_layer
         indices, given = _chosen(out_indices, out_features)
         if indices is not None:
-            indices = check_indices(model_name, indices, given, kwargs)
-        kwargs = {"in_chans": in_channels, **TRAINED_WITH.get(model_name.partition(".")[0], {}), **kwargs}
-        kwargs |= any_size_kwargs(model_name, kwargs)
+            indices = build.check_indices(model_name, indices, given, kwargs)
+        kwargs = {"in_chans": in_channels, **build.TRAINED_WITH.get(model_name.partition(".")[0], {}), **kwargs}
+        kwargs |= sizes.any_size_kwargs(model_name, kwargs)
         # timm gives the maps in the order of the network, whatever the order asked for.
         in_order = None if indices is None else sorted(indices)
         if checkpoint_path:
-            check_file(checkpoint_path)
-            net = create_with_file(model_name, in_order, kwargs, checkpoint_path)
+            build.check_file(checkpoint_path)
+            net = build.create_with_file(model_name, in_order, kwargs, checkpoint_path)
         else:
-            net = create(model_name, in_order, {**kwargs, "pretrained": pretrained})
-        self.timm_model = made_exportable(freeze_norms(net) if freeze else net)
+            net = build.create(model_name, in_order, {**kwargs, "pretrained": pretrained})
+        self.timm_model = build.made_exportable(freeze_norms(net) if freeze else net)
         freeze_beginning(self.timm_model, model_name, freeze_at)
         self._describe(indices)
         self._made_of = (model_name, self._indices, kwargs)
         self._in_channels = in_channels
-        self._measured: Sizes | None = None
+        self._measured: sizes.Sizes | None = None
 
     def _describe(self, indices: list[int] | None) -> None:
         info: Any = self.timm_model.feature_info
@@ -145,7 +127,7 @@ class TimmBackbone(Backbone):
     def _example_size(self) -> tuple[int, int]:
         return self._sizes().only or super()._example_size()
 
-    def _sizes(self) -> Sizes:
+    def _sizes(self) -> sizes.Sizes:
         if self._measured is None:
             name, indices, kwargs = self._made_of
             if torch.compiler.is_compiling():
@@ -154,9 +136,9 @@ class TimmBackbone(Backbone):
                     f"model is traced. Run an image before, or ask for backbone.size_divisibility."
                 )
             strides = [self._out_feature_strides[key] for key in self._timm_order]
-            net = twin(name, indices, kwargs)
-            own = made_size(name, kwargs)
-            self._measured = measure(net, self._in_channels, strides, self._channels_last, own)
+            net = sizes.meta_network(name, indices, kwargs)
+            own = sizes.made_size(name, kwargs)
+            self._measured = sizes.find_sizes(net, self._in_channels, strides, self._channels_last, own)
             if not self._measured.exact:
                 warnings.warn(
                     f"the maps of timm's {name} are not H / stride by W / stride, whatever the size: they don't lie on "
@@ -168,14 +150,9 @@ class TimmBackbone(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {"p{index}": map (N, C', about H / stride, about W / stride)}."""
-        check_batch(x)
-        if x.shape[1] != self._in_channels:
-            raise InputError(
-                f"the model was made for in_channels={self._in_channels}, but the batch {tuple(x.shape)} has "
-                f"{x.shape[1]}."
-            )
+        check_batch(x, self._in_channels)
         try:
-            maps = as_maps(self.timm_model(x), self._channels_last)
+            maps = sizes.as_maps(self.timm_model(x), self._channels_last)
         except (RuntimeError, AssertionError, ValueError, IndexError) as error:
             self._check_size(x, error)
             raise
@@ -183,13 +160,13 @@ class TimmBackbone(Backbone):
         return {name: named[name] for name in self._out_features}
 
     def _check_size(self, x: Tensor, error: Exception) -> None:
-        """Say so where it is the size that the model can't run: then its twin without weights can't either."""
+        """Say so where it is the size that the model can't run: then it can't without weights either."""
         if isinstance(error, torch.OutOfMemoryError):
             return
-        net = twin(*self._made_of)
+        net = sizes.meta_network(*self._made_of)
         height, width = x.shape[-2:]
-        # Tables that are too small for an image show in values, which the twin doesn't have.
-        if not isinstance(error, IndexError) and runs(net, self._in_channels, height, width) is not None:
+        # Tables that are too small for an image show in values, which a network without weights doesn't have.
+        if not isinstance(error, IndexError) and sizes.run_shapes(net, self._in_channels, height, width) is not None:
             return
         cure = self._cure(height, width)
         raise InputError(
@@ -198,12 +175,12 @@ class TimmBackbone(Backbone):
         ) from error
 
     def _cure(self, height: int, width: int) -> str:
-        sizes = self._sizes()
-        if sizes.only:
-            size = size_that_fits(*self._made_of, self._in_channels, height, width)
-            bound = f"It is bound to the size that it was made for: resize and pad the images to {sizes.only}"
+        found = self._sizes()
+        if found.only:
+            size = sizes.size_that_fits(*self._made_of, self._in_channels, height, width)
+            bound = f"It is bound to the size that it was made for: resize and pad the images to {found.only}"
             return f"{bound}, or make it with img_size={size} and pad them to that." if size else f"{bound}."
-        step = max(sizes.step, 1)
+        step = max(found.step, 1)
         padded = (-(-height // step) * step, -(-width // step) * step)
         if padded != (height, width):
             return f"H and W must be multiples of {step}, its size_divisibility: pad to {padded}."

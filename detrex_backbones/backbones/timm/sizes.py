@@ -1,6 +1,6 @@
 """Which image sizes a timm model runs: made as many as timm can, and then measured rather than listed.
 
-What a size gives is found by running a twin of the network on the meta device: shapes alone, no weights, no numbers.
+What a size gives is found by running the same network on the meta device: shapes alone, no weights, no numbers.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from torch import Tensor, nn
 from detrex_backbones.backbones.timm.build import create, parameters_of
 from detrex_backbones.errors import ArgumentError
 
-__all__ = ["Sizes", "any_size_kwargs", "as_maps", "made_size", "measure", "runs", "size_that_fits", "twin"]
+__all__ = [
+    *("Sizes", "any_size_kwargs", "as_maps", "find_sizes", "made_size", "meta_network", "run_shapes"),
+    "size_that_fits",
+]
 
 
 def any_size_kwargs(model_name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that let a model of one size run others, for models whose class takes them.
 
-    Windowed transformers (Swin and its kin) stop insisting on their size; plain ones resize their position embedding.
+    Windowed transformers (Swin and its relatives) stop insisting on their size; plain ones resize their positions.
     """
     if kwargs.get("feature_cls") == "fx":
         return {}  # a traced graph keeps the size that it was traced at
@@ -41,7 +44,7 @@ def as_maps(outputs: Any, channels_last: bool) -> list[Tensor]:
     return [value.permute(0, 3, 1, 2).contiguous() for value in maps] if channels_last else maps
 
 
-def twin(model_name: str, out_indices: list[int], kwargs: Mapping[str, Any]) -> nn.Module:
+def meta_network(model_name: str, out_indices: list[int], kwargs: Mapping[str, Any]) -> nn.Module:
     """The same network on the meta device."""
     with torch.device("meta"):
         return create(model_name, out_indices, kwargs).eval()
@@ -55,8 +58,8 @@ def made_size(model_name: str, kwargs: Mapping[str, Any]) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def runs(net: nn.Module, channels: int, height: int, width: int) -> list[tuple[int, ...]] | None:
-    """The shapes of a twin's outputs for one image of this size, or None where it can't run it."""
+def run_shapes(net: nn.Module, channels: int, height: int, width: int) -> list[tuple[int, ...]] | None:
+    """The shapes of what a network on the meta device gives for one image of this size; None where it can't run it."""
     try:
         outputs = net(torch.empty(1, channels, height, width, device="meta"))
     except Exception:
@@ -80,19 +83,19 @@ class Sizes:
     exact: bool = True
 
 
-def measure(net: nn.Module, channels: int, strides: list[int], channels_last: bool, own: tuple[int, int]) -> Sizes:
-    """Which images a twin runs, by trial.
+def find_sizes(net: nn.Module, channels: int, strides: list[int], channels_last: bool, own: tuple[int, int]) -> Sizes:
+    """Which images a network runs, by trial.
 
     Args:
-        net: the twin.
-        channels: of the image.
+        net: on the meta device.
+        channels: of its images.
         strides: of the maps, in the order of the network.
         channels_last: whether the network's maps are (N, H, W, C).
         own: the size that it was made for.
     """
 
     def maps(height: int, width: int, exact: bool) -> bool:
-        shapes = runs(net, channels, height, width)
+        shapes = run_shapes(net, channels, height, width)
         where = 1 if channels_last else 2
         full = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in strides]
         return shapes is not None and (not exact or [shape[where : where + 2] for shape in shapes] == full)
@@ -131,7 +134,10 @@ def size_that_fits(
     padded = [-(-side // 32) * 32 for side in (height, width)]
     for size in ((padded[0], padded[1]), (max(padded), max(padded))):
         try:
-            if runs(twin(model_name, out_indices, {**kwargs, "img_size": size}), channels, *size) is not None:
+            if (
+                run_shapes(meta_network(model_name, out_indices, {**kwargs, "img_size": size}), channels, *size)
+                is not None
+            ):
                 return size
         except ArgumentError:
             continue

@@ -80,9 +80,7 @@ class TorchvisionBackbone(Backbone):
             # Only now: tracing would go into a norm that isn't torch's own.
             self.torchvision_model = FrozenBatchNorm2d.convert_frozen_batchnorm(self.torchvision_model)
         self._channels_last = {name for name, (_, _, last) in shapes.items() if last}
-        self._out_features = list(nodes.values())
-        self._out_feature_channels = {name: shapes[name][0] for name in self._out_features}
-        self._out_feature_strides = {name: shapes[name][1] for name in self._out_features}
+        self._set_maps({name: shapes[name][:2] for name in nodes.values()})
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {name: map (N, C', about H / stride, about W / stride)}."""

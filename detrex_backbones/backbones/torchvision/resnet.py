@@ -8,8 +8,8 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, check_batch
-from detrex_backbones.errors import ArgumentError, InputError, closest
+from detrex_backbones.backbones.base import Backbone, check_batch, check_names
+from detrex_backbones.errors import ArgumentError, closest
 from detrex_backbones.layers import FrozenBatchNorm2d
 
 __all__ = ["TorchvisionResNet"]
@@ -56,18 +56,14 @@ class TorchvisionResNet(Backbone):
             self.body.add_module(key, child)
             if key == list(self._names)[-1]:  # what follows is never asked for
                 break
-        self._out_features = list(self._names.values())
-        self._out_feature_channels = {
-            map_name: _channels(self.body.get_submodule(layer)) for layer, map_name in self._names.items()
-        }
         strides = {**STRIDES, "layer4": 16} if dilation else STRIDES
-        self._out_feature_strides = {map_name: strides[layer] for layer, map_name in self._names.items()}
+        self._set_maps(
+            {name: (_channels(self.body.get_submodule(layer)), strides[layer]) for layer, name in self._names.items()}
+        )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) -> {name: map (N, C, ceil(H / stride), ceil(W / stride))}."""
-        check_batch(x)
-        if x.shape[1] != 3:
-            raise InputError(f"the network takes 3 channels, but the batch {tuple(x.shape)} has {x.shape[1]}.")
+        check_batch(x, channels=3)
         maps = {}
         for key, layer in self.body.named_children():
             x = layer(x)
@@ -77,14 +73,9 @@ class TorchvisionResNet(Backbone):
 
 
 def _check_layers(layers: dict[str, str]) -> dict[str, str]:
-    for layer in layers:
-        if layer not in STRIDES:
-            raise ArgumentError(
-                f"return_layers={layers!r}: there is no {layer!r}. Allowed: {', '.join(STRIDES)}."
-                f"{closest(str(layer), STRIDES)}"
-            )
-    if not layers or len(set(layers.values())) != len(layers):
-        raise ArgumentError(f"return_layers={layers!r}: at least one layer, and no two maps of one name.")
+    check_names("return_layers", list(layers), STRIDES)
+    if len(set(layers.values())) != len(layers):
+        raise ArgumentError(f"return_layers={layers!r}: no two maps of one name.")
     return layers
 
 

@@ -1,4 +1,4 @@
-"""What of the old backbone the new one takes over: channels of the image, freeze_at, frozen norms."""
+"""What of the old backbone the new one takes over: number of image channels, freeze_at, frozen norms."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from detrex_backbones.zoo.meta_build import shapes_of
 from detrex_backbones.zoo.swap.carry_over import carry_over
 from detrex_backbones.zoo.swap.change import Change, apply, changes_of
 from detrex_backbones.zoo.swap.maps import Offer, choose, match, needed_of, offer_of
-from detrex_backbones.zoo.swap.preprocessing import pixel_edits
+from detrex_backbones.zoo.swap.preprocessing import preprocessing_edits
 from detrex_backbones.zoo.swap.pyramid import in_place_of_fpn, is_pyramid, pyramid_around
 from detrex_backbones.zoo.swap.rewire import (
     Path,
@@ -102,7 +102,7 @@ def _plan(cfg: DictConfig, found: NamedBackbone, pretrained: bool) -> dict[Path,
         names = match(old_shapes, shapes, after, found.name, below_fpn=False)
         edits = {path: pyramid, **_rewired(cfg, names, old_shapes, shapes, after)}
     if path != ("model",):
-        edits |= pixel_edits(cfg, found, has_fpn=below_fpn and path in edits)
+        edits |= preprocessing_edits(cfg, found, has_fpn=below_fpn and path in edits)
     checkpoint = found.checkpoint if pretrained else ""
     if OmegaConf.select(cfg, "train.init_checkpoint") is not None or (checkpoint and _is_extractor(cfg.model)):
         edits[("train", "init_checkpoint")] = checkpoint

@@ -139,9 +139,9 @@ def _spec(old: Any, new: Any) -> Any:
     if kind is not None:
         return kind(**values)
     if isinstance(old, DictConfig):
-        twin = clone(old)
-        twin.update(values)
-        return twin
+        entry = clone(old)
+        entry.update(values)
+        return entry
     return type(old)(**values)
 
 
