@@ -38,11 +38,7 @@ class TorchvisionResNet(Backbone):
     """
 
     def __init__(
-        self,
-        name: str,
-        train_backbone: bool,
-        return_layers: Mapping[str, str] | None = None,
-        dilation: bool = False,
+        self, name: str, train_backbone: bool, return_layers: Mapping[str, str] | None = None, dilation: bool = False
     ) -> None:
         super().__init__()
         layers = _check_layers({"layer4": "res5"} if return_layers is None else {**return_layers})
