@@ -12,19 +12,19 @@ from typing import Any
 __all__ = ["lazy_exports"]
 
 NAME = re.compile(r"^from (\S+) import (\w+) as \2$", re.MULTILINE)
-EVERY_NAME = re.compile(r"^from (\S+) import \*$", re.MULTILINE)
 
 
 def lazy_exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """`__getattr__`, `__dir__` and `__all__` of a package, from the stub beside its `__init__.py`.
 
-    The stub, `__init__.pyi`, is the one list of the names: type checkers and editors read it as well. A line
-    `from module import Name as Name` exports one name, `from package import *` every name of that package's own stub.
+    The stub, `__init__.pyi`, is the one list of the names: type checkers and editors read it as well. Each of its lines
+    is `from module import Name as Name`.
 
     Args:
         package: the package's `__name__`.
     """
-    modules = _modules_of(package)
+    stub = (pkgutil.get_data(package, "__init__.pyi") or b"").decode()
+    modules = {name: module for module, name in NAME.findall(stub)}
 
     def get_attribute(name: str) -> Any:
         if name not in modules:
@@ -37,12 +37,3 @@ def lazy_exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
         return sorted({*vars(sys.modules[package]), *modules})
 
     return get_attribute, list_attributes, sorted(modules)
-
-
-def _modules_of(package: str) -> dict[str, str]:
-    """Public name -> the module that defines it."""
-    stub = (pkgutil.get_data(package, "__init__.pyi") or b"").decode()
-    modules = {name: module for module, name in NAME.findall(stub)}
-    for inner in EVERY_NAME.findall(stub):
-        modules |= _modules_of(inner)
-    return modules

@@ -206,6 +206,12 @@ def test_every_name_of_a_front_door_is_there_and_its_stub_is_its_own(package):
     assert all(name.startswith(f"{module.__name__}.") for name in exported)
 
 
+@pytest.mark.parametrize("package", [package for package in FRONT_DOORS if package.count("/") == 2])
+def test_the_names_of_a_package_within_a_package_are_its_too(package):
+    inner = importlib.import_module(package.replace("/", "."))
+    assert set(inner.__all__) <= set(importlib.import_module(inner.__name__.rpartition(".")[0]).__all__)
+
+
 @pytest.mark.parametrize(
     ("package", "names"),
     [

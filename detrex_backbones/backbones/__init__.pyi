@@ -2,9 +2,23 @@ from detrex_backbones.backbones.base import Backbone as Backbone
 from detrex_backbones.backbones.cost import Measures as Measures
 from detrex_backbones.backbones.cost import measure as measure
 from detrex_backbones.backbones.darknet import Darknet53 as Darknet53
-from detrex_backbones.backbones.images import *
-from detrex_backbones.backbones.pyramids import *
-from detrex_backbones.backbones.resnet import *
-from detrex_backbones.backbones.timm import *
-from detrex_backbones.backbones.torchvision import *
+from detrex_backbones.backbones.images.extractor import FeatureExtractor as FeatureExtractor
+from detrex_backbones.backbones.images.tensors import image_to_tensor as image_to_tensor
+from detrex_backbones.backbones.images.tensors import read_image as read_image
+from detrex_backbones.backbones.pyramids.fpn import FPN as FPN
+from detrex_backbones.backbones.pyramids.fpn import LastLevelP6P7 as LastLevelP6P7
+from detrex_backbones.backbones.pyramids.simple import LastLevelMaxPool as LastLevelMaxPool
+from detrex_backbones.backbones.pyramids.simple import SimpleFeaturePyramid as SimpleFeaturePyramid
+from detrex_backbones.backbones.resnet.blocks import BasicBlock as BasicBlock
+from detrex_backbones.backbones.resnet.blocks import BottleneckBlock as BottleneckBlock
+from detrex_backbones.backbones.resnet.blocks import CNNBlockBase as CNNBlockBase
+from detrex_backbones.backbones.resnet.blocks import ResNetBlockBase as ResNetBlockBase
+from detrex_backbones.backbones.resnet.deform_block import DeformBottleneckBlock as DeformBottleneckBlock
+from detrex_backbones.backbones.resnet.network import ResNet as ResNet
+from detrex_backbones.backbones.resnet.stages import make_stage as make_stage
+from detrex_backbones.backbones.resnet.stems import BasicStem as BasicStem
+from detrex_backbones.backbones.resnet.stems import DeepStem as DeepStem
+from detrex_backbones.backbones.timm.backbone import TimmBackbone as TimmBackbone
+from detrex_backbones.backbones.torchvision.backbone import TorchvisionBackbone as TorchvisionBackbone
+from detrex_backbones.backbones.torchvision.resnet import TorchvisionResNet as TorchvisionResNet
 from detrex_backbones.backbones.vgg import SSDVGG as SSDVGG

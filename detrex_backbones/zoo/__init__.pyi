@@ -12,4 +12,5 @@ from detrex_backbones.zoo.meta_build import shapes_of as shapes_of
 from detrex_backbones.zoo.ready_configs import config_file as config_file
 from detrex_backbones.zoo.ready_configs import get_config as get_config
 from detrex_backbones.zoo.ready_configs import list_configs as list_configs
-from detrex_backbones.zoo.swap import *
+from detrex_backbones.zoo.swap.change import Change as Change
+from detrex_backbones.zoo.swap.plan import swap_backbone as swap_backbone
