@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from detrex_backbones.config.nodes import clone, is_call, to_plain
+from detrex_backbones.config.targets import describe
 from detrex_backbones.errors import ConfigValueError
 from detrex_backbones.zoo.swap.rewire import Path, read
 
@@ -97,8 +98,6 @@ def _short(value: Any) -> str:
 
 
 def _short_call(node: DictConfig) -> str:
-    from detrex_backbones.config.targets import describe
-
     telling = [f"{key}={_short(node[key])}" for key in ("net", "bottom_up", "model_name") if key in node]
     stages = node.get("stages")
     if isinstance(stages, DictConfig):

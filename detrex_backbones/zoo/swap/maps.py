@@ -43,11 +43,16 @@ def offer_of(found: NamedBackbone) -> Offer:
     try:
         return _offer(found.node, found.name)
     except ArgumentError as error:
-        if found.explicit or not found.node.get("freeze_at") or "freeze_at" not in str(error):
+        carried_over = 0 if found.explicit else found.node.get("freeze_at")
+        if not carried_over:
             raise
-        logger.warning("freeze_at=%s is not carried over: %s", found.node.freeze_at, error)
         found.node["freeze_at"] = 0
-        return _offer(found.node, found.name)
+        try:
+            offer = _offer(found.node, found.name)
+        except ArgumentError:  # it wasn't freeze_at that is wrong
+            raise error from None
+        logger.warning("freeze_at=%s is not carried over: %s", carried_over, error)
+        return offer
 
 
 def _offer(node: DictConfig, name: str) -> Offer:

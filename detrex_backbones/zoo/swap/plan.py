@@ -8,6 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.backbones.images.extractor import FeatureExtractor
+from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import is_call
 from detrex_backbones.errors import ConfigKeyError
 from detrex_backbones.zoo.backbone_names import NamedBackbone, find_backbone
@@ -141,33 +144,23 @@ def _needs_pyramid(offer: Offer, old_shapes: Shapes, after: dict[Path, list[str]
 
 
 def _backbone_path(cfg: DictConfig) -> Path:
-    from detrex_backbones.backbones.base import Backbone
-
     model = cfg.model
     if isinstance(model.get("backbone"), DictConfig):
         inner = isinstance(model.backbone.get("bottom_up"), DictConfig)
         return ("model", "backbone", "bottom_up") if inner else ("model", "backbone")
     if is_call(model):
-        target = _target(model)
+        target = target_of(model)
         if (isinstance(target, type) and issubclass(target, Backbone)) or "stages" in model:
             return ("model",)
     raise ConfigKeyError(f"model has no 'backbone' to swap. It has: {', '.join(map(str, model)) or 'nothing'}.")
-
-
-def _target(node: DictConfig) -> Any:
-    from detrex_backbones.config.instantiate import target_of
-
-    return target_of(node)
 
 
 def _is_our_fpn(node: DictConfig) -> bool:
     """Whether it takes two maps of one stride, as a DC5 network has them; detectron2's doesn't."""
     from detrex_backbones.backbones.pyramids.fpn import FPN
 
-    return is_call(node) and _target(node) is FPN
+    return is_call(node) and target_of(node) is FPN
 
 
 def _is_extractor(model: DictConfig) -> bool:
-    from detrex_backbones.backbones.images.extractor import FeatureExtractor
-
-    return is_call(model) and _target(model) is FeatureExtractor
+    return is_call(model) and target_of(model) is FeatureExtractor
