@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
-from detrex_backbones.config._notes import add_note
+from detrex_backbones.config._notes import add_note, short_repr
 from detrex_backbones.config.allow import ACTIVE, Allowlist
 from detrex_backbones.config.by_name import OBJECT_NAMED
 from detrex_backbones.config.nodes import (
@@ -153,7 +152,7 @@ class _Builder:
         try:
             return OmegaConf.to_object(value)
         except Exception as error:
-            self.explain(error, value, path, f"{describe(structured_type(value))}({_short(value)})")
+            self.explain(error, value, path, f"{describe(structured_type(value))}({short_repr(value)})")
             raise
 
     def once(self, node: Any, path: Any) -> Any:
@@ -188,7 +187,7 @@ class _Builder:
         try:
             return found(**arguments)
         except Exception as error:
-            shown = ", ".join(f"{key}={_short(value)}" for key, value in arguments.items())
+            shown = ", ".join(f"{key}={short_repr(value)}" for key, value in arguments.items())
             hints = [unknown_argument(found, key) for key in arguments] if isinstance(error, TypeError) else []
             self.explain(error, node, path, f"{describe(found)}({shown})", *filter(None, hints))
             raise
@@ -265,19 +264,3 @@ def _where(node: Any, path: Any) -> str:
 
 def _is_saved_object(target: Any) -> bool:
     return isinstance(target, str) and target == OBJECT_NAMED
-
-
-class _Short(reprlib.Repr):
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = 60
-        self.maxlevel = 2
-
-    def repr_instance(self, value: Any, level: int) -> str:
-        text = super().repr_instance(value, level)
-        return f"<{type(value).__name__}>" if "\n" in text else text  # a module prints all of its children
-
-
-def _short(value: Any) -> str:
-    """A short repr, one that never raises."""
-    return _Short().repr(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import enum
 import importlib
 import inspect
 import sys
@@ -87,8 +88,14 @@ def lookup(name: str) -> Any:
 def dotted_name(target: Any) -> str | None:
     """The shortest dotted name that resolves to this very object, or None if it has none.
 
-    `torch.nn.modules.conv.Conv2d` is also `torch.nn.Conv2d`, which outlives a move of the implementation.
+    `torch.nn.modules.conv.Conv2d` is also `torch.nn.Conv2d`, which outlives a move of the implementation. A member of
+    an enum and torch's constants, such as `torch.float16`, have names, too.
     """
+    if isinstance(target, enum.Enum):
+        name = f"{dotted_name(type(target))}.{target.name}"
+        return name if lookup(name) is target else None
+    if type(target).__module__ == "torch" and type(target).__name__ in ("dtype", "layout", "memory_format"):
+        return repr(target)
     module, qualname = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str) or "<" in qualname:
         return None
