@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, Node, open_dict
 from omegaconf.basecontainer import BaseContainer
 
+from detrex_backbones.config.by_name import OBJECT_NAMED
 from detrex_backbones.config.new_keys import known_target, objection_to_key, objection_to_value
 from detrex_backbones.config.nodes import ALLOW_OBJECTS, SEQUENCES, adopt, clone, is_call, is_tuple
 from detrex_backbones.config.signatures import named_parameters
@@ -229,20 +230,22 @@ def _fitted(node: Any, key: Any, value: Any, override: _Override) -> Any:
     if isinstance(value, list):
         return _shaped(value, old)
     is_name = isinstance(value, str) and "." in value and is_dotted_name(value) and key != "_target_"
-    if not is_name or override.mode == "+" or dotted_name(old) is None:
+    now = old.get("_name_") if is_call(old) and old["_target_"] == OBJECT_NAMED else dotted_name(old)
+    if not is_name or override.mode == "+" or now is None:
         return value
     try:
         return locate(value)
     except ConfigImportError as error:
         raise OverrideError(
-            f"The override {override.text!r} names what is to stand at {_place(node, key)}, where {dotted_name(old)} "
+            f"The override {override.text!r} names what is to stand at {_place(node, key)}, where {visible(now)} "
             f"stands now. {error} Write '+{override.text}' to set the text."
         ) from error
 
 
 def _shaped(value: Any, old: Any) -> Any:
     """A list over a tuple as a tuple, and so inside it, where what is longer goes on as it ended."""
-    if not isinstance(value, list) or not isinstance(old, (list, tuple, *SEQUENCES)):
+    kinds: tuple[Any, ...] = (list, tuple, *SEQUENCES)
+    if not isinstance(value, list) or not isinstance(old, kinds):
         return value
     items = [_shaped(item, old[min(index, len(old) - 1)] if len(old) else None) for index, item in enumerate(value)]
     return tuple(items) if is_tuple(old) else items

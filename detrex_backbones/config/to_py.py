@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detrex_backbones.config._notes import short_repr
+from detrex_backbones.config.by_name import OBJECT_NAMED
 from detrex_backbones.config.nodes import is_call, to_plain
 from detrex_backbones.config.targets import dotted_name, is_dotted_name
 from detrex_backbones.config.values import escaped, quoted, written_leaf
@@ -95,7 +96,17 @@ def _is_written_as_call(value: Any) -> bool:
     return _is_written_as_call(target) if isinstance(target, Mapping) else target is not None
 
 
+def _saved_name(value: Any) -> str | None:
+    """The name of a class or function that was saved, which is written as it was before."""
+    if is_call(value) and value["_target_"] == OBJECT_NAMED and set(value) == {"_target_", "_name_"}:
+        name = value["_name_"]
+        return name if isinstance(name, str) and _is_target(name) else None
+    return None
+
+
 def _expression(value: Any) -> str:
+    if (name := _saved_name(value)) is not None:
+        return name
     if _is_written_as_call(value):
         target = value["_target_"]
         names, others = _arguments(value)
@@ -148,6 +159,8 @@ def _path(name: str) -> ast.expr:
 
 
 def _meaning(value: Any) -> ast.expr:
+    if (name := _saved_name(value)) is not None:
+        return _path(name)
     if _is_written_as_call(value):
         target = value["_target_"]
         names, others = _arguments(value)
@@ -166,5 +179,5 @@ def _meaning(value: Any) -> ast.expr:
         return ast.Constant(escaped(value))
     if written := written_leaf(value):
         return ast.parse(written, mode="eval").body  # a number, bytes or a word, in which nobody's text stands
-    name = dotted_name(value)
-    return _path(name) if name else ast.Constant(_shown(value))
+    own = dotted_name(value)
+    return _path(own) if own else ast.Constant(_shown(value))
