@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor
 
-from detrex_backbones.checkpoint.sharded import like
+from detrex_backbones.checkpoint.place.sharded import like
 from detrex_backbones.errors import ArgumentError, CheckpointFileError
 from detrex_backbones.training.optim import AveragedWeights
 from detrex_backbones.training.parallel import Processes

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from detrex_backbones.checkpoint.distributed import load_checkpoint_distributed
 from detrex_backbones.checkpoint.frozen import frozen_but_not_loaded
+from detrex_backbones.checkpoint.place.distributed import load_checkpoint_distributed
 from detrex_backbones.checkpoint.report import shorten
 from detrex_backbones.config import LazyConfig, instantiate
 from detrex_backbones.config.instantiate import target_of
