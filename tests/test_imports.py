@@ -59,11 +59,12 @@ PUBLIC = [
 ALLOWED = {
     "errors": set(),
     "patterns": set(),
+    "text": set(),
     "whole_file": set(),
     "layers": {"errors"},
     "backbones": {"errors", "layers", "interop"},
     "interop": {"backbones"},
-    "config": {"errors", "whole_file"},
+    "config": {"errors", "text", "whole_file"},
     "checkpoint": {"errors", "patterns", "whole_file"},
     "shapes": {"errors", "config", "layers"},
     "zoo": {"errors", "layers", "backbones", "config", "checkpoint"},
