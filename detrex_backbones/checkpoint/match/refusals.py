@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable
 
-from detrex_backbones.checkpoint.conventions import conventions
+from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.report import LoadReport, describe, shorten
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 

@@ -4,7 +4,7 @@ Read off `mmdet.models.backbones.ssd_vgg`. The two layers behind them, fc6 and f
 has them, unless it ends before; a VGG of torchvision or timm has others there.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
 
 CONVENTION = Convention(
     name="mmdet-ssd",

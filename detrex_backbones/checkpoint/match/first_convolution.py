@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from detrex_backbones.checkpoint.match import Plan, Shapes
-from detrex_backbones.checkpoint.reading import Reading
+from detrex_backbones.checkpoint.match.suffixes import Plan, Shapes
+from detrex_backbones.checkpoint.names.readings import Reading
 from detrex_backbones.errors import ArgumentError, closest
 
 __all__ = ["MODES", "adapt_channels", "fit_stem", "swap_channels"]

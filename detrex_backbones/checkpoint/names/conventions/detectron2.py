@@ -4,7 +4,7 @@ Read off `detectron2.modeling.backbone.resnet`; `stem.fc` is what its converter 
 C4 detector res5 belongs to the heads.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention
+from detrex_backbones.checkpoint.names.conventions._convention import Convention
 
 CONVENTION = Convention(
     name="detectron2",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from detrex_backbones.checkpoint.conventions._names import Names, Pair
+from detrex_backbones.checkpoint.names.conventions._names import Names, Pair
 from detrex_backbones.checkpoint.read import LazyTensor
 
 __all__ = ["Adaptation", "Convention", "Pair"]

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from detrex_backbones.checkpoint.conventions import conventions
 from detrex_backbones.checkpoint.files import Checkpoint
-from detrex_backbones.checkpoint.match import Plan, Shapes, make_plan
+from detrex_backbones.checkpoint.match.first_convolution import fit_stem
+from detrex_backbones.checkpoint.match.suffixes import Plan, Shapes, make_plan
+from detrex_backbones.checkpoint.names.conventions import conventions
+from detrex_backbones.checkpoint.names.readings import NO_NAME, OUTSIDE, Reading, each_reading
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
-from detrex_backbones.checkpoint.reading import NO_NAME, OUTSIDE, Reading, each_reading
 from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch, shorten
-from detrex_backbones.checkpoint.stem_adapt import fit_stem
 
 OWN = "detectron2"  # the convention of this library's own names
 

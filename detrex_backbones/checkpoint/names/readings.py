@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from detrex_backbones.checkpoint.clean import clean_names
-from detrex_backbones.checkpoint.conventions import Convention, conventions, sources
-from detrex_backbones.checkpoint.fitting import ModelNames
-from detrex_backbones.checkpoint.match import Shapes
+from detrex_backbones.checkpoint.match.suffixes import Shapes
+from detrex_backbones.checkpoint.names.conventions import Convention, conventions, sources
+from detrex_backbones.checkpoint.names.model_names import ModelNames
+from detrex_backbones.checkpoint.names.wrappers import clean_names
 from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
 from detrex_backbones.checkpoint.report import shorten
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
-from detrex_backbones.checkpoint.conventions._detr import (
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._detr import (
     BACKBONE,
     BATCH_COUNTERS,
     CATEGORIES,
@@ -25,7 +25,7 @@ from detrex_backbones.checkpoint.conventions._detr import (
     layers,
     same,
 )
-from detrex_backbones.checkpoint.conventions._resnet import RGB
+from detrex_backbones.checkpoint.names.conventions._resnet import RGB
 from detrex_backbones.checkpoint.read import LazyTensor
 
 CLASS_HEADS = r"^(transformer\.decoder\.)?class_embed\.{index}\."

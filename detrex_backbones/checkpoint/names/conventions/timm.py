@@ -4,7 +4,7 @@ Read off `timm.models`. Where a source of such a network has names of its own (R
 leads here. Names that a feature wrapper changes are no matter of a table, see `fitting`.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention
+from detrex_backbones.checkpoint.names.conventions._convention import Convention
 
 HEAD = {r"^(head|head_dist|fc|classifier|last_linear)\.": "head", r"\.num_batches_tracked$": "batch counter"}
 

@@ -3,7 +3,7 @@
 Read off `mmdet.models.backbones.darknet` and `timm.models.cspnet`.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
 
 CONVENTION = Convention(
     name="mmdet-darknet",

@@ -5,8 +5,8 @@ detectors and of the DETR family, and the self-supervised ResNets (MoCo, SwAV, D
 names behind a prefix. A shortcut's convolution and norm are told apart by rank, as others number them differently.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention
-from detrex_backbones.checkpoint.conventions._resnet import BLOCKS, HEAD, HEADS, RGB, STEM, shortcut
+from detrex_backbones.checkpoint.names.conventions._convention import Convention
+from detrex_backbones.checkpoint.names.conventions._resnet import BLOCKS, HEAD, HEADS, RGB, STEM, shortcut
 
 __all__ = ["CONVENTION", "HEAD"]
 

@@ -4,8 +4,8 @@ Read off `transformers.models.resnet`. The classifier stands beside the network,
 timm's backbone, it has torchvision's names.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
-from detrex_backbones.checkpoint.conventions._resnet import RGB
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._resnet import RGB
 
 CONVENTION = Convention(
     name="huggingface",

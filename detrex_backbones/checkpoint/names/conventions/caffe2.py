@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import torch
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
 from detrex_backbones.checkpoint.read import GivenTensor, LazyTensor, joined
 
 # Norm of the frozen kind divides by sqrt(variance + eps): with this variance, by 1.

@@ -5,8 +5,8 @@ Read off `pycls.models.anynet`, `detectron2.modeling.backbone.regnet`, `mmdet.mo
 own ResNet.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
-from detrex_backbones.checkpoint.conventions._resnet import RGB
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._resnet import RGB
 
 BGR = {"pixel_mean": [103.53, 116.28, 123.675], "pixel_std": [57.375, 57.12, 58.395], "input_format": "BGR"}
 TAKES_BGR = (
