@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
-__all__ = ["visible", "visible_in_cell", "visible_in_comment", "visible_json"]
+__all__ = ["shorten", "visible", "visible_in_cell", "visible_in_comment", "visible_json"]
 
+SHOWN = 8  # names of a kind before "and N more"
 LONGEST = 200  # characters of one name in a message
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 
@@ -43,3 +45,10 @@ def visible_in_cell(text: object) -> str:
 def visible_json(value: object) -> str:
     """JSON that is pure ASCII, and whose text can stand inside a page's script element."""
     return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def shorten(names: Iterable[object], count: int = SHOWN) -> str:
+    """The first few names, made visible, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(map(visible, names[:count])) + more

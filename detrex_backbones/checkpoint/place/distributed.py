@@ -25,7 +25,8 @@ from detrex_backbones.checkpoint.place.sharded import local, part, placement
 from detrex_backbones.checkpoint.place.writable import check_writable
 from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
-from detrex_backbones.checkpoint.report import LoadReport, shorten
+from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.text import shorten
 
 __all__ = ["TIMEOUT", "distribute_checkpoint", "load_checkpoint_distributed", "receive_nested"]
 

@@ -70,7 +70,7 @@ CONVENTIONS = (
             HEAD,
         ),
         left_out=HEADS,
-        twins="OpenMMLab's networks with weight standardisation (resnet50_gn_ws) have the same names and shapes, and "
+        lookalikes="OpenMMLab's networks with weight standardisation (resnet50_gn_ws) have the same names and shapes, and "
         "standardise each convolution's weights as they run",
     ),
     Convention(
