@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-__all__ = ["find_weights", "is_tensor"]
+from detrex_backbones.checkpoint.read.rebuild import OtherTensor
+from detrex_backbones.checkpoint.read.stored import GivenTensor, LazyTensor
+
+__all__ = ["find_weights", "is_tensor", "tensors_in"]
 
 # The keys that weights stand under, the preferred one first; "" is the top level.
 #   teacher: DINO, whose student is the noisier one.        model_state: pycls.      blobs: Detectron-1.
@@ -39,8 +43,21 @@ def find_weights(content: Mapping[Any, Any], wanted: str | None = None) -> tuple
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether it is a tensor, or an array of numbers."""
-    return isinstance(value, Tensor) or (isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub")
+    """Whether it is a tensor, or a number of numpy's."""
+    return isinstance(value, LazyTensor | Tensor) or (isinstance(value, np.generic) and value.dtype.kind in "fiub")
+
+
+def tensors_in(weights: Mapping[Any, Any]) -> tuple[dict[str, LazyTensor], dict[str, str]]:
+    """The tensors of a mapping by their names, and those whose values aren't plainly in the file with what they are."""
+    tensors = {str(name): _lazy(value) for name, value in weights.items() if is_tensor(value)}
+    others = {str(name): value.kind for name, value in weights.items() if isinstance(value, OtherTensor)}
+    return tensors, others
+
+
+def _lazy(value: Any) -> LazyTensor:
+    if isinstance(value, LazyTensor):
+        return value
+    return GivenTensor(value if isinstance(value, Tensor) else torch.from_numpy(np.array(value)))
 
 
 def _pycls(content: Mapping[Any, Any]) -> str:

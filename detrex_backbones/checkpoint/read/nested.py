@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from detrex_backbones.checkpoint.unpickler import Inert
+from detrex_backbones.checkpoint.read.stored import LazyTensor
 
 __all__ = ["put_in", "take_out"]
 
 MARK = "detrex_backbones.tensor"  # a tuple of this and a name stands for a tensor
 
 
-def take_out(value: Any, path: str = "") -> tuple[Any, dict[str, Tensor]]:
+def take_out(value: Any, path: str = "") -> tuple[Any, dict[str, Any]]:
     """The same structure with marks in the place of its tensors, and the tensors by their dotted paths."""
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Any] = {}
     return _marked(value, path, tensors), tensors
 
 
@@ -28,17 +28,16 @@ def put_in(structure: Any, tensors: Mapping[str, Tensor]) -> Any:
     return _rebuilt(structure, lambda item, place: put_in(item, tensors), "")
 
 
-# No closures that call themselves: these are cycles, and would keep a mapped file until they are collected.
-def _marked(item: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(item, Tensor):
+# No closures that call themselves: these are cycles, and would keep tensors until they are collected.
+def _marked(item: Any, place: str, tensors: dict[str, Any]) -> Any:
+    if isinstance(item, Tensor | LazyTensor):
         name = place
         while name in tensors:  # {"a.b": t, "a": {"b": u}}
             name += "'"
         tensors[name] = item
         return (MARK, name)
-    # What was on no list is nothing, and its class, made for one file, can't be sent.
-    if isinstance(item, Inert | type):
-        return Inert()
+    if isinstance(item, tuple) and item[:1] == (MARK,):
+        raise ValueError(f"it has {MARK!r} in a tuple, which only this library writes")
     return _rebuilt(item, lambda inner, at: _marked(inner, at, tensors), place)
 
 

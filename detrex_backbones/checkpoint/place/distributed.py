@@ -8,28 +8,24 @@ agreed that the load is right; after that, only the death of a process can leave
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from detrex_backbones.checkpoint.files import Checkpoint, read_checkpoint
-from detrex_backbones.checkpoint.load import (
-    LoadOptions,
-    check_checkpoint,
-    doubtful,
-    is_there,
-    load_checkpoint,
-    refuse_wrong,
-    targets_of,
-)
-from detrex_backbones.checkpoint.nested import put_in, take_out
+from detrex_backbones.checkpoint.files import Checkpoint, open_checkpoint
+from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, load_checkpoint
+from detrex_backbones.checkpoint.place.dense import doubtful, is_there, refuse_wrong, targets_of
+from detrex_backbones.checkpoint.place.ranks import Ranks, several
+from detrex_backbones.checkpoint.place.sharded import local, part, placement
+from detrex_backbones.checkpoint.place.writable import check_writable
 from detrex_backbones.checkpoint.preprocessing import traits_of
-from detrex_backbones.checkpoint.ranks import Ranks, several
+from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
+from detrex_backbones.checkpoint.read.nested import put_in, take_out
 from detrex_backbones.checkpoint.report import LoadReport, shorten
-from detrex_backbones.checkpoint.sharded import local, part, placement
 
 __all__ = ["TIMEOUT", "distribute_checkpoint", "load_checkpoint_distributed", "receive_nested"]
 
@@ -73,8 +69,11 @@ def load_checkpoint_distributed(
     with Ranks(group, timeout) as ranks:
         chosen = ranks.together(lambda: LoadOptions.of(options))
         ranks.agree("the load", {"path": str(path), "options": repr(chosen)}, "Give every process the same.")
-        checkpoint = ranks.together(lambda: read_checkpoint(path, chosen.container) if ranks.first else None)
-        report = distribute_checkpoint(ranks, model, checkpoint, chosen)
+        with ExitStack() as opened:
+            checkpoint = ranks.together(
+                lambda: opened.enter_context(open_checkpoint(path, chosen.container)) if ranks.first else None
+            )
+            report = distribute_checkpoint(ranks, model, checkpoint, chosen)
     logger.info("loaded a checkpoint\n%s", report)
     return report
 
@@ -84,7 +83,7 @@ def distribute_checkpoint(
     model: nn.Module,
     checkpoint: Checkpoint | None,
     options: LoadOptions,
-    before: Callable[[LoadReport], object] = lambda report: None,
+    beside: Callable[[LoadReport], object] = lambda report: None,
 ) -> LoadReport:
     """Load what the first process has read into the models of all.
 
@@ -93,17 +92,18 @@ def distribute_checkpoint(
         model: of this process.
         checkpoint: on the first process; None on the others.
         options: of the load.
-        before: what every process does once it's known that the file fits and before weights are written; it may fail.
+        beside: what every process does once it's known that the file fits and before weights are written; it may fail.
     """
     targets = ranks.together(lambda: targets_of(model))
+    ranks.together(lambda: check_writable(targets))
     ranks.agree("the model", _table(targets), "Build the same model on every process, and shard it the same way.")
     attempt = ranks.together(lambda: check_checkpoint(model, checkpoint, options) if checkpoint else None)
     values = attempt.values if attempt else {}
-    announced = [(key, value.shape, value.dtype) for key, value in values.items()]
+    announced = [(key, torch.Size(value.shape), value.dtype) for key, value in values.items()]
     report, coming = ranks.send((attempt.report, announced) if attempt else None)
     traits = {name: repr(value) for name, value in traits_of(model, report.scope).items()}
     ranks.agree("what the model does", traits, "Build the models of all processes from one config.")
-    ranks.together(lambda: before(report))
+    ranks.together(lambda: beside(report))
     not_finite: dict[str, int] = {}
 
     def write(key: str, value: Tensor) -> None:
@@ -129,7 +129,7 @@ def receive_nested(ranks: Ranks, value: dict[str, Any], keep: Callable[[str, Ten
         keep: what is kept of a tensor, by its dotted path; memory of its own.
     """
     structure, tensors = ranks.together(lambda: take_out(value))
-    announced = [(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()]
+    announced = [(name, torch.Size(tensor.shape), tensor.dtype) for name, tensor in tensors.items()]
     structure, coming = ranks.send((structure, announced))
     kept: dict[str, Tensor] = {}
     _each(ranks, coming, tensors, lambda name, tensor: kept.update({name: keep(name, tensor)}))
@@ -142,13 +142,15 @@ def _table(targets: dict[str, Tensor]) -> dict[str, str]:
     return {key: " ".join(filter(None, map(str, kind))) for key, kind in kinds.items()}
 
 
-def _each(ranks: Ranks, coming: Coming, values: dict[str, Tensor], use: Callable[[str, Tensor], None]) -> None:
+def _each(
+    ranks: Ranks, coming: Coming, values: Mapping[str, LazyTensor | Tensor], use: Callable[[str, Tensor], None]
+) -> None:
     """Give every process each of the first one's values in turn, in memory that the next one gets too."""
     # One buffer for all of them: what is freed between messages isn't given back at once.
     sizes = [shape.numel() * dtype.itemsize for _, shape, dtype in coming]
     buffer = torch.empty(0 if ranks.first else max(sizes, default=0), dtype=torch.uint8)
     for (key, shape, dtype), size in zip(coming, sizes, strict=True):
-        value = values[key].contiguous() if ranks.first else buffer[:size].view(dtype).reshape(shape)
+        value = as_lazy(values[key]).load().contiguous() if ranks.first else buffer[:size].view(dtype).reshape(shape)
         use(key, ranks.send_tensor(value))
 
 
@@ -157,7 +159,7 @@ def _verify(
     model: nn.Module,
     targets: dict[str, Tensor],
     coming: Coming,
-    values: dict[str, Tensor],
+    values: Mapping[str, LazyTensor | Tensor],
     report: LoadReport,
 ) -> None:
     """Send once more what a model may have otherwise than it was written, and compare; see `doubtful`."""
