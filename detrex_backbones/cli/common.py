@@ -92,7 +92,7 @@ def load_config(args: argparse.Namespace) -> Any:
 
 
 def _swap(cfg: Any, name: str) -> None:
-    from detrex_backbones.swap import swap_backbone
+    from detrex_backbones.zoo.swap import swap_backbone
 
     for change in swap_backbone(cfg, name):
         print_note(str(change))
@@ -116,7 +116,7 @@ def write_output(option: str, path: str | Path, write: Callable[[Any], object]) 
         path: of the file.
         write: given the opened binary file.
     """
-    from detrex_backbones.whole_file import write_whole
+    from detrex_backbones.atomic_write import write_whole
 
     try:
         write_whole(Path(path), write)

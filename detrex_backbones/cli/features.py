@@ -22,7 +22,7 @@ from detrex_backbones.errors import ConfigTypeError, DetrexBackbonesError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+    from detrex_backbones.backbones.images.extractor import FeatureExtractor
 
 EXAMPLES = """\
 examples:
@@ -52,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the load report and the maps, write the maps and the picture."""
-    from detrex_backbones.backbones.images import read_image
+    from detrex_backbones.backbones.images.tensors import read_image
     from detrex_backbones.view import extract_maps, sample_photo
     from detrex_backbones.zoo import build_model_with_report
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
 
 def check_extractor(model: Any) -> FeatureExtractor:
     """The model, if it is what images can be fed to."""
-    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+    from detrex_backbones.backbones.images.extractor import FeatureExtractor
 
     if not isinstance(model, FeatureExtractor):
         raise ConfigTypeError(
@@ -103,8 +103,8 @@ def save(
     """Write the maps as .safetensors and a picture of them as .png."""
     from safetensors.torch import save_file
 
+    from detrex_backbones.atomic_write import write_whole
     from detrex_backbones.view import draw_features
-    from detrex_backbones.whole_file import write_whole
 
     tensors, picture = folder / f"{stem}.safetensors", folder / f"{stem}.png"
     strides = {name: shape.stride or 0 for name, shape in extractor.output_shape().items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from detrex_backbones.cli.common import add_command, add_json_argument, print_json, print_note, print_table
 from detrex_backbones.errors import ArgumentError, DetrexBackbonesError, InputError, closest
-from detrex_backbones.patterns import matcher
+from detrex_backbones.glob_match import matcher
 
 EXAMPLES = """\
 examples:
@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _find(pattern: str) -> list[str]:
-    from detrex_backbones.named import list_backbones
     from detrex_backbones.zoo import list_configs
+    from detrex_backbones.zoo.backbone_names import list_backbones
 
     names = list_configs()
     matches = matcher(pattern)
@@ -133,9 +133,9 @@ def _passes(row: dict[str, Any], filters: dict[str, Callable[[Any], bool]]) -> b
 
 def _figures(name: str) -> Iterator[dict[str, Any]]:
     """The figures of one backbone, the cheap ones first."""
-    from detrex_backbones.backbones.measure import measure
-    from detrex_backbones.named import find_backbone
-    from detrex_backbones.shapes import build_on_meta
+    from detrex_backbones.backbones.cost import measure
+    from detrex_backbones.zoo import build_on_meta
+    from detrex_backbones.zoo.backbone_names import find_backbone
 
     found = find_backbone(name)
     yield _weights(name, found.checkpoint)
@@ -158,7 +158,7 @@ def _figures(name: str) -> Iterator[dict[str, Any]]:
 
 def _weights(name: str, checkpoint: str) -> dict[str, Any]:
     from detrex_backbones.checkpoint.catalog import find_weight
-    from detrex_backbones.named import weights_of
+    from detrex_backbones.zoo.backbone_names import weights_of
 
     known = [checkpoint] if checkpoint else []
     weights = weights_of(name) if name.endswith(".py") else [find_weight(one) for one in known]

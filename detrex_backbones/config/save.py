@@ -14,11 +14,11 @@ import yaml
 from omegaconf import Node, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
+from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.config.imports import DEFINED_IN_A_CONFIG
 from detrex_backbones.config.nodes import as_config, structured_type, to_plain
 from detrex_backbones.config.targets import dotted_name
 from detrex_backbones.errors import ConfigTypeError, ConfigValueError
-from detrex_backbones.whole_file import write_whole
 
 __all__ = ["save", "to_yaml"]
 

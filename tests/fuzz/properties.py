@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from detrex_backbones import load_checkpoint
-from detrex_backbones.backbones.images import image_to_tensor
+from detrex_backbones.backbones.images.tensors import image_to_tensor
 from detrex_backbones.checkpoint.convert import convert_checkpoint
 from detrex_backbones.checkpoint.files import Checkpoint, read_checkpoint
 from detrex_backbones.checkpoint.match import BATCH_COUNTER, make_plan

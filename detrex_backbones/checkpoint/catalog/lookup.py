@@ -20,7 +20,7 @@ from detrex_backbones.checkpoint.catalog import (
 )
 from detrex_backbones.checkpoint.catalog.weight import Weight
 from detrex_backbones.errors import ArgumentError, closest
-from detrex_backbones.patterns import matcher
+from detrex_backbones.glob_match import matcher
 
 __all__ = ["SOURCES", "find_known", "find_weight", "hash_of", "list_weights"]
 
