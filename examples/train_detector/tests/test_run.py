@@ -154,6 +154,13 @@ def test_two_processes_are_one_with_twice_the_batch(run):
             torch.testing.assert_close(value, others[key], rtol=8 * ROUNDING, atol=atol)  # 4 steps, 4 averages
 
 
+def test_a_runs_own_config_can_be_run(run, tmp_path):
+    folder, _ = run
+    others = [f"train.output={tmp_path / 'again'}", "train.steps=2", "train.device=cpu"]
+    train(load_config(str(folder / "whole" / "config.yaml"), others))
+    assert losses(tmp_path / "again") == losses(folder / "whole")[:2]  # while the rate goes up
+
+
 @pytest.mark.parametrize("clip", [0.01, 0.0])
 def test_gradients_are_clipped(tmp_path, clip):
     """Plain gradient descent at a rate of 1 moves all weights together by the norm of the gradient."""
