@@ -34,7 +34,7 @@ def fuse_norms(module: nn.Module, images: Tensor | None = None) -> nn.Module:
     that all of a convolution's result goes into it, and nowhere else. Other norms stay as they are.
 
     Args:
-        module: of any depth.
+        module: the network, or any part of one.
         images: what the module runs on to show which norms follow which convolutions; None folds those of this
             library's `Conv2d` alone. How many stay is logged as a warning.
 
