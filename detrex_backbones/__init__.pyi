@@ -28,7 +28,7 @@ from detrex_backbones.checkpoint import read_checkpoint as read_checkpoint
 from detrex_backbones.config import LazyCall as LazyCall
 from detrex_backbones.config import LazyConfig as LazyConfig
 from detrex_backbones.config import instantiate as instantiate
-from detrex_backbones.evaluation.evaluate import evaluate as evaluate
+from detrex_backbones.evaluation import evaluate as evaluate
 from detrex_backbones.export import export_model as export_model
 from detrex_backbones.layers import Conv2d as Conv2d
 from detrex_backbones.layers import FrozenBatchNorm2d as FrozenBatchNorm2d

@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,10 +78,10 @@ ALLOWED = {
     "zoo": {"errors", "glob_match", "layers", "backbones", "config", "checkpoint", "text"},
     "export": {"errors", "atomic_write", "backbones"},
     "evaluation": {"errors", "layers", "backbones", "config", "checkpoint", "zoo"},
-    "training": {"errors", "atomic_write", "layers", "backbones", "config", "checkpoint", "zoo"},
+    "view": {"errors", "text", "backbones", "checkpoint", "atomic_write"},
     "cli": {
-        *("errors", "glob_match", "text", "layers", "backbones", "config", "checkpoint"),
-        *("zoo", "export", "evaluation"),
+        *("errors", "glob_match", "text", "atomic_write", "layers", "backbones", "config", "checkpoint"),
+        *("zoo", "export", "evaluation", "view"),
     },
     "__main__": {"cli"},
 }
@@ -144,6 +146,18 @@ def test_only_the_package_of_backbones_asks_interop():
     assert asking == {"backbones"}
 
 
+def test_matplotlib_is_imported_only_where_pictures_are_drawn():
+    using = {
+        module for module, path in MODULES.items() if any(name.split(".")[0] == "matplotlib" for name in imported(path))
+    }
+    assert using and {module.partition(".")[0] for module in using} == {"view"}
+
+
+def test_the_library_and_its_configs_know_no_example():
+    for path in [*MODULES.values(), *(PACKAGE.parent / "configs").rglob("*.py")]:
+        assert not re.search(r"(from|import) (train_detector|examples)\b", path.read_text(encoding="utf-8")), path
+
+
 def test_nothing_imports_detectron2():
     for module, path in MODULES.items():
         assert not any(name.split(".")[0] == "detectron2" for name in imported(path)), module
@@ -166,6 +180,7 @@ def loaded_by(code: str) -> set[str]:
             {"timm", "torchvision", "matplotlib", "fvcore", "detectron2"},
         ),
         ("from detrex_backbones.config import LazyCall, LazyConfig, instantiate", {"torch", "matplotlib", "black"}),
+        ("import detrex_backbones.view", {"matplotlib", "timm", "torchvision"}),
     ],
 )
 def test_loads_nothing_heavy(code, heavy):
@@ -193,6 +208,12 @@ def test_a_public_name_is_there(name):
     value = getattr(detrex_backbones, name)
     assert value is getattr(detrex_backbones, name)
     assert value.__doc__
+
+
+@pytest.mark.parametrize("package", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_what_a_package_exports_is_no_module(package):
+    module = importlib.import_module(f"{NAME}.{package}")
+    assert [name for name in getattr(module, "__all__", []) if inspect.ismodule(getattr(module, name))] == []
 
 
 @pytest.mark.parametrize("package", FRONT_DOORS)

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from detrex_backbones.checkpoint.content import HEAD, format_of, is_cut
 from detrex_backbones.errors import CheckpointFileError
 
 __all__ = ["Patience", "cache_folder", "cache_path", "download", "hash_in_name"]
@@ -249,6 +248,8 @@ def _read(response: Any) -> bytes:
 
 def _check_content(part: Path, hash: str) -> None:
     """Refuse what is empty, a page, no checkpoint, cut, or has another hash."""
+    from detrex_backbones.checkpoint.read import HEAD, format_of, is_cut  # needs torch, which the tables don't
+
     with part.open("rb") as file:
         head = file.read(HEAD)
     size = part.stat().st_size

@@ -24,6 +24,7 @@ __all__ = [
     "print_json",
     "print_note",
     "print_table",
+    "write_output",
 ]
 
 COLUMNS = ("name", "channels", "stride", "height", "width")  # of a feature map
@@ -105,6 +106,23 @@ def output_folder(path: str) -> Path:
     except OSError as error:
         raise DetrexBackbonesError(f"--output {path!r} can't be used as a folder: {error}.") from error
     return folder
+
+
+def write_output(option: str, path: str | Path, write: Callable[[Any], object]) -> None:
+    """Write the file of an option, whole or not at all, and say so on standard error.
+
+    Args:
+        option: as the user gave it: "--graph".
+        path: of the file.
+        write: given the opened binary file.
+    """
+    from detrex_backbones.atomic_write import write_whole
+
+    try:
+        write_whole(Path(path), write)
+    except OSError as error:
+        raise DetrexBackbonesError(f"{option} {str(path)!r} can't be written: {error}.") from error
+    print_note(f"wrote {path}")
 
 
 def parse_size(text: str) -> tuple[int, int]:

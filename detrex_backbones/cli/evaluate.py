@@ -15,7 +15,7 @@ from detrex_backbones.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from detrex_backbones.evaluation.evaluate import Prediction
+    from detrex_backbones.evaluation import Prediction
 
 EXAMPLES = """\
 examples:
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     from omegaconf import OmegaConf
 
     from detrex_backbones.checkpoint.catalog import find_known
-    from detrex_backbones.evaluation.evaluate import evaluate, override_recipe
+    from detrex_backbones.evaluation import evaluate, override_recipe
 
     cfg = load_config(args)
     if args.device:

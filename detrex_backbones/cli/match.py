@@ -11,7 +11,7 @@ from detrex_backbones.cli.common import (
     add_overrides_argument,
     load_config,
     print_json,
-    print_note,
+    write_output,
 )
 from detrex_backbones.errors import ConfigKeyError, DetrexBackbonesError
 
@@ -87,10 +87,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _write_page(args: argparse.Namespace, report: LoadReport, refusal: str = "") -> None:
     if args.html:
-        from detrex_backbones.cli.match_page import write_page
+        from detrex_backbones.view import report_page
 
-        write_page(args.html, report, refusal)
-        print_note(f"wrote {args.html}")
+        page = report_page(report, refusal).encode("utf-8", "backslashreplace")
+        write_output("--html", args.html, lambda file: file.write(page))
 
 
 def print_report(report: LoadReport, every_key: bool) -> None:
