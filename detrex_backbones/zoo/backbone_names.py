@@ -79,8 +79,8 @@ def get_backbone(name: str, *, pretrained: bool = False, **arguments: Any) -> nn
         name: as `list_backbones` gives it, or "timm/" and a timm model. "-dc5" without a style dilates detectron2's
             way; "-dc5-torchvision" is DETR's.
         pretrained: load the weights that are known under this name.
-        **arguments: arguments of the backbone, its stages or its stem, whichever takes them: `norm` goes to both of these
-            (in timm's models it is `norm_layer`), `in_channels` are the image's.
+        **arguments: arguments of the backbone, its stages or its stem, whichever takes them: `norm` goes to both of
+            these (in timm's models it is `norm_layer`), `in_channels` are the image's.
 
     Raises:
         ArgumentError: an unknown name or argument, with the closest; no known weights.

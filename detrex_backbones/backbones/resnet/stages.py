@@ -153,8 +153,8 @@ def make_default_stages(
         in_channels: as of `make_stage`.
         res5_dilation: as of `make_stage`.
         dilation_style: as of `make_stage`.
-        **kwargs: arguments of every block: `norm`, `num_groups`, `stride_in_1x1`, `se_reduction` and so on, but neither stride
-            nor channels. `shortcut` means what it does in `make_stage`.
+        **kwargs: arguments of every block: `norm`, `num_groups`, `stride_in_1x1`, `se_reduction` and so on, but neither
+            stride nor channels. `shortcut` means what it does in `make_stage`.
 
     Raises:
         ArgumentError: for a depth, dilation or style that isn't possible.
