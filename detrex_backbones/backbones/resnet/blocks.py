@@ -164,16 +164,8 @@ class BottleneckBlock(ResidualBlock):
         first_channels = _first_channels(bottleneck_channels, reduce_first, num_groups)
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = conv_norm(in_channels, first_channels, 1, norm, stride=stride_1x1)
-        self.conv2 = conv_norm(
-            first_channels,
-            bottleneck_channels,
-            3,
-            norm,
-            stride=stride_3x3,
-            dilation=dilation,
-            groups=num_groups,
-            conv_class=self.conv2_class,
-        )
+        conv2: dict[str, Any] = {"stride": stride_3x3, "dilation": dilation, "groups": num_groups}
+        self.conv2 = conv_norm(first_channels, bottleneck_channels, 3, norm, conv_class=self.conv2_class, **conv2)
         self.conv3 = conv_norm(bottleneck_channels, out_channels, 1, norm)
 
     def _run_conv2(self, x: Tensor) -> Tensor:
