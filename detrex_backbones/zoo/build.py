@@ -9,8 +9,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from detrex_backbones.checkpoint.frozen import frozen_but_not_loaded
 from detrex_backbones.checkpoint.load import LoadOptions, load_checkpoint
+from detrex_backbones.checkpoint.match.frozen_modules import frozen_but_not_loaded
 from detrex_backbones.checkpoint.report import LoadReport, shorten
 from detrex_backbones.config import instantiate
 from detrex_backbones.errors import ConfigKeyError, DeviceError

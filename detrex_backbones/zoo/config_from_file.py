@@ -12,7 +12,7 @@ from detrex_backbones.backbones.resnet.stages import NUM_BLOCKS
 from detrex_backbones.checkpoint.catalog import find_known
 from detrex_backbones.checkpoint.catalog.weight import IMAGENET
 from detrex_backbones.checkpoint.files import read_checkpoint
-from detrex_backbones.checkpoint.reading import Reading, readings
+from detrex_backbones.checkpoint.names.readings import Reading, readings
 from detrex_backbones.checkpoint.report import shorten
 from detrex_backbones.errors import CheckpointError
 
