@@ -1,4 +1,4 @@
-"""LazyConfig.apply_overrides: points 28 and 29 of the contract, and what is better."""
+"""LazyConfig.apply_overrides: points 28, 29, 31 and 32 of docs/reference/config.md, and what is better."""
 
 from __future__ import annotations
 

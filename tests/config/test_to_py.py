@@ -1,4 +1,4 @@
-"""LazyConfig.to_py: point 30 of the contract."""
+"""LazyConfig.to_py: point 30 of docs/reference/config.md."""
 
 from __future__ import annotations
 
