@@ -46,7 +46,7 @@ setup(
     package_dir=config_packages,
     package_data={
         "detrex_backbones": ["py.typed"],
-        "detrex_backbones.checkpoint.catalog": ["*.csv"],
+        "detrex_backbones.checkpoint.fetch.catalog": ["*.csv"],
         "detrex_backbones.cli": ["*.html"],
     },
     install_requires=[
@@ -61,6 +61,7 @@ setup(
         "numpy>=1.26",
         "filelock>=3.13",
         "huggingface_hub>=0.24",
+        "requests>=2.32",
         "tqdm>=4.66",
         "rich>=13",
         "matplotlib>=3.8",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detrex_backbones.backbones.stages import NUM_BLOCKS
-from detrex_backbones.checkpoint.catalog import find_known
+from detrex_backbones.checkpoint.fetch import find_known
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.reading import Reading, readings
 from detrex_backbones.checkpoint.report import shorten

@@ -18,7 +18,7 @@ LEFT_OUT = [(name, block) for name, block in BLOCKS if block.why]
 PACKAGES = (
     "detrex_backbones",
     *("detrex_backbones.config", "detrex_backbones.layers", "detrex_backbones.errors"),
-    *("detrex_backbones.swap", "detrex_backbones.checkpoint.catalog"),
+    *("detrex_backbones.swap", "detrex_backbones.checkpoint.fetch"),
 )
 
 

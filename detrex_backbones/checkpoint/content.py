@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ __all__ = ["HEAD", "LEGACY_MAGIC", "format_of", "is_cut", "safetensors_header"]
 
 HEAD = 64  # bytes from which the format is known
 HEADER_BYTES = 1 << 23  # of safetensors, where a tensor takes about a hundred
+END_RECORD, LONGEST_COMMENT = 22, 65_535  # bytes at the end of a zip
 LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled, without its protocol
 
 
@@ -36,7 +36,7 @@ def format_of(head: bytes, size: int) -> str:
 def is_cut(path: Path, format: str) -> bool:
     """Whether the end of a file is missing, as far as that can be told without reading it: not of "torch-legacy"."""
     if format == "torch":
-        return not zipfile.is_zipfile(path)
+        return not _ends_as_zip(path)
     if format == "safetensors":
         return path.stat().st_size != _announced(path)
     if format == "pickle":
@@ -57,6 +57,16 @@ def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
         if length > HEADER_BYTES:
             raise ValueError(f"its header of {length} bytes is larger than weights need ({HEADER_BYTES})")
         return json.loads(file.read(length)), 8 + length
+
+
+def _ends_as_zip(path: Path) -> bool:
+    """Whether the last bytes of a file are a zip's end record with the comment that it announces."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - END_RECORD - LONGEST_COMMENT))
+        tail = file.read()
+    start = tail.rfind(b"PK\x05\x06")
+    record = tail[start : start + END_RECORD] if start >= 0 else b""
+    return len(record) == END_RECORD and start + END_RECORD + struct.unpack("<H", record[-2:])[0] == len(tail)
 
 
 def _announced(path: Path) -> int:

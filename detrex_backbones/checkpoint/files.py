@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from detrex_backbones.checkpoint import dcp, unpickler
-from detrex_backbones.checkpoint.catalog import resolve
 from detrex_backbones.checkpoint.checksum import checked_archive
 from detrex_backbones.checkpoint.containers import find_weights, is_tensor
 from detrex_backbones.checkpoint.content import HEAD, format_of
+from detrex_backbones.checkpoint.fetch import resolve
 from detrex_backbones.errors import CheckpointFileError
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_file"]

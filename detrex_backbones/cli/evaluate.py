@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     """Print the accuracies, and what was decided on the way."""
     from omegaconf import OmegaConf
 
-    from detrex_backbones.checkpoint.catalog import find_known
+    from detrex_backbones.checkpoint.fetch import find_known
     from detrex_backbones.evaluation.evaluate import evaluate, override_recipe
 
     cfg = load_config(args)

@@ -157,7 +157,7 @@ def _figures(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _weights(name: str, checkpoint: str) -> dict[str, Any]:
-    from detrex_backbones.checkpoint.catalog import find_weight
+    from detrex_backbones.checkpoint.fetch import find_weight
     from detrex_backbones.named import weights_of
 
     known = [checkpoint] if checkpoint else []

@@ -12,7 +12,7 @@ from detrex_backbones.cli.common import add_command, add_json_argument, print_js
 from detrex_backbones.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from detrex_backbones.checkpoint.catalog import Weight
+    from detrex_backbones.checkpoint.fetch import Weight
 
 EXAMPLES = """\
 examples:
@@ -46,8 +46,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the weights whose names match."""
-    from detrex_backbones.checkpoint.catalog import list_weights
-    from detrex_backbones.checkpoint.catalog.lookup import SOURCES
+    from detrex_backbones.checkpoint.fetch import SOURCES, list_weights
 
     schemes = tuple(scheme for scheme in SOURCES if args.pattern or scheme != "timm://")
     found = list_weights(args.pattern, schemes)
@@ -104,7 +103,7 @@ def _lines(weight: Weight) -> Iterator[str]:
 
 
 def _near(pattern: str) -> str:
-    from detrex_backbones.checkpoint.catalog.lookup import SOURCES
+    from detrex_backbones.checkpoint.fetch import SOURCES
     from detrex_backbones.errors import closest
 
     scheme, separator, rest = pattern.partition("://")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from detrex_backbones.checkpoint.catalog import Recipe
+from detrex_backbones.checkpoint.fetch import Recipe
 from detrex_backbones.errors import InputError, closest
 
 __all__ = ["ImageFolder", "cut", "open_folder"]
