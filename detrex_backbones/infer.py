@@ -14,6 +14,8 @@ from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.reading import Reading, readings
 from detrex_backbones.checkpoint.report import shorten
 from detrex_backbones.errors import CheckpointError
+from detrex_backbones.python_text import Call, Name, write_config
+from detrex_backbones.text import visible
 
 __all__ = ["Inferred", "infer_config"]
 
@@ -62,30 +64,30 @@ class Inferred:
             checkpoint: the file that it names as `train.init_checkpoint`.
         """
         stem, arguments = self.stem
-        classes = f"        num_classes={self.num_classes},\n" if self.num_classes else ""
-        notes = [f"# {name}={value!r} is assumed: {why}" for name, (value, why) in self.assumed.items()]
-        prefix = f", behind {self.prefix!r}" if self.prefix else ""
-        return "\n".join(
-            [
-                f'"""Inferred from {Path(checkpoint).name}: {self.known or self.source} names{prefix}."""',
-                "",
-                f"from detrex_backbones import {', '.join(sorted(['FeatureExtractor', 'ResNet', 'make_stage', stem]))}",
-                "from detrex_backbones.config import LazyCall as L",
-                "",
-                *notes,
-                "model = L(FeatureExtractor)(",
-                "    backbone=L(ResNet)(",
-                f'        stem=L({stem})({_arguments(arguments)}, norm="FrozenBN"),',
-                f'        stages=L(make_stage)({_arguments(self.stages)}, norm="FrozenBN"),',
-                f'{classes}        out_features=["res2", "res3", "res4", "res5"],',
-                "        freeze_at=1,",
-                "    ),",
-                *(f"    {name}={value!r}," for name, value in self.preprocessing.items()),
-                ")",
-                f"train = dict(init_checkpoint={checkpoint!r})",
-                "",
-            ]
+        classes = {"num_classes": self.num_classes} if self.num_classes else {}
+        behind = f", behind {self.prefix!r}" if self.prefix else ""
+        names = ", ".join(sorted(["FeatureExtractor", "ResNet", "make_stage", stem]))
+        backbone = _lazy(
+            "ResNet",
+            stem=_lazy(stem, **arguments, norm="FrozenBN"),
+            stages=_lazy("make_stage", **self.stages, norm="FrozenBN"),
+            **classes,
+            out_features=["res2", "res3", "res4", "res5"],
+            freeze_at=1,
         )
+        return write_config(
+            f"Inferred from {Path(checkpoint).name}: {self.known or self.source} names{behind}.",
+            [f"from detrex_backbones import {names}", "from detrex_backbones.config import LazyCall as L"],
+            [f"{name}={value!r} is assumed: {why}" for name, (value, why) in self.assumed.items()],
+            {
+                "model": _lazy("FeatureExtractor", backbone=backbone, **self.preprocessing),
+                "train": Call(Name("dict"), {"init_checkpoint": checkpoint}),
+            },
+        )
+
+
+def _lazy(name: str, **arguments: Any) -> Call:
+    return Call(Call(Name("L"), positional=(Name(name),)), arguments)
 
 
 def infer_config(path: str | Path, source: str | None = None, prefix: str | None = None) -> Inferred:
@@ -105,7 +107,7 @@ def infer_config(path: str | Path, source: str | None = None, prefix: str | None
     places = {(reading.prefix, tuple(sorted(reading.origin.values()))) for reading in found}
     if len({prefix for prefix, _ in places}) != 1:
         what = f"{len(places)} ResNets: say which by prefix=" if places else "no ResNet that is known by its names"
-        raise CheckpointError(f"checkpoint {str(path)!r} holds {what}. It has: {shorten(checkpoint.tensors)}.")
+        raise CheckpointError(f"checkpoint {visible(path)!r} holds {what}. It has: {shorten(checkpoint.tensors)}.")
     reading = found[-1]  # by its convention where it has one, as stored otherwise
     shapes = {name: tuple(tensor.shape) for name, tensor in reading.tensors.items()}
     stages, assumed = _stages(shapes, reading), dict(ASSUMED)
@@ -202,7 +204,3 @@ def _deform(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 def _count(shapes: Mapping[str, tuple[int, ...]], stage: str) -> int:
     return len({name.split(".")[1] for name in shapes if name.startswith(f"{stage}.")})
-
-
-def _arguments(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())

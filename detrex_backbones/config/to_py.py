@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import json
-import keyword
 from collections.abc import Mapping
 from typing import Any
 
 from detrex_backbones.config.nodes import is_call, to_plain
 from detrex_backbones.config.targets import dotted_name
+from detrex_backbones.python_text import Call, Name, Source, assignment, expression, is_dotted, is_name
 
 __all__ = ["to_py"]
 
@@ -39,41 +38,29 @@ def to_py(cfg: Any, prefix: str = "cfg.") -> str:
         return text
 
 
-def _is_name(key: object) -> bool:
-    return isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key)
-
-
 def _assignments(value: Any, prefix: str) -> list[str]:
     """One line for the value, or one for each key below it where it is a dict with keys."""
     if not isinstance(value, Mapping) or is_call(value) or not value:
-        return [f"{prefix.removesuffix('.')} = {_expression(value)}"]
+        return [assignment(prefix.removesuffix("."), _tree(value))]
     lines = []
     for key in sorted(value, key=str):
-        place = f"{prefix}{key}" if _is_name(key) else f"{prefix.removesuffix('.')}[{_expression(key)}]"
+        place = f"{prefix}{key}" if is_name(key) else f"{prefix.removesuffix('.')}[{expression(_tree(key))}]"
         lines += _assignments(value[key], place + ".")
     return lines
 
 
-def _expression(value: Any) -> str:
+def _tree(value: Any) -> Any:
+    """The value in types of `python_text`: calls as calls, what can be imported by its name."""
     if isinstance(value, Mapping):
-        if is_call(value):
-            return _call(value)
-        return "{" + ", ".join(f"{_expression(key)}: {_expression(value[key])}" for key in sorted(value, key=str)) + "}"
-    if type(value) is list:
-        return "[" + ", ".join(map(_expression, value)) + "]"
-    if type(value) is tuple:
-        return "(" + ", ".join(map(_expression, value)) + ("," if len(value) == 1 else "") + ")"
-    if type(value) is str:
-        return json.dumps(value, ensure_ascii=False) if value.isprintable() else repr(value)
-    return dotted_name(value) or repr(value)
-
-
-def _call(node: Mapping[Any, Any]) -> str:
-    target = node["_target_"]
-    name = target if isinstance(target, str) else _expression(target)
-    names = sorted((key for key in node if key != "_target_"), key=str)
-    arguments = [f"{key}={_expression(node[key])}" for key in names if _is_name(key)]
-    others = {key: node[key] for key in names if not _is_name(key)}
-    if others:
-        arguments.append(f"**{_expression(others)}")
-    return f"{name}({', '.join(arguments)})"
+        names = sorted(value, key=str)
+        target = value.get("_target_")
+        if not is_call(value) or (isinstance(target, str) and not is_dotted(target)):  # which no call can be made of
+            return {_tree(key): _tree(value[key]) for key in names}
+        function = Name(target) if isinstance(target, str) else _tree(target)
+        return Call(function, {key: _tree(value[key]) for key in names if key != "_target_"})
+    if type(value) in (list, tuple):
+        return type(value)(map(_tree, value))
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    name = dotted_name(value)
+    return Name(name) if name and is_dotted(name) else Source(name or repr(value))
