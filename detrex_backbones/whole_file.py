@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -32,6 +33,8 @@ def write_whole(path: Path, write: Callable[[Any], object]) -> None:
     Raises:
         OSError: the disk is full, the folder read-only and so on. The file is as it was before.
     """
+    if path.exists() and not path.is_file():  # a device would be replaced by a file
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
     _remove_abandoned(path)
     partial, file = _create(path)
     try:

@@ -5,15 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from detrex_backbones.cli.common import (
-    add_command,
-    add_json_argument,
-    add_overrides_argument,
-    load_config,
-    print_json,
-    print_note,
-)
+from detrex_backbones.cli.common import add_command, add_json_argument, add_overrides_argument, load_config
+from detrex_backbones.cli.terminal import print_json, print_note, say
 from detrex_backbones.errors import ConfigKeyError, DetrexBackbonesError
+from detrex_backbones.text import LONGEST_PATH, visible
 
 if TYPE_CHECKING:
     from detrex_backbones.checkpoint.report import LoadReport
@@ -90,15 +85,15 @@ def _write_page(args: argparse.Namespace, report: LoadReport, refusal: str = "")
         from detrex_backbones.cli.match_page import write_page
 
         write_page(args.html, report, refusal)
-        print_note(f"wrote {args.html}")
+        print_note(f"wrote {visible(args.html, LONGEST_PATH)}")
 
 
 def print_report(report: LoadReport, every_key: bool) -> None:
     """The summary and, if wanted, a line for every key."""
-    print(report)
+    say(report)
     if every_key:
-        print()
+        say()
         for item in report.loaded:
-            print(f"{item.checkpoint_key} -> {item.model_key} {item.shape} ({item.rule})")
+            say(f"{visible(item.checkpoint_key)} -> {visible(item.model_key)} {item.shape} ({item.rule})")
         for key, why in report.left_over.items():
-            print(f"{key}: {why}")
+            say(f"{visible(key)}: {visible(why)}")

@@ -12,11 +12,10 @@ from detrex_backbones.cli.common import (
     add_json_argument,
     load_config,
     parse_size,
-    print_json,
-    print_table,
 )
 from detrex_backbones.cli.layout import lay_out
 from detrex_backbones.cli.show_graph import draw_graph
+from detrex_backbones.cli.terminal import print_json, print_table, say
 from detrex_backbones.errors import ConfigKeyError, ConfigTypeError
 
 if TYPE_CHECKING:
@@ -78,12 +77,12 @@ def run(args: argparse.Namespace) -> None:
         print_json({"config": text, "size": list(args.size), **figures})
         return
     height, width = args.size
-    print(text.rstrip() + "\n")
-    print(f"parameters  {figures['parameters']:,} ({figures['trainable']:,} trainable)")
-    print(f"GFLOPs      {figures['gflops']:.2f} (multiply-adds for {height} x {width} pixels)")
+    say(text.rstrip() + "\n")
+    say(f"parameters  {figures['parameters']:,} ({figures['trainable']:,} trainable)")
+    say(f"GFLOPs      {figures['gflops']:.2f} (multiply-adds for {height} x {width} pixels)")
     titles = [column.replace("_", " ") for column in MAP_COLUMNS]
     print_table(titles, [[row[column] for column in MAP_COLUMNS] for row in figures["maps"]])
-    print(ABOUT_MAPS)
+    say(ABOUT_MAPS)
 
 
 def build_backbone(node: Any) -> tuple[Backbone, int]:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from detrex_backbones.checkpoint.content import HEAD, format_of, is_cut
 from detrex_backbones.errors import CheckpointFileError
-from detrex_backbones.text import visible
+from detrex_backbones.text import LONGEST_PATH, visible
 from detrex_backbones.whole_file import write_whole
 
 __all__ = ["Patience", "cache_folder", "cache_path", "download", "hash_in_name"]
@@ -24,7 +24,6 @@ __all__ = ["Patience", "cache_folder", "cache_path", "download", "hash_in_name"]
 logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
-LONGEST_PATH = 4000  # characters of a path that is to be copied from a message
 # By torch.hub's and OpenMMLab's convention; eight decimal digits alone are rather a date.
 NAME_HASH = re.compile(r"-(?=[0-9]*[a-f])([0-9a-f]{8,64})\.\w+(?:\.\w+)?$")
 ALGORITHMS = {"sha256": hashlib.sha256, "sha1": hashlib.sha1, "md5": hashlib.md5}

@@ -21,7 +21,7 @@ from detrex_backbones.errors import ArgumentError, ConfigTypeError, DeviceError
 from detrex_backbones.evaluation.image_folder import ImageFolder, open_folder
 from detrex_backbones.zoo import build_model
 
-__all__ = ["Evaluation", "Prediction", "build_classifier", "evaluate", "recipe_of"]
+__all__ = ["Evaluation", "Prediction", "build_classifier", "evaluate", "override_recipe", "recipe_of"]
 
 logger = logging.getLogger(__name__)
 
