@@ -59,6 +59,12 @@ def _run(argv: Sequence[str] | None) -> int:
     except (OSError, MemoryError) as error:
         print_error(_in_one_line(error))
         return OUR_ERROR
+    except Exception as error:
+        notes = getattr(error, "__notes__", [])
+        if not any(note.startswith("instantiate:") for note in notes):
+            raise
+        print_error(f"{type(error).__name__}: {error}", notes)  # of what the config calls, with its place
+        return OUR_ERROR
     return FINE
 
 

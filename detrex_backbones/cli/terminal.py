@@ -11,7 +11,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from detrex_backbones.text import visible, visible_lines
 
@@ -67,6 +67,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 class Parser(argparse.ArgumentParser):
     """argparse, whose messages show file names that a shell's pattern found."""
+
+    def error(self, message: str) -> NoReturn:
+        """The usage and one line."""
+        super().error(visible(message, LONGEST_CELL))
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if message:
