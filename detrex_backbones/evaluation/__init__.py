@@ -1,5 +1,5 @@
 """Accuracy of a config's weights on a folder of images."""
 
-from detrex_backbones.evaluation.accuracy import Evaluation, Prediction, evaluate, override_recipe
+from detrex_backbones.evaluation.accuracy import Evaluation, Prediction, evaluate, override_recipe, recipe_of
 
-__all__ = ["Evaluation", "Prediction", "evaluate", "override_recipe"]
+__all__ = ["Evaluation", "Prediction", "evaluate", "override_recipe", "recipe_of"]
