@@ -47,7 +47,7 @@ setup(
     package_data={
         "detrex_backbones": ["py.typed"],
         "detrex_backbones.checkpoint.fetch.catalog": ["*.csv"],
-        "detrex_backbones.cli": ["*.html"],
+        "detrex_backbones.view": ["*.html"],
     },
     install_requires=[
         "torch>=2.4",
@@ -68,7 +68,7 @@ setup(
     ],
     extras_require={
         "test": [*TEST, *EXPORT],
-        "train": TRAIN,  # what `examples/train_detector.py` takes beyond the rest
+        "train": TRAIN,  # what `examples/train_detector` takes beyond the rest
         "export": EXPORT,
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         # The pictures need nothing beyond the ordinary install; the name is kept for requirement files.

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from detrex_backbones.backbones.torchvision_resnet import TorchvisionResNet as TorchvisionResNet
     from detrex_backbones.backbones.vgg import SSDVGG as SSDVGG
     from detrex_backbones.checkpoint.checkpointer import DetectionCheckpointer as DetectionCheckpointer
-    from detrex_backbones.checkpoint.distributed import load_checkpoint_distributed as load_checkpoint_distributed
     from detrex_backbones.checkpoint.load import load_checkpoint as load_checkpoint
+    from detrex_backbones.checkpoint.place.distributed import load_checkpoint_distributed as load_checkpoint_distributed
     from detrex_backbones.checkpoint.report import LoadReport as LoadReport
     from detrex_backbones.config import LazyCall as LazyCall
     from detrex_backbones.config import LazyConfig as LazyConfig

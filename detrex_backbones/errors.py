@@ -4,7 +4,6 @@
     ├── ArgumentError (ValueError)            an argument of a layer, backbone or function is not one of those allowed
     ├── InputError (ValueError)               an image or a tensor that can't be run
     ├── DeviceError (RuntimeError)            a device that isn't there
-    ├── TrainingError (RuntimeError)          a run whose loss is no number any more
     ├── ExportError (RuntimeError)            a model that can't be written as .onnx or .pt2
     ├── ConfigError
     │   ├── ConfigTypeError (TypeError)       not something that a config can be made of
@@ -49,7 +48,6 @@ __all__ = [
     "OverrideError",
     "PreprocessingError",
     "RankError",
-    "TrainingError",
     "closest",
 ]
 
@@ -73,10 +71,6 @@ class InputError(DetrexBackbonesError, ValueError):
 
 class DeviceError(DetrexBackbonesError, RuntimeError):
     """A device that was asked for and isn't there."""
-
-
-class TrainingError(DetrexBackbonesError, RuntimeError):
-    """A run that can't go on: its loss is no number any more."""
 
 
 class ExportError(DetrexBackbonesError, RuntimeError):

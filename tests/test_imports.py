@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,8 +60,8 @@ PUBLIC = [
 # Part of the package -> the parts that it may import besides itself.
 ALLOWED = {
     "errors": {"text"},
-    "patterns": set(),
     "text": set(),
+    "patterns": set(),
     "python_text": {"errors", "text"},
     "whole_file": set(),
     "layers": {"errors"},
@@ -74,10 +76,10 @@ ALLOWED = {
     "infer": {"errors", "text", "python_text", "backbones", "checkpoint"},
     "export": {"errors", "text", "whole_file", "backbones"},
     "evaluation": {"errors", "text", "layers", "backbones", "config", "checkpoint", "zoo"},
-    "training": {"errors", "whole_file", "layers", "backbones", "config", "checkpoint", "zoo"},
+    "view": {"errors", "text", "backbones", "checkpoint"},
     "cli": {
         *("errors", "patterns", "text", "whole_file", "layers", "backbones", "config", "checkpoint"),
-        *("zoo", "named", "shapes", "swap", "infer", "export", "evaluation"),
+        *("zoo", "named", "shapes", "swap", "infer", "export", "evaluation", "view"),
     },
     "__main__": {"cli"},
 }
@@ -139,6 +141,18 @@ def test_only_the_package_of_backbones_asks_interop():
     assert asking == {"backbones"}
 
 
+def test_matplotlib_is_imported_only_where_pictures_are_drawn():
+    using = {
+        module for module, path in MODULES.items() if any(name.split(".")[0] == "matplotlib" for name in imported(path))
+    }
+    assert using and {module.partition(".")[0] for module in using} == {"view"}
+
+
+def test_the_library_and_its_configs_know_no_example():
+    for path in [*MODULES.values(), *(PACKAGE.parent / "configs").rglob("*.py")]:
+        assert not re.search(r"(from|import) (train_detector|examples)\b", path.read_text(encoding="utf-8")), path
+
+
 def test_nothing_imports_detectron2():
     for module, path in MODULES.items():
         assert not any(name.split(".")[0] == "detectron2" for name in imported(path)), module
@@ -161,6 +175,7 @@ def loaded_by(code: str) -> set[str]:
             {"timm", "torchvision", "matplotlib", "fvcore", "detectron2"},
         ),
         ("from detrex_backbones.config import LazyCall, LazyConfig, instantiate", {"torch", "matplotlib", "black"}),
+        ("import detrex_backbones.view", {"matplotlib", "timm", "torchvision"}),
     ],
 )
 def test_loads_nothing_heavy(code, heavy):
@@ -188,6 +203,12 @@ def test_a_public_name_is_there(name):
     value = getattr(detrex_backbones, name)
     assert value is getattr(detrex_backbones, name)
     assert value.__doc__
+
+
+@pytest.mark.parametrize("package", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_what_a_package_exports_is_no_module(package):
+    module = importlib.import_module(f"{NAME}.{package}")
+    assert [name for name in getattr(module, "__all__", []) if inspect.ismodule(getattr(module, name))] == []
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -51,7 +51,8 @@ def test_infer_of_a_file_whose_prefix_ends_the_docstring(tmp_path):
     prefix = 'a"""\nimport os\nos.mkdir("evil")\n"""'
     state = torchvision.models.resnet18(weights=None).state_dict()
     path = tmp_path / 'net"""\nimport os\n""".pth'
-    torch.save({f"{prefix}.{key}": value for key, value in state.items()}, path)
+    with path.open("wb") as file:
+        torch.save({f"{prefix}.{key}": value for key, value in state.items()}, file)
     text = infer_config(path).to_py(str(path))
     assert statements(text) == ["Expr", "ImportFrom", "ImportFrom", "Assign", "Assign"]
     (tmp_path / "config.py").write_text(text)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from detrex_backbones.checkpoint.conventions import Convention, conventions, sources
-from detrex_backbones.checkpoint.files import read_checkpoint
+from detrex_backbones.checkpoint.files import load_values, open_checkpoint
 from detrex_backbones.checkpoint.reading import AS_STORED, Reading, readings
 from detrex_backbones.checkpoint.report import shorten
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest
@@ -63,11 +63,13 @@ def convert_checkpoint(
     save = _writer(output)
     if to not in sources():
         raise ArgumentError(f"to={to!r} is not known. Allowed: {', '.join(sources())}.{closest(to, sources())}")
-    reading = _only_reading(readings(read_checkpoint(path).tensors, source), str(path))
-    names, target = _rename(reading, [conventions()[name] for name in sources()[to]], str(path))
+    with open_checkpoint(path) as checkpoint:
+        reading = _only_reading(readings(checkpoint.tensors, source), str(path))
+        names, target = _rename(reading, [conventions()[name] for name in sources()[to]], str(path))
+        tensors = load_values(checkpoint, {ours: reading.tensors[ours] for ours in names})
     dotted = prefix.rstrip(".") + "." if prefix else ""
     try:
-        save({dotted + name: reading.tensors[ours] for ours, name in names.items()}, reading.source, output)
+        save({dotted + name: tensors[ours] for ours, name in names.items()}, reading.source, output)
     except OSError as error:
         raise CheckpointFileError(f"output {str(output)!r} can't be written: {error}. Nothing was written.") from error
     return Conversion(

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from detrex_backbones.checkpoint.conventions import conventions
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match import Plan, Shapes, make_plan
+from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.reading import NO_NAME, OUTSIDE, Reading, each_reading
 from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch, shorten
 from detrex_backbones.checkpoint.stem_adapt import fit_stem
@@ -42,7 +42,7 @@ class Attempt:
     reading: Reading
 
     @property
-    def values(self) -> dict[str, Tensor]:
+    def values(self) -> dict[str, LazyTensor]:
         """Model key -> what it will hold."""
         return _values(self.plan, self.reading)
 
@@ -205,12 +205,16 @@ def _why_kept(key: str, source: str) -> str:
     return next(filter(None, (convention.why_kept(key) for convention in sources)), "")
 
 
-def _values(plan: Plan, reading: Reading) -> dict[str, Tensor]:
+def _values(plan: Plan, reading: Reading) -> dict[str, LazyTensor]:
     return {key: reading.tensors[stored] for key, stored in plan.matched.items()}
 
 
-def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+def _same(one: dict[str, LazyTensor], other: dict[str, LazyTensor]) -> bool:
     """Whether the model would get the same values: some trainers write a network twice."""
-    return one.keys() == other.keys() and all(
-        tensor is other[key] or torch.equal(tensor, other[key]) for key, tensor in one.items()
-    )
+    if one.keys() != other.keys():
+        return False
+    different = [key for key, tensor in one.items() if tensor is not other[key]]
+    if any((one[key].shape, one[key].dtype) != (other[key].shape, other[key].dtype) for key in different):
+        return False
+    values = load_tensors([lazy for key in different for lazy in (one[key], other[key])])
+    return all(map(torch.equal, values[::2], values[1::2]))

@@ -11,6 +11,7 @@ from detrex_backbones.checkpoint.clean import clean_names
 from detrex_backbones.checkpoint.conventions import Convention, conventions, sources
 from detrex_backbones.checkpoint.fitting import ModelNames
 from detrex_backbones.checkpoint.match import Shapes
+from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
 from detrex_backbones.checkpoint.report import shorten
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
 
@@ -40,7 +41,7 @@ class Reading:
 
     source: str
     prefix: str = ""
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, LazyTensor] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     theirs: dict[str, str] = field(default_factory=dict)
     adapted: dict[str, str] = field(default_factory=dict)
@@ -55,19 +56,25 @@ class Reading:
 
 
 def readings(
-    tensors: Mapping[str, Tensor], source: str | None = None, prefix: str | None = None, model: Shapes | None = None
+    given: Mapping[str, Tensor | LazyTensor],
+    source: str | None = None,
+    prefix: str | None = None,
+    model: Shapes | None = None,
 ) -> list[Reading]:
     """Every way to read the file, as `each_reading` gives them one by one."""
-    return list(each_reading(tensors, source, prefix, model))
+    return list(each_reading(given, source, prefix, model))
 
 
 def each_reading(
-    tensors: Mapping[str, Tensor], source: str | None = None, prefix: str | None = None, model: Shapes | None = None
+    given: Mapping[str, Tensor | LazyTensor],
+    source: str | None = None,
+    prefix: str | None = None,
+    model: Shapes | None = None,
 ) -> Iterator[Reading]:
     """Every way to read the file: as stored first, then by each convention, at each prefix where its marks are.
 
     Args:
-        tensors: name in the file -> tensor.
+        given: name in the file -> tensor.
         source: name or alias of conventions; None for all whose marks the names bear.
         prefix: what stands before the network's names; None for all places where the marks are.
         model: name -> shape of the model in hand. With it, names stored behind a prefix are found without marks, and
@@ -78,6 +85,7 @@ def each_reading(
         CheckpointMatchError: the file has none of the names that `source` is known by.
     """
     wanted = _wanted(source)
+    tensors = {name: as_lazy(tensor) for name, tensor in given.items()}
     own = ModelNames(model or {})
     cleaned, aside = clean_names(tensors, own)
     stored = {name: tensors[key] for name, key in cleaned.items()}
@@ -113,7 +121,7 @@ def _wanted(source: str | None) -> list[Convention]:
 
 def _places(
     convention: Convention,
-    stored: Mapping[str, Tensor],
+    stored: Mapping[str, LazyTensor],
     marked: Iterable[str],
     source: str | None,
     prefix: str | None,
@@ -128,7 +136,7 @@ def _places(
 
 
 def _not_there(
-    tensors: Mapping[str, Tensor], source: str, prefix: str | None, wanted: Iterable[Convention]
+    tensors: Mapping[str, LazyTensor], source: str, prefix: str | None, wanted: Iterable[Convention]
 ) -> CheckpointMatchError:
     anchors = " or ".join(", ".join(names) for convention in wanted for names in convention.anchors)
     where = "" if prefix is None else f" behind prefix={prefix!r}"
@@ -149,7 +157,7 @@ def _flattened(reading: Reading, own: ModelNames) -> Reading:
 
 
 def _as_stored(
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, LazyTensor],
     cleaned: Mapping[str, str],
     aside: Mapping[str, str],
     prefix: str,
@@ -169,7 +177,7 @@ def _as_stored(
 def _read(
     convention: Convention,
     prefix: str,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, LazyTensor],
     cleaned: Mapping[str, str],
     aside: Mapping[str, str],
 ) -> Reading:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,7 @@ def adapt_channels(weight: Tensor, channels: int, mode: str) -> Tensor:
     """
     _check_mode(mode)
     stored = weight.shape[1]
+    _check_channels(stored, channels, mode)
     wide = weight.float()
     if mode == "repeat" and channels == 1:
         adapted = wide.sum(dim=1, keepdim=True)
@@ -37,13 +40,8 @@ def adapt_channels(weight: Tensor, channels: int, mode: str) -> Tensor:
         adapted = wide.repeat(1, repeats, 1, 1)[:, :channels] * (stored / channels)
     elif mode == "mean":
         adapted = wide.mean(dim=1, keepdim=True).repeat(1, channels, 1, 1) * (stored / channels)
-    elif mode == "zero" and channels > stored:
-        adapted = torch.cat([wide, wide.new_zeros(wide.shape[0], channels - stored, *wide.shape[2:])], dim=1)
     else:
-        raise ArgumentError(
-            f"stem_adapt={mode!r} can't make {channels} channels of the {stored} that the file has. "
-            f"Allowed here: 'repeat', 'mean'."
-        )
+        adapted = torch.cat([wide, wide.new_zeros(wide.shape[0], channels - stored, *wide.shape[2:])], dim=1)
     return adapted.to(weight.dtype)
 
 
@@ -70,14 +68,16 @@ def fit_stem(plan: Plan, reading: Reading, model: Shapes, mode: str, swap: bool)
         stem = next((ours for ours in _both(plan) if _takes_image(tuple(reading.tensors[ours].shape))), None)
         if stem is None:
             raise ArgumentError("swap_channels=True: the checkpoint has no first convolution with 3 channels.")
-        reading.tensors[stem] = swap_channels(reading.tensors[stem])
+        reading.tensors[stem] = reading.tensors[stem].then(swap_channels)
         reading.adapted[stem] = "first convolution: RGB and BGR swapped"
     if mode == "error":
         return
     for key, ours in list(plan.mismatched.items()):
         stored, wanted = tuple(reading.tensors[ours].shape), model[key]
         if len(stored) == len(wanted) == 4 and stored[1] <= 4 and (stored[0], *stored[2:]) == (wanted[0], *wanted[2:]):
-            reading.tensors[ours] = adapt_channels(reading.tensors[ours], wanted[1], mode)
+            _check_channels(stored[1], wanted[1], mode)
+            change = partial(adapt_channels, channels=wanted[1], mode=mode)
+            reading.tensors[ours] = reading.tensors[ours].then(change, wanted)
             what = f"first convolution: {stored[1]} -> {wanted[1]} channels ({mode})"
             reading.adapted[ours] = "; ".join(filter(None, (reading.adapted.get(ours, ""), what)))
             plan.matched[key] = plan.mismatched.pop(key)
@@ -89,6 +89,15 @@ def _both(plan: Plan) -> list[str]:
 
 def _takes_image(shape: tuple[int, ...]) -> bool:
     return len(shape) == 4 and shape[1] == 3 and shape[2] > 1
+
+
+def _check_channels(stored: int, channels: int, mode: str) -> None:
+    """Refuse a mode that can't make so many channels."""
+    if mode == "error" or (mode == "zero" and channels <= stored):
+        raise ArgumentError(
+            f"stem_adapt={mode!r} can't make {channels} channels of the {stored} that the file has. "
+            f"Allowed here: 'repeat', 'mean'."
+        )
 
 
 def _check_mode(mode: str) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "print_note",
     "print_written",
     "write_file",
+    "write_output",
 ]
 
 COLUMNS = ("name", "channels", "stride", "height", "width")  # of a feature map
@@ -118,7 +119,7 @@ def write_file(path: str | Path, write: Callable[[Any], object], option: str = "
     Args:
         path: of the file.
         write: given the opened binary file.
-        option: that names the file, for the error.
+        option: as the user gave it, for the error: "--graph".
 
     Raises:
         DetrexBackbonesError: it can't be written; what was there before still is.
@@ -127,6 +128,12 @@ def write_file(path: str | Path, write: Callable[[Any], object], option: str = "
         write_whole(Path(path), write)
     except OSError as error:
         raise DetrexBackbonesError(f"{_can_not_write(path, option)}: {visible(error.strerror or error)}.") from error
+
+
+def write_output(option: str, path: str | Path, write: Callable[[Any], object]) -> None:
+    """`write_file`, and say so on standard error."""
+    write_file(path, write, option)
+    print_note(f"wrote {visible(path, LONGEST_PATH)}")
 
 
 def check_writable(path: str | Path, option: str) -> None:

@@ -13,7 +13,7 @@ from detrex_backbones.cli.common import (
     print_written,
     write_file,
 )
-from detrex_backbones.cli.features import check_extractor, describe, extract, sample_photo, save
+from detrex_backbones.cli.features import check_extractor, describe, save
 from detrex_backbones.cli.terminal import print_json, print_table, say
 from detrex_backbones.errors import DetrexBackbonesError
 
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
     from detrex_backbones.backbones.images import read_image
     from detrex_backbones.config import LazyConfig
+    from detrex_backbones.view import extract_maps, sample_photo
     from detrex_backbones.zoo import build_model_with_report, get_config
 
     folder = output_folder(args.output)
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     model, report = build_model_with_report(cfg)
     extractor = check_extractor(model)
     photo = read_image(sample_photo())
-    maps, centres = extract(extractor, photo)
+    maps, centres = extract_maps(extractor, photo)
     difference = largest_difference(maps, reference_maps(reference, photo))
     files = save(extractor, photo, maps, centres, folder, stem="demo_features")
     rows = describe(extractor, maps)

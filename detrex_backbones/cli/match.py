@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from detrex_backbones.cli.common import add_command, add_json_argument, add_overrides_argument, load_config
-from detrex_backbones.cli.terminal import print_json, print_note, say
+from detrex_backbones.cli.common import (
+    add_command,
+    add_json_argument,
+    add_overrides_argument,
+    load_config,
+    write_output,
+)
+from detrex_backbones.cli.terminal import print_json, say
 from detrex_backbones.errors import ConfigKeyError, DetrexBackbonesError
-from detrex_backbones.text import LONGEST_PATH, visible
+from detrex_backbones.text import visible
 
 if TYPE_CHECKING:
     from detrex_backbones.checkpoint.report import LoadReport
@@ -82,10 +88,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _write_page(args: argparse.Namespace, report: LoadReport, refusal: str = "") -> None:
     if args.html:
-        from detrex_backbones.cli.match_page import write_page
+        from detrex_backbones.view import report_page
 
-        write_page(args.html, report, refusal)
-        print_note(f"wrote {visible(args.html, LONGEST_PATH)}")
+        page = report_page(report, refusal).encode("utf-8", "backslashreplace")
+        write_output("--html", args.html, lambda file: file.write(page))
 
 
 def print_report(report: LoadReport, every_key: bool) -> None:

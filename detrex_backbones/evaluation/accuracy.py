@@ -247,6 +247,11 @@ def _workers(workers: int | None, images: int, batch_size: int) -> int:
 
 
 def override_recipe(weight: Weight | None, **changes: Any) -> Recipe | None:
-    """The weight's recipe with what is given (not None) replaced; None if nothing is."""
+    """The weight's recipe with what is given replaced; None where nothing is given.
+
+    Args:
+        weight: known weights; None for ImageNet's usual recipe.
+        changes: fields of a `Recipe`, such as `resize=256`; None leaves one as it is.
+    """
     given = {name: value for name, value in changes.items() if value is not None}
     return replace(recipe_of(weight), **given) if given else None

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from detrex_backbones.checkpoint.content import is_cut
 from detrex_backbones.checkpoint.fetch import Patience, cache_folder, cache_path, download, hash_in_name
 from detrex_backbones.checkpoint.fetch import http_file as module
 from detrex_backbones.checkpoint.files import read_checkpoint
+from detrex_backbones.checkpoint.read import is_cut
 from detrex_backbones.errors import CheckpointFileError
 from tests.soak import downloads
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
-
 from detrex_backbones.checkpoint.conventions._names import Names, Pair
+from detrex_backbones.checkpoint.read import LazyTensor
 
 __all__ = ["Adaptation", "Convention", "Pair"]
 
 # From a network's tensors by their own names to those that the table of names knows, and what was done to which.
-Adaptation = Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], dict[str, str]]]
+Adaptation = Callable[[Mapping[str, LazyTensor]], tuple[dict[str, LazyTensor], dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Convention:
                         found.add(prefix)
         return sorted(found)
 
-    def fits(self, prefix: str, tensors: Mapping[str, Tensor]) -> bool:
+    def fits(self, prefix: str, tensors: Mapping[str, LazyTensor]) -> bool:
         """Whether the tensors behind `prefix` have the shapes that this source is told by."""
         return all(
             len(wanted) == tensors[prefix + name].dim()

@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from torch import Tensor
-
 from detrex_backbones.checkpoint.conventions import torchvision
 from detrex_backbones.checkpoint.conventions._convention import Pair
+from detrex_backbones.checkpoint.read import LazyTensor
 
 __all__ = [
     "BACKBONE",
@@ -105,7 +104,7 @@ class Rows(NamedTuple):
     what: str
 
 
-def keep_rows(network: Mapping[str, Tensor], rules: Iterable[Rows]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def keep_rows(network: Mapping[str, LazyTensor], rules: Iterable[Rows]) -> tuple[dict[str, LazyTensor], dict[str, str]]:
     """Keep the wanted rows of each tensor; of several rules that hold for a name the first is taken.
 
     Returns:

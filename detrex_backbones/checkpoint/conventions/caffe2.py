@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.read import GivenTensor, LazyTensor, joined
 
 # Norm of the frozen kind divides by sqrt(variance + eps): with this variance, by 1.
 EPS = 1e-5
@@ -55,9 +55,9 @@ LAYERS = {
 SCORES = {"cls_score": "cls_score", "bbox_pred": "bbox_pred", "mask_fcn_logits": "mask_head.predictor"}
 
 
-def adapt(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def adapt(tensors: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], dict[str, str]]:
     """Move or drop the background's rows, give fused norms the statistics that change nothing, set biases aside."""
-    adapted: dict[str, Tensor] = {}
+    adapted: dict[str, LazyTensor] = {}
     done: dict[str, str] = {}
     for name, tensor in tensors.items():
         fused = FUSED.match(name)
@@ -65,7 +65,7 @@ def adapt(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, s
             done[name] = _why_unused(tensor)
             continue
         if name.startswith("cls_score_"):
-            adapted[name] = torch.cat([tensor[1:], tensor[:1]])
+            adapted[name] = joined([tensor[1:], tensor[:1]])
             done[name] = "background row moved to the end"
         elif name.startswith(("bbox_pred_", "mask_fcn_logits_")):
             adapted[name] = tensor[4 if name.startswith("bbox_pred_") else 1 :]
@@ -74,15 +74,15 @@ def adapt(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, s
             adapted[name] = tensor
         if fused and f"{fused['norm']}_rm" not in tensors:
             for ending, value in (("rm", 0.0), ("riv", 1 - EPS)):
-                adapted[f"{fused['norm']}_{ending}"] = torch.full_like(tensor, value)
+                adapted[f"{fused['norm']}_{ending}"] = GivenTensor(torch.full(tensor.shape, value, dtype=tensor.dtype))
                 done[f"{fused['norm']}_{ending}"] = (
                     "not in the file: its norms are fused, so that statistics change nothing"
                 )
     return adapted, done
 
 
-def _why_unused(bias: Tensor) -> str:
-    largest = float(bias.abs().max()) if bias.numel() else 0.0
+def _why_unused(bias: LazyTensor) -> str:
+    largest = float(bias.load().abs().max()) if all(bias.shape) else 0.0
     if largest == 0:
         return "bias of a convolution in front of a norm: all zeros"
     return f"bias of a convolution in front of a norm, which Detectron runs without it: NOT ZERO, up to {largest:.3g}"

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
-
 from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
 from detrex_backbones.checkpoint.conventions._detr import (
     BACKBONE,
@@ -30,6 +28,7 @@ from detrex_backbones.checkpoint.conventions._detr import (
     same,
 )
 from detrex_backbones.checkpoint.conventions._resnet import RGB
+from detrex_backbones.checkpoint.read import LazyTensor
 
 # Beside the transformer's layers. Encoders have a last norm only where the norms come first in each layer.
 COMMON = (
@@ -67,7 +66,7 @@ CONDITIONAL_DECODER = {
 }
 
 
-def _with_no_object(network: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _with_no_object(network: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], dict[str, str]]:
     """detrex's last class is "no object"."""
     rows = (*CATEGORIES, NO_OBJECT)
     return keep_rows(
@@ -75,7 +74,7 @@ def _with_no_object(network: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], d
     )
 
 
-def _categories(network: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _categories(network: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], dict[str, str]]:
     return keep_rows(network, [Rows(r"^class_embed\.", 91, CATEGORIES, "COCO's categories")])
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
-
 from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
 from detrex_backbones.checkpoint.conventions._detr import (
     BACKBONE,
@@ -28,6 +26,7 @@ from detrex_backbones.checkpoint.conventions._detr import (
     same,
 )
 from detrex_backbones.checkpoint.conventions._resnet import RGB
+from detrex_backbones.checkpoint.read import LazyTensor
 
 CLASS_HEADS = r"^(transformer\.decoder\.)?class_embed\.{index}\."
 
@@ -59,7 +58,7 @@ COMMON = (
 )
 
 
-def _adapt(network: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _adapt(network: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], dict[str, str]]:
     rules = [
         Rows(CLASS_HEADS.format(index=r"\d+"), 91, CATEGORIES, "COCO's categories"),
         Rows(r"^label_enc\.", 92, (*CATEGORIES, NO_OBJECT), "COCO's categories, no object"),

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor
-
 from detrex_backbones.checkpoint.conventions import huggingface, torchvision
 from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
 from detrex_backbones.checkpoint.conventions._detr import (
@@ -26,6 +23,7 @@ from detrex_backbones.checkpoint.conventions._detr import (
     keep_rows,
 )
 from detrex_backbones.checkpoint.conventions._resnet import RGB
+from detrex_backbones.checkpoint.read import LazyTensor, joined
 
 BACKBONE = backbone(
     (*torchvision.CONVENTION.pairs, *huggingface.CONVENTION.pairs),
@@ -52,13 +50,13 @@ def _layers(part: str, attentions: Sequence[str], norms: Sequence[str]) -> tuple
     return tuple(pairs)
 
 
-def _adapt(network: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _adapt(network: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], dict[str, str]]:
     rows = Rows(r"^class_labels_classifier\.", 92, (*CATEGORIES, NO_OBJECT), "COCO's categories, no object")
     tensors, done = keep_rows(network, [rows])
     for name in network:
         parts = [name.replace(".q_proj.", f".{letter}_proj.") for letter in "qkv"]
         if ".q_proj." in name and all(part in network for part in parts):
-            tensors[name] = torch.cat([network[part] for part in parts])
+            tensors[name] = joined([network[part] for part in parts])
             done[name] = "query, key and value joined"
             done |= dict.fromkeys(parts[1:], "joined to its query projection")
     return tensors, done

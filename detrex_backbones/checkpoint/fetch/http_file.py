@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from detrex_backbones.checkpoint.content import HEAD, format_of, is_cut
 from detrex_backbones.errors import CheckpointFileError
 from detrex_backbones.text import LONGEST_PATH, visible
 from detrex_backbones.whole_file import write_whole
@@ -284,6 +283,8 @@ def _copy(response: Any, file: BinaryIO) -> None:
 
 def _check_content(part: Path, hash: str) -> None:
     """Refuse what is empty, a page, no checkpoint, cut, or has another hash."""
+    from detrex_backbones.checkpoint.read import HEAD, format_of, is_cut  # needs torch, which the tables don't
+
     with part.open("rb") as file:
         head = file.read(HEAD)
     size = part.stat().st_size
