@@ -119,7 +119,7 @@ def write_file(path: str | Path, write: Callable[[Any], object], option: str = "
     Args:
         path: of the file.
         write: given the opened binary file.
-        option: that names the file, for the error.
+        option: as the user gave it, for the error: "--graph".
 
     Raises:
         DetrexBackbonesError: it can't be written; what was there before still is.

@@ -28,7 +28,8 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("hostile")
     state = torchvision.models.resnet18(weights=None, num_classes=3).state_dict()
     shown = {key: torch.zeros(()).expand(value.shape).clone() for key, value in state.items()}
-    torch.save({f"{HOSTILE}.{key}": value for key, value in shown.items()}, root / f"{HOSTILE}.pth")
+    with (root / f"{HOSTILE}.pth").open("wb") as file:  # by a path, its name would stand inside
+        torch.save({f"{HOSTILE}.{key}": value for key, value in shown.items()}, file)
     torch.save({HOSTILE: {HOSTILE: torch.ones(2)}, f"{HOSTILE}2": {HOSTILE: torch.ones(2)}}, root / "other.pth")
     torch.save({**shown, HOSTILE: torch.ones(2)}, root / "one_more.pth")
     torch.save(shown, root / "plain.pth")

@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,13 @@ import torch
 import torchvision
 from PIL import Image
 
+import detrex_backbones
 from detrex_backbones import atomic_write
-from detrex_backbones.backbones import image_file
+from detrex_backbones.backbones.images import image_file
 from detrex_backbones.cli import COMMANDS, main
 from detrex_backbones.cli import __name__ as CLI
+
+ROOT = str(Path(detrex_backbones.__file__).parent.parent)  # of this package, whatever else is installed
 
 RUNS = {
     "demo": ["demo"],
@@ -37,6 +41,8 @@ WRITING = {
     "output/torchvision_resnet50_random.pth": RUNS["demo"],
     "output/a_features.safetensors": [*RUNS["features"], "train.device=cpu"],
     "out.pth": RUNS["convert"],
+    "report.html": [*RUNS["match"], "--html", "report.html"],
+    "stages.png": [*RUNS["show"], "--graph", "stages.png"],
     "out.csv": [*EVALUATE, "--predictions", "out.csv"],
 }
 
@@ -232,7 +238,7 @@ def shell(folder, command, **env):
     done = subprocess.run(
         ["bash", "-c", command.replace("PROGRAM", program)],
         cwd=folder,
-        env={**os.environ, **env},
+        env={**os.environ, "PYTHONPATH": ROOT, **env},
         capture_output=True,
         timeout=240,
     )
@@ -278,6 +284,7 @@ def test_a_real_interrupt(folder):
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, *EVALUATE, "--predictions", "out.csv"],
+        env={**os.environ, "PYTHONPATH": ROOT},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -48,7 +48,7 @@ def open_image(path: str | Path) -> Iterator[Any]:
                 yield image
     except InputError:
         raise
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(
             f"{shown} holds more than the {MOST_PIXELS:,} pixels (8,192 x 8,192) that are decoded: {visible(error)} "
             f"Scale it down or cut it first."
