@@ -47,7 +47,7 @@ setup(
     package_data={
         "": ["*.pyi"],
         "detrex_backbones": ["py.typed"],
-        "detrex_backbones.checkpoint.catalog": ["*.csv"],
+        "detrex_backbones.checkpoint.fetch.catalog": ["*.csv"],
         "detrex_backbones.view": ["*.html"],
     },
     install_requires=[
@@ -62,6 +62,7 @@ setup(
         "numpy>=1.26",
         "filelock>=3.13",
         "huggingface_hub>=0.24",
+        "requests>=2.32",
         "tqdm>=4.66",
         "rich>=13",
         "matplotlib>=3.8",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,14 +33,18 @@ def write_whole(path: Path, write: Callable[[Any], object]) -> None:
     Raises:
         OSError: the disk is full, the folder read-only and so on. The file is as it was before.
     """
+    if path.exists() and not path.is_file():  # a device would be replaced by a file
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
     _remove_abandoned(path)
     partial, file = _create(path)
     try:
-        with _kept_locked(file):
-            with file:
-                _write(file, write)
-                file.flush()
-                os.fsync(file.fileno())
+        with file:
+            _write(file, write)
+            file.flush()
+            os.fsync(file.fileno())
+            if fcntl is not None:
+                partial.replace(path)  # while it is locked, or it could be taken for abandoned
+        if fcntl is None:
             partial.replace(path)  # when it is closed, as Windows wants it
     finally:
         with suppress(OSError):  # which would hide the first error
@@ -58,17 +63,6 @@ def _create(path: Path) -> tuple[Path, BinaryIO]:
         if partial.exists():
             return partial, file
         file.close()  # it was taken for abandoned before it was locked
-
-
-@contextmanager
-def _kept_locked(file: BinaryIO) -> Iterator[None]:
-    """The lock stays when the file is closed."""
-    descriptor = os.dup(file.fileno()) if fcntl is not None else None
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 def _write(file: BinaryIO, write: Callable[[Any], object]) -> None:

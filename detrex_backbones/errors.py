@@ -28,6 +28,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from detrex_backbones.text import visible_lines
+
 __all__ = [
     "ArgumentError",
     "CheckpointError",
@@ -54,8 +56,9 @@ class DetrexBackbonesError(Exception):
     """Base of every error that this library raises on purpose."""
 
     def __str__(self) -> str:
-        # KeyError would show the repr of its message: quotes around it, newlines escaped.
-        return str(self.args[0]) if self.args else ""
+        # KeyError would show the repr of its message: quotes around it, newlines escaped. What a terminal would obey
+        # is escaped all the same: names of strangers' files may be in it.
+        return visible_lines(self.args[0]) if self.args else ""
 
 
 class ArgumentError(DetrexBackbonesError, ValueError):

@@ -19,7 +19,7 @@ PACKAGES = (
     *("detrex_backbones", "detrex_backbones.evaluation", "detrex_backbones.view"),
     *("detrex_backbones.config", "detrex_backbones.layers", "detrex_backbones.errors"),
     *("detrex_backbones.backbones", "detrex_backbones.zoo", "detrex_backbones.checkpoint"),
-    "detrex_backbones.checkpoint.catalog",
+    "detrex_backbones.checkpoint.fetch",
 )
 
 

@@ -65,19 +65,19 @@ PUBLIC = [
 
 # Part of the package -> the parts that it may import besides itself. Every package has its names from `lazy_exports`.
 ALLOWED = {
-    "errors": set(),
+    "errors": {"text"},
     "glob_match": set(),
     "atomic_write": set(),
     "lazy_exports": set(),
     "text": set(),
     "layers": {"errors"},
-    "backbones": {"errors", "layers", "interop"},
+    "backbones": {"errors", "text", "layers", "interop"},
     "interop": {"backbones"},
     "config": {"errors", "atomic_write", "text"},
     "checkpoint": {"errors", "glob_match", "atomic_write", "text"},
     "zoo": {"errors", "glob_match", "layers", "backbones", "config", "checkpoint", "text"},
-    "export": {"errors", "atomic_write", "backbones"},
-    "evaluation": {"errors", "layers", "backbones", "config", "checkpoint", "zoo"},
+    "export": {"errors", "text", "atomic_write", "backbones"},
+    "evaluation": {"errors", "text", "layers", "backbones", "config", "checkpoint", "zoo"},
     "view": {"errors", "text", "backbones", "checkpoint", "atomic_write"},
     "cli": {
         *("errors", "glob_match", "text", "atomic_write", "layers", "backbones", "config", "checkpoint"),

@@ -18,8 +18,7 @@ from detrex_backbones import (
     list_backbones,
     swap_backbone,
 )
-from detrex_backbones.checkpoint.catalog import find_weight
-from detrex_backbones.checkpoint.download import cache_path
+from detrex_backbones.checkpoint.fetch import cache_path, find_weight
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config.nodes import to_plain
 from detrex_backbones.errors import (

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detrex_backbones import FPN, LazyCall, LazyConfig, build_model, get_config, instantiate, list_configs
-from detrex_backbones.checkpoint.catalog import weight
+from detrex_backbones.checkpoint.fetch.catalog import weight
 from detrex_backbones.errors import (
     CheckpointFileError,
     CheckpointMatchError,

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from detrex_backbones.checkpoint.catalog import resolve
+from detrex_backbones.checkpoint.fetch import resolve
 from detrex_backbones.checkpoint.read import Call, LazyTensor, Name, find_weights, load_tensors, open_content
 from detrex_backbones.checkpoint.read.content import named, reading
 from detrex_backbones.checkpoint.read.nested import put_in, take_out

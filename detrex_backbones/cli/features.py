@@ -14,10 +14,11 @@ from detrex_backbones.cli.common import (
     add_json_argument,
     load_config,
     output_folder,
-    print_json,
-    print_table,
+    print_written,
+    write_file,
 )
-from detrex_backbones.errors import ConfigTypeError, DetrexBackbonesError
+from detrex_backbones.cli.terminal import print_json, print_table, say
+from detrex_backbones.errors import ConfigTypeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,10 +69,10 @@ def run(args: argparse.Namespace) -> None:
         print_json({"maps": rows, "report": report and report.to_dict(), "files": [str(file) for file in files]})
         return
     if report:
-        print(report)
+        say(report)
     print_table(COLUMNS, describe(extractor, maps))
     for file in files:
-        print(f"wrote {file}")
+        print_written(file)
 
 
 def check_extractor(model: Any) -> FeatureExtractor:
@@ -101,18 +102,15 @@ def save(
     stem: str,
 ) -> tuple[Path, Path]:
     """Write the maps as .safetensors and a picture of them as .png."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
-    from detrex_backbones.atomic_write import write_whole
     from detrex_backbones.view import draw_features
 
     tensors, picture = folder / f"{stem}.safetensors", folder / f"{stem}.png"
     strides = {name: shape.stride or 0 for name, shape in extractor.output_shape().items()}
-    try:
-        save_file({name: value.contiguous().cpu() for name, value in maps.items()}, tensors)
-        figure = draw_features(photo, maps, strides, centres)
-        options: dict[str, Any] = {"dpi": 100, "pil_kwargs": {"optimize": True}}
-        write_whole(picture, lambda file: figure.savefig(file, format="png", **options))
-    except OSError as error:
-        raise DetrexBackbonesError(f"the maps can't be written to {str(folder)!r}: {error}.") from error
+    content = to_bytes({name: value.contiguous().cpu() for name, value in maps.items()})
+    write_file(tensors, lambda file: file.write(content))
+    figure = draw_features(photo, maps, strides, centres)
+    options: dict[str, Any] = {"dpi": 100, "pil_kwargs": {"optimize": True}}
+    write_file(picture, lambda file: figure.savefig(file, format="png", **options))
     return tensors, picture

@@ -7,7 +7,8 @@ import ast
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from detrex_backbones.cli.common import add_command, add_json_argument, print_json, print_note, print_table
+from detrex_backbones.cli.common import add_command, add_json_argument
+from detrex_backbones.cli.terminal import print_json, print_note, print_table, say
 from detrex_backbones.errors import ArgumentError, DetrexBackbonesError, InputError, closest
 from detrex_backbones.glob_match import matcher
 
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
         print_table(("config", "what it is"), [(row["name"], row["description"]) for row in rows])
     else:
         for row in rows:
-            print(_lines(row))
+            say(_lines(row))
 
 
 def _find(pattern: str) -> list[str]:
@@ -157,7 +158,7 @@ def _figures(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _weights(name: str, checkpoint: str) -> dict[str, Any]:
-    from detrex_backbones.checkpoint.catalog import find_weight
+    from detrex_backbones.checkpoint.fetch import find_weight
     from detrex_backbones.zoo.backbone_names import weights_of
 
     known = [checkpoint] if checkpoint else []

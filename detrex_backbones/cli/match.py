@@ -10,10 +10,11 @@ from detrex_backbones.cli.common import (
     add_json_argument,
     add_overrides_argument,
     load_config,
-    print_json,
     write_output,
 )
+from detrex_backbones.cli.terminal import print_json, say
 from detrex_backbones.errors import ConfigKeyError, DetrexBackbonesError
+from detrex_backbones.text import visible
 
 if TYPE_CHECKING:
     from detrex_backbones.checkpoint.report import LoadReport
@@ -95,10 +96,10 @@ def _write_page(args: argparse.Namespace, report: LoadReport, refusal: str = "")
 
 def print_report(report: LoadReport, every_key: bool) -> None:
     """The summary and, if wanted, a line for every key."""
-    print(report)
+    say(report)
     if every_key:
-        print()
+        say()
         for item in report.loaded:
-            print(f"{item.checkpoint_key} -> {item.model_key} {item.shape} ({item.rule})")
+            say(f"{visible(item.checkpoint_key)} -> {visible(item.model_key)} {item.shape} ({item.rule})")
         for key, why in report.left_over.items():
-            print(f"{key}: {why}")
+            say(f"{visible(key)}: {visible(why)}")

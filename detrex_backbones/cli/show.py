@@ -13,12 +13,12 @@ from detrex_backbones.cli.common import (
     add_json_argument,
     load_config,
     parse_size,
-    print_json,
-    print_table,
     write_output,
 )
 from detrex_backbones.cli.layout import lay_out
+from detrex_backbones.cli.terminal import print_json, print_table, say
 from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError
+from detrex_backbones.text import LONGEST_PATH, visible
 
 if TYPE_CHECKING:
     from detrex_backbones.backbones.base import Backbone
@@ -80,19 +80,19 @@ def run(args: argparse.Namespace) -> None:
         print_json({"config": text, "size": list(args.size), **figures})
         return
     height, width = args.size
-    print(text.rstrip() + "\n")
-    print(f"parameters  {figures['parameters']:,} ({figures['trainable']:,} trainable)")
-    print(f"GFLOPs      {figures['gflops']:.2f} (multiply-adds for {height} x {width} pixels)")
+    say(text.rstrip() + "\n")
+    say(f"parameters  {figures['parameters']:,} ({figures['trainable']:,} trainable)")
+    say(f"GFLOPs      {figures['gflops']:.2f} (multiply-adds for {height} x {width} pixels)")
     titles = [column.replace("_", " ") for column in MAP_COLUMNS]
     print_table(titles, [[row[column] for column in MAP_COLUMNS] for row in figures["maps"]])
-    print(ABOUT_MAPS)
+    say(ABOUT_MAPS)
 
 
 def write_graph(file: str, backbone: Backbone, size: tuple[int, int], channels: int) -> None:
     """The picture of the stages, in the format that the file's name asks for."""
     suffix = Path(file).suffix.lower()
     if suffix not in PICTURES:
-        raise ArgumentError(f"--graph {file!r}: the picture can be {' or '.join(PICTURES)}.")
+        raise ArgumentError(f"--graph '{visible(file, LONGEST_PATH)}': the picture can be {' or '.join(PICTURES)}.")
     from detrex_backbones.view import draw_stages
 
     figure = draw_stages(backbone, size, channels)

@@ -30,6 +30,7 @@ from detrex_backbones.text import visible
 
 __all__ = ["instantiate", "target_of"]
 
+LONGEST_NOTE = 10_000  # characters of a line
 PLAIN = (str, int, float, type(None))  # most arguments, and quicker told apart than containers are
 
 
@@ -254,7 +255,8 @@ class _Builder:
         """Say on the error, once, which node it came from."""
         if error is not self.explained:
             self.explained = error
-            add_note(error, "\n  ".join(["instantiate: " + _where(node, path) + ": " + what, *filter(None, hints)]))
+            parts = ["instantiate: " + _where(node, path) + ": " + what, *filter(None, hints)]
+            add_note(error, "\n  ".join(visible(part, LONGEST_NOTE) for part in parts))
 
 
 def _where(node: Any, path: Any) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.backbones.images.extractor import FeatureExtractor
-from detrex_backbones.checkpoint.catalog import Recipe, Weight, find_known
+from detrex_backbones.checkpoint.fetch import Recipe, Weight, find_known
 from detrex_backbones.config import LazyCall
 from detrex_backbones.errors import ArgumentError, ConfigTypeError, DeviceError
 from detrex_backbones.evaluation.image_folder import ImageFolder, open_folder

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from detrex_backbones.checkpoint.catalog import Preprocessing, Weight, find_known, find_weight, list_weights
+from detrex_backbones.checkpoint.fetch import Preprocessing, Weight, find_known, find_weight, list_weights
 from detrex_backbones.config import LazyCall, LazyConfig, instantiate
 from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import clone, is_call

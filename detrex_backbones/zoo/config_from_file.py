@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from detrex_backbones.backbones.resnet.stages import NUM_BLOCKS
-from detrex_backbones.checkpoint.catalog import find_known
-from detrex_backbones.checkpoint.catalog.weight import IMAGENET
+from detrex_backbones.checkpoint.fetch import find_known
+from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.names.readings import Reading, readings
-from detrex_backbones.errors import CheckpointError
-from detrex_backbones.text import shorten
+from detrex_backbones.config.values import escaped, quoted
+from detrex_backbones.errors import CheckpointError, ConfigValueError
+from detrex_backbones.text import shorten, visible, visible_in_comment
 
 __all__ = ["Inferred", "infer_config"]
 
@@ -62,31 +64,43 @@ class Inferred:
         Args:
             checkpoint: the file that it names as `train.init_checkpoint`.
         """
+        behind = f", behind {self.prefix!r}" if self.prefix else ""
+        title = visible_in_comment(f"Inferred from {Path(checkpoint).name}: {self.known or self.source} names{behind}.")
+        notes = [f"{name}={value!r} is assumed: {why}" for name, (value, why) in self.assumed.items()]
+        path = escaped(checkpoint)
+        text = self._written(title, [f"# {visible_in_comment(note)}" for note in notes], quoted(path))
+        # Read again, it is what stands there for a file without a name, with the two words of a stranger put in.
+        meant: Any = ast.parse(self._written("title", [], '"path"'))
+        meant.body[0].value = ast.Constant(title)
+        meant.body[-1].value.keywords[0].value = ast.Constant(path)
+        if ast.dump(ast.parse(text)) != ast.dump(meant):
+            raise ConfigValueError(f"the config of {visible(checkpoint)!r} can't be written as Python that means it.")
+        return text
+
+    def _written(self, title: str, notes: list[str], path: str) -> str:
+        """The text, from words that are already Python."""
         stem, arguments = self.stem
-        classes = f"        num_classes={self.num_classes},\n" if self.num_classes else ""
-        notes = [f"# {name}={value!r} is assumed: {why}" for name, (value, why) in self.assumed.items()]
-        prefix = f", behind {self.prefix!r}" if self.prefix else ""
-        return "\n".join(
-            [
-                f'"""Inferred from {Path(checkpoint).name}: {self.known or self.source} names{prefix}."""',
-                "",
-                f"from detrex_backbones import {', '.join(sorted(['FeatureExtractor', 'ResNet', 'make_stage', stem]))}",
-                "from detrex_backbones.config import LazyCall as L",
-                "",
-                *notes,
-                "model = L(FeatureExtractor)(",
-                "    backbone=L(ResNet)(",
-                f'        stem=L({stem})({_arguments(arguments)}, norm="FrozenBN"),',
-                f'        stages=L(make_stage)({_arguments(self.stages)}, norm="FrozenBN"),',
-                f'{classes}        out_features=["res2", "res3", "res4", "res5"],',
-                "        freeze_at=1,",
-                "    ),",
-                *(f"    {name}={value!r}," for name, value in self.preprocessing.items()),
-                ")",
-                f"train = dict(init_checkpoint={checkpoint!r})",
-                "",
-            ]
-        )
+        classes = [f"        num_classes={self.num_classes},"] if self.num_classes else []
+        lines = [
+            f'"""{title}"""',
+            "",
+            f"from detrex_backbones import {', '.join(sorted(['FeatureExtractor', 'ResNet', 'make_stage', stem]))}",
+            "from detrex_backbones.config import LazyCall as L",
+            "",
+            *notes,
+            "model = L(FeatureExtractor)(",
+            "    backbone=L(ResNet)(",
+            f'        stem=L({stem})({_arguments(arguments)}, norm="FrozenBN"),',
+            f'        stages=L(make_stage)({_arguments(self.stages)}, norm="FrozenBN"),',
+            *classes,
+            '        out_features=["res2", "res3", "res4", "res5"],',
+            "        freeze_at=1,",
+            "    ),",
+            *(f"    {name}={value!r}," for name, value in self.preprocessing.items()),
+            ")",
+            f"train = dict(init_checkpoint={path})",
+        ]
+        return "\n".join(lines) + "\n"
 
 
 def infer_config(path: str | Path, source: str | None = None, prefix: str | None = None) -> Inferred:
@@ -108,7 +122,7 @@ def infer_config(path: str | Path, source: str | None = None, prefix: str | None
     }
     if len({prefix for prefix, _ in places}) != 1:
         what = f"{len(places)} ResNets: say which by prefix=" if places else "no ResNet that is known by its names"
-        raise CheckpointError(f"checkpoint {str(path)!r} holds {what}. It has: {shorten(checkpoint.tensors)}.")
+        raise CheckpointError(f"checkpoint {visible(path)!r} holds {what}. It has: {shorten(checkpoint.tensors)}.")
     reading = found[-1]  # by its convention where it has one, as stored otherwise
     shapes = dict(reading.shapes)
     stages, assumed = _stages(shapes, reading), dict(ASSUMED)

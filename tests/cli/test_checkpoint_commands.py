@@ -50,7 +50,7 @@ def test_match_refuses_what_the_load_would_refuse_for_its_preprocessing(tmp_path
     bgr = ["model.input_format=BGR", "model.pixel_std=[1,1,1]"]
     status, out, err = run(capsys, "match", "resnet/resnet50", path, *bgr)
     assert (status, "265 of 265" in out) == (1, True)
-    assert "Mend it by:\n    model.pixel_std=[58.395,57.12,57.375] model.input_format=RGB" in err
+    assert "Mend it by:\n      model.pixel_std=[58.395,57.12,57.375] model.input_format=RGB" in err
     off = "train.load_options.check_preprocessing=off"
     assert run(capsys, "match", "resnet/resnet50", path, *bgr, off)[0] == 0
 

@@ -13,7 +13,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torchvision.transforms._presets import ImageClassification
 
-from detrex_backbones.checkpoint.catalog import Recipe, find_weight
+from detrex_backbones.checkpoint.fetch import Recipe, find_weight
 from detrex_backbones.cli import main
 from detrex_backbones.config import LazyConfig
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, InputError

@@ -77,7 +77,7 @@ def test_filters_know_the_accuracies_of_timm(capsys):
     assert err == "left out, no known top-1: timm/convnext_atto_rms\n"
     status, out, err = run(capsys, "list", "timm/convnext_atto_rms", "--min-top1", "70")
     assert (status, out) == (1, "")
-    assert "none of the 1 that match the name passes the filters (top1).\nleft out, no known top-1: " in err
+    assert "none of the 1 that match the name passes the filters (top1).\n  left out, no known top-1: " in err
 
 
 def test_models_that_give_no_maps_are_named_and_left_out(capsys, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detrex_backbones.backbones.images.image_file import open_image
 from detrex_backbones.errors import InputError
 
 __all__ = ["batch_to_tensor", "image_to_tensor", "read_image"]
@@ -28,21 +29,12 @@ def read_image(path: str | Path) -> np.ndarray[Any, Any]:
         (H, W) or (H, W, C) array, uint8 or, for 16-bit files, uint16; C is RGB, RGBA or grey and alpha.
 
     Raises:
-        InputError: for a file that is missing or is no image.
+        InputError: for a file that is missing, is no image, or holds more pixels than `open_image` decodes.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
-    path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"image {str(path)!r} {what}. Give the path of an image file (JPEG, PNG, ...).")
-    try:
-        with Image.open(path) as image:
-            return _pil_to_array(ImageOps.exif_transpose(image))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"image {str(path)!r} can't be read as an image: {error}. Is it whole, and an image?"
-        ) from error
+    with open_image(path) as image:
+        return _pil_to_array(ImageOps.exif_transpose(image))
 
 
 def image_to_tensor(image: Any, channels: int, device: torch.device | str = "cpu") -> Tensor:

@@ -49,7 +49,7 @@ def check_traits(actual: Mapping[str, Any], report: LoadReport, mode: str) -> No
     """
     if mode == "off":
         return
-    from detrex_backbones.checkpoint.catalog import find_known
+    from detrex_backbones.checkpoint.fetch import find_known
 
     weight, convention = find_known(report.path), conventions().get(report.source)
     certain = {**(convention.proves if convention else {}), **(weight.traits if weight else {})}

@@ -48,7 +48,8 @@ CONVENTIONS = (
         ),
         aliases=("timm",),
         left_out=HEAD,
-        lookalikes="Cadene's SE networks (timm's legacy_*) pool without padding behind the stem, and legacy_seresnet50, "
-        "101 and 152 have stride_in_1x1=True: Gluon's SE networks are others, and their weights not interchangeable",
+        lookalikes="Cadene's SE networks (timm's legacy_*) pool without padding behind the stem, and "
+        "legacy_seresnet50, 101 and 152 have stride_in_1x1=True: Gluon's SE networks are others, and their weights not "
+        "interchangeable",
     ),
 )

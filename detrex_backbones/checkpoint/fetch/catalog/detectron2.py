@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 
-from detrex_backbones.checkpoint.catalog.detectron2_zoo import ZOO
-from detrex_backbones.checkpoint.catalog.weight import CAFFE2, DETECTRON, IMAGENET, MSRA, Preprocessing, Weight
+from detrex_backbones.checkpoint.fetch.catalog.detectron2_zoo import ZOO
+from detrex_backbones.checkpoint.fetch.catalog.weight import CAFFE2, DETECTRON, IMAGENET, MSRA, Preprocessing, Weight
 
 __all__ = ["CATALOG_SCHEME", "CATALOG_WEIGHTS", "SCHEME", "WEIGHTS", "by_path"]
 

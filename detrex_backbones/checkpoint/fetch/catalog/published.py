@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detrex_backbones.checkpoint.catalog.weight import IMAGENET, Weight
+from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET, Weight
 
 __all__ = ["DETR", "DETR_SCHEME", "MOCO", "MOCO_SCHEME", "OLD_TORCHVISION"]
 

@@ -14,8 +14,8 @@ import re
 from importlib import resources
 from typing import Any
 
-from detrex_backbones.checkpoint.catalog import gluon
-from detrex_backbones.checkpoint.catalog.weight import IMAGENET, Preprocessing, Recipe, Weight
+from detrex_backbones.checkpoint.fetch.catalog import gluon
+from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET, Preprocessing, Recipe, Weight
 
 __all__ = ["HUB_URL", "SCHEME", "by_hash", "get", "names"]
 
@@ -111,5 +111,5 @@ def _recipe(cfg: Any) -> Recipe | None:
 @functools.cache
 def _accuracies() -> dict[str, float]:
     """Name -> ImageNet top-1 in per cent."""
-    table = resources.files("detrex_backbones.checkpoint.catalog").joinpath("timm_top1.csv")
+    table = resources.files("detrex_backbones.checkpoint.fetch.catalog").joinpath("timm_top1.csv")
     return {row["name"]: float(row["top1"]) for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())}

@@ -6,7 +6,7 @@ were measured with OpenCV's bilinear resize, which smooths less than Pillow's wh
 
 from __future__ import annotations
 
-from detrex_backbones.checkpoint.catalog.weight import CAFFE2, Recipe, Weight
+from detrex_backbones.checkpoint.fetch.catalog.weight import CAFFE2, Recipe, Weight
 
 __all__ = ["SCHEME", "WEIGHTS"]
 

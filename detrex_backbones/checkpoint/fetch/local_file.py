@@ -8,11 +8,13 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from detrex_backbones.checkpoint.catalog import detectron2, hub, timm_weights
-from detrex_backbones.checkpoint.catalog.lookup import SOURCES, find_weight, hash_of
-from detrex_backbones.checkpoint.catalog.weight import Weight
-from detrex_backbones.checkpoint.download import download, hash_in_name
+from detrex_backbones.checkpoint.fetch import hub
+from detrex_backbones.checkpoint.fetch.catalog import detectron2, timm_weights
+from detrex_backbones.checkpoint.fetch.catalog.lookup import SOURCES, find_weight, hash_of
+from detrex_backbones.checkpoint.fetch.catalog.weight import Weight
+from detrex_backbones.checkpoint.fetch.http_file import download, hash_in_name
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, closest
+from detrex_backbones.text import visible
 
 __all__ = ["resolve"]
 
@@ -46,7 +48,8 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     if match[0] not in SOURCES:
         allowed = [*(key.removesuffix("://") for key in SOURCES), "https", "http", "file"]
         raise CheckpointFileError(
-            f"{text!r} has an unknown scheme.{closest(scheme, allowed)} Allowed: {', '.join(allowed)}, hf-hub:, a path."
+            f"{visible(text)!r} has an unknown scheme.{closest(scheme, allowed)} "
+            f"Allowed: {', '.join(allowed)}, hf-hub:, a path."
         )
     try:
         weight = find_weight(text)
@@ -71,6 +74,6 @@ def _local(url: str) -> Path:
     parts = urllib.parse.urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise CheckpointFileError(
-            f"{url!r} names a file of another machine. A local one has three slashes: file:///..."
+            f"{visible(url)!r} names a file of another machine. A local one has three slashes: file:///..."
         )
     return Path(urllib.request.url2pathname(parts.path))

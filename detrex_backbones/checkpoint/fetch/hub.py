@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detrex_backbones.errors import CheckpointFileError
+from detrex_backbones.text import visible
 
 __all__ = ["FILES", "SCHEME", "from_hub", "split"]
 
@@ -19,8 +20,11 @@ NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P
 def split(name: str) -> tuple[str, str | None, str | None]:
     """ "hf-hub:org/name@revision:file" -> repository, revision or None, file or None."""
     match = NAME.fullmatch(name.removeprefix(SCHEME).removeprefix("//"))
-    if match is None:
-        raise CheckpointFileError(f"{name!r} can't be read. The form is hf-hub:org/name[@revision][:file].")
+    steps = re.split(r"[/@:\\]", name.removeprefix(SCHEME).removeprefix("//"))
+    if match is None or not name.isprintable() or not {"", ".", ".."}.isdisjoint(steps):
+        raise CheckpointFileError(
+            f"{visible(name)!r} can't be read. The form is hf-hub:org/name[@revision][:file], without '..'."
+        )
     return match["repo"], match["revision"], match["file"]
 
 
@@ -48,7 +52,7 @@ def from_hub(repo: str, revision: str | None = None, file: str | None = None) ->
         except hub.errors.EntryNotFoundError:
             continue
         except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = visible(" ".join(str(error).split()))
             raise CheckpointFileError(f"the hub gives nothing for {repo!r}: {reason}") from error
         except (OSError, RuntimeError) as error:
             raise _unreachable(hub, repo, wanted, error) from error
@@ -69,7 +73,7 @@ def _import_hub() -> Any:
 
 
 def _unreachable(hub: Any, repo: str, files: tuple[str, ...], error: Exception) -> CheckpointFileError:
-    reason = " ".join(str(error).split())[:120]
+    reason = visible(" ".join(str(error).split())[:120])
     return CheckpointFileError(
         f"can't fetch {files[0]} of {repo!r} from {hub.constants.ENDPOINT} ({type(error).__name__}: {reason}...). "
         f"Without a network, fetch {hub.constants.ENDPOINT}/{repo}/resolve/main/{files[0]} elsewhere and give the "

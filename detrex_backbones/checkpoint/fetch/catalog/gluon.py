@@ -5,7 +5,7 @@ The hexadecimal part of a file's name is the beginning of its sha256.
 
 from __future__ import annotations
 
-from detrex_backbones.checkpoint.catalog.weight import IMAGENET, Recipe, Weight
+from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET, Recipe, Weight
 
 __all__ = ["SCHEME", "TIMM_NAMES", "WEIGHTS"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from detrex_backbones.checkpoint.catalog import (
+from detrex_backbones.checkpoint.fetch.catalog import (
     detectron2,
     gluon,
     openmmlab,
@@ -18,9 +18,10 @@ from detrex_backbones.checkpoint.catalog import (
     timm_weights,
     torchvision_weights,
 )
-from detrex_backbones.checkpoint.catalog.weight import Weight
+from detrex_backbones.checkpoint.fetch.catalog.weight import Weight
 from detrex_backbones.errors import ArgumentError, closest
 from detrex_backbones.glob_match import matcher
+from detrex_backbones.text import visible
 
 __all__ = ["SOURCES", "find_known", "find_weight", "hash_of", "list_weights"]
 
@@ -70,13 +71,13 @@ def find_weight(name: str) -> Weight:
     if source is None:
         known = [key.removesuffix("://") for key in SOURCES]
         raise ArgumentError(
-            f"{name!r} has no scheme of a catalogue.{closest(scheme, known)} Known: {', '.join(SOURCES)}."
+            f"{visible(name)!r} has no scheme of a catalogue.{closest(scheme, known)} Known: {', '.join(SOURCES)}."
         )
     weight = source.get(rest.partition("?")[0])
     if weight is None:
         names = source.names()
         raise ArgumentError(
-            f"{scheme} has no weights called {rest!r}.{closest(rest, names)} "
+            f"{scheme} has no weights called {visible(rest)!r}.{closest(rest, names)} "
             f"`detrex-backbones weights '{scheme}://*'` shows all {len(names)}."
         )
     return weight

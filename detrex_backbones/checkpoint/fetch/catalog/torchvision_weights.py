@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from detrex_backbones.checkpoint.catalog.weight import IMAGENET, Preprocessing, Recipe, Weight
+from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET, Preprocessing, Recipe, Weight
 
 __all__ = ["SCHEME", "by_hash", "get", "names"]
 

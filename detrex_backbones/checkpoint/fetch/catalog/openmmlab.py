@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from detrex_backbones.checkpoint.catalog.weight import (
+from detrex_backbones.checkpoint.fetch.catalog.weight import (
     CAFFE2,
     IMAGENET,
     MSRA,
@@ -16,7 +16,7 @@ from detrex_backbones.checkpoint.catalog.weight import (
     Recipe,
     Weight,
 )
-from detrex_backbones.checkpoint.catalog.weight import DETECTRON as DET1
+from detrex_backbones.checkpoint.fetch.catalog.weight import DETECTRON as DET1
 
 __all__ = ["MMCLS", "MMCLS_SCHEME", "SCHEME", "WEIGHTS"]
 
