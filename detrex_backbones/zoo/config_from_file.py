@@ -13,11 +13,10 @@ from detrex_backbones.backbones.resnet.stages import NUM_BLOCKS
 from detrex_backbones.checkpoint.fetch import find_known
 from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET
 from detrex_backbones.checkpoint.files import read_checkpoint
-from detrex_backbones.checkpoint.reading import Reading, readings
-from detrex_backbones.checkpoint.report import shorten
+from detrex_backbones.checkpoint.names.readings import Reading, readings
 from detrex_backbones.config.values import escaped, quoted
 from detrex_backbones.errors import CheckpointError, ConfigValueError
-from detrex_backbones.text import visible, visible_in_comment
+from detrex_backbones.text import shorten, visible, visible_in_comment
 
 __all__ = ["Inferred", "infer_config"]
 
@@ -117,13 +116,15 @@ def infer_config(path: str | Path, source: str | None = None, prefix: str | None
         CheckpointError: no ResNet is in it, several are, or one that `make_stage` can't make.
     """
     checkpoint = read_checkpoint(path)
-    found = [reading for reading in readings(checkpoint.tensors, source, prefix) if MARK in reading.tensors]
-    places = {(reading.prefix, tuple(sorted(reading.origin.values()))) for reading in found}
+    found = [reading for reading in readings(checkpoint.tensors, source, prefix) if MARK in reading.named]
+    places = {
+        (reading.prefix, tuple(sorted(entry.checkpoint_key for entry in reading.named.values()))) for reading in found
+    }
     if len({prefix for prefix, _ in places}) != 1:
         what = f"{len(places)} ResNets: say which by prefix=" if places else "no ResNet that is known by its names"
         raise CheckpointError(f"checkpoint {visible(path)!r} holds {what}. It has: {shorten(checkpoint.tensors)}.")
     reading = found[-1]  # by its convention where it has one, as stored otherwise
-    shapes = {name: tuple(tensor.shape) for name, tensor in reading.tensors.items()}
+    shapes = dict(reading.shapes)
     stages, assumed = _stages(shapes, reading), dict(ASSUMED)
     if "conv3" not in "".join(name for name in shapes if name.startswith("res2.0.")):
         del assumed["stride_in_1x1"]
@@ -189,11 +190,13 @@ def _widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _shortcut(reading: Reading) -> dict[str, Any]:
-    shortcut = reading.tensors.get("res3.0.shortcut.weight")
-    if shortcut is not None and shortcut.shape[-1] == 3:
+    shortcut = reading.named.get("res3.0.shortcut.weight")
+    if shortcut is None:
+        return {}
+    if shortcut.shape[-1] == 3:
         return {"shortcut": "conv3x3"}
     # A pool has no weights, but where it is the first of the shortcut's layers the convolution is numbered 1.
-    if re.search(r"downsample\.1\.weight$", reading.origin.get("res3.0.shortcut.weight", "")):
+    if re.search(r"downsample\.1\.weight$", shortcut.checkpoint_key):
         return {"shortcut": "avg_pool"}
     return {}
 

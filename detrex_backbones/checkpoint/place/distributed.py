@@ -18,14 +18,15 @@ from torch import Tensor, distributed, nn
 
 from detrex_backbones.checkpoint.files import Checkpoint, open_checkpoint
 from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, load_checkpoint
+from detrex_backbones.checkpoint.match.traits import traits_of
 from detrex_backbones.checkpoint.place.dense import doubtful, is_there, refuse_wrong, targets_of
 from detrex_backbones.checkpoint.place.ranks import Ranks, several
 from detrex_backbones.checkpoint.place.sharded import local, part, placement
 from detrex_backbones.checkpoint.place.writable import check_writable
-from detrex_backbones.checkpoint.preprocessing import traits_of
 from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
-from detrex_backbones.checkpoint.report import LoadReport, shorten
+from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.text import shorten
 
 __all__ = ["TIMEOUT", "distribute_checkpoint", "load_checkpoint_distributed", "receive_nested"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
-from detrex_backbones.checkpoint.conventions._detr import (
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._detr import (
     BACKBONE,
     BATCH_COUNTERS,
     CATEGORIES,
@@ -27,7 +27,7 @@ from detrex_backbones.checkpoint.conventions._detr import (
     layers,
     same,
 )
-from detrex_backbones.checkpoint.conventions._resnet import RGB
+from detrex_backbones.checkpoint.names.conventions._resnet import RGB
 from detrex_backbones.checkpoint.read import LazyTensor
 
 # Beside the transformer's layers. Encoders have a last norm only where the norms come first in each layer.
@@ -89,7 +89,7 @@ DETR = Convention(
     ),
     left_out={r"^(mask_head|bbox_attention)\.": "panoptic head", **BATCH_COUNTERS},
     elsewhere={name: name for name in ("mask_head.", "bbox_attention.", "criterion.")},
-    twins=DC5,
+    lookalikes=DC5,
     suggests=RGB,
     adapt=_with_no_object,
     kept=KEPT,
@@ -105,7 +105,7 @@ CONDITIONAL = Convention(
         *QUERY_HEADS,
     ),
     left_out=BATCH_COUNTERS,
-    twins=DC5,
+    lookalikes=DC5,
     suggests=RGB,
     adapt=_categories,
     kept=KEPT,

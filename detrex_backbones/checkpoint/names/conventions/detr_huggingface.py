@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from detrex_backbones.checkpoint.conventions import huggingface, torchvision
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
-from detrex_backbones.checkpoint.conventions._detr import (
+from detrex_backbones.checkpoint.names.conventions import huggingface, torchvision
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._detr import (
     BATCH_COUNTERS,
     CATEGORIES,
     DC5,
@@ -22,7 +22,7 @@ from detrex_backbones.checkpoint.conventions._detr import (
     backbone,
     keep_rows,
 )
-from detrex_backbones.checkpoint.conventions._resnet import RGB
+from detrex_backbones.checkpoint.names.conventions._resnet import RGB
 from detrex_backbones.checkpoint.read import LazyTensor, joined
 
 BACKBONE = backbone(
@@ -82,7 +82,7 @@ CONVENTION = Convention(
     ),
     left_out={r"^(mask_head|bbox_attention)\.": "panoptic head", **BATCH_COUNTERS},
     elsewhere={name: name for name in ("mask_head.", "bbox_attention.")},
-    twins=DC5,
+    lookalikes=DC5,
     suggests=RGB,
     adapt=_adapt,
     kept=KEPT,

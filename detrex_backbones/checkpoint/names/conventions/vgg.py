@@ -4,7 +4,7 @@ Read off `mmdet.models.backbones.ssd_vgg`. The two layers behind them, fc6 and f
 has them, unless it ends before; a VGG of torchvision or timm has others there.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
 
 CONVENTION = Convention(
     name="mmdet-ssd",
@@ -21,6 +21,7 @@ CONVENTION = Convention(
         r"^features\.33\.": "fc7 of SSD's VGG-16, a 1x1 convolution, which the model doesn't have",
         r"^(l2_norm|extra)\b": "SSD's own layers",
     },
-    twins="these weights are for pooling with ceil_mode=True; torchvision's and timm's VGG-16 rounds odd sizes down",
+    lookalikes="these weights are for pooling with ceil_mode=True; torchvision's and timm's VGG-16 rounds odd sizes "
+    "down",
     suggests={"pixel_mean": [123.675, 116.28, 103.53], "pixel_std": [1.0, 1.0, 1.0], "input_format": "RGB"},
 )

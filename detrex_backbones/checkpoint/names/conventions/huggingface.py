@@ -4,8 +4,8 @@ Read off `transformers.models.resnet`. The classifier stands beside the network,
 timm's backbone, it has torchvision's names.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
-from detrex_backbones.checkpoint.conventions._resnet import RGB
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._resnet import RGB
 
 CONVENTION = Convention(
     name="huggingface",
@@ -22,6 +22,6 @@ CONVENTION = Convention(
     ),
     left_out={r"^classifier\.": "head", r"\.num_batches_tracked$": "batch counter"},
     elsewhere={"classifier.": "classifier."},
-    twins="a ResNet with downsample_in_bottleneck (stride_in_1x1=True) has the same names and shapes",
+    lookalikes="a ResNet with downsample_in_bottleneck (stride_in_1x1=True) has the same names and shapes",
     suggests=RGB,
 )

@@ -4,8 +4,8 @@ Read off `rwightman/pytorch-pretrained-gluonresnet` and `timm.models.resnet`. v1
 pool in front of every shortcut's convolution, so that its index is 1; in all others it is 0.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention
-from detrex_backbones.checkpoint.conventions._resnet import (
+from detrex_backbones.checkpoint.names.conventions._convention import Convention
+from detrex_backbones.checkpoint.names.conventions._resnet import (
     BLOCKS,
     DEEP_STEM,
     HEAD,

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 
-from detrex_backbones.checkpoint.match import Shapes
+from detrex_backbones.checkpoint.entry import Shapes
 
 __all__ = ["ModelNames"]
 

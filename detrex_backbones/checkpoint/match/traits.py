@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from detrex_backbones.checkpoint.conventions import conventions
+from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import PreprocessingError
 

@@ -5,8 +5,8 @@ detectors and of the DETR family, and the self-supervised ResNets (MoCo, SwAV, D
 names behind a prefix. A shortcut's convolution and norm are told apart by rank, as others number them differently.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention
-from detrex_backbones.checkpoint.conventions._resnet import BLOCKS, HEAD, HEADS, RGB, STEM, shortcut
+from detrex_backbones.checkpoint.names.conventions._convention import Convention
+from detrex_backbones.checkpoint.names.conventions._resnet import BLOCKS, HEAD, HEADS, RGB, STEM, shortcut
 
 __all__ = ["CONVENTION", "HEAD"]
 
@@ -21,6 +21,6 @@ CONVENTION = Convention(
     pairs=(*STEM, *BLOCKS, *shortcut(0, 1), HEAD),
     left_out=HEADS,
     suggests=RGB,
-    twins="OpenMMLab's caffe-style ResNets (stride_in_1x1=True, BGR, pixel_std 1), its ResNeXt-101 32x8d (BGR) and the "
-    "DC5 backbones of DETR (res5 dilated) have the same names and shapes",
+    lookalikes="OpenMMLab's caffe-style ResNets (stride_in_1x1=True, BGR, pixel_std 1), its ResNeXt-101 32x8d (BGR) and "
+    "the DC5 backbones of DETR (res5 dilated) have the same names and shapes",
 )

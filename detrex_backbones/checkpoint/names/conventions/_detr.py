@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from detrex_backbones.checkpoint.conventions import torchvision
-from detrex_backbones.checkpoint.conventions._convention import Pair
+from detrex_backbones.checkpoint.names.conventions import torchvision
+from detrex_backbones.checkpoint.names.conventions._convention import Pair
 from detrex_backbones.checkpoint.read import LazyTensor
 
 __all__ = [

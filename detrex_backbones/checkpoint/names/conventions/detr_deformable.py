@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
-from detrex_backbones.checkpoint.conventions._detr import (
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._detr import (
     BACKBONE,
     BATCH_COUNTERS,
     CATEGORIES,
@@ -25,7 +25,7 @@ from detrex_backbones.checkpoint.conventions._detr import (
     layers,
     same,
 )
-from detrex_backbones.checkpoint.conventions._resnet import RGB
+from detrex_backbones.checkpoint.names.conventions._resnet import RGB
 from detrex_backbones.checkpoint.read import LazyTensor
 
 CLASS_HEADS = r"^(transformer\.decoder\.)?class_embed\.{index}\."
@@ -89,7 +89,7 @@ DEFORMABLE = Convention(
     ),
     left_out=BATCH_COUNTERS,
     suggests=RGB,
-    twins="the single-scale model and its DC5 twin, whose res5 is dilated, have the same names and shapes",
+    lookalikes="the single-scale model and its DC5 twin, whose res5 is dilated, have the same names and shapes",
     adapt=_adapt,
     kept=KEPT,
     one_way=ONE_WAY,

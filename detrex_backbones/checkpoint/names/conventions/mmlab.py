@@ -4,8 +4,17 @@ Read off `mmdet.models.backbones.resnet` and `mmpretrain.models.backbones.resnet
 have torchvision's names. mmpretrain leaves the pooling of a shortcut out where it would do nothing: in the first stage.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
-from detrex_backbones.checkpoint.conventions._resnet import BLOCKS, HEAD, HEADS, POOLS, STEM, STRIDES, shortcut, squeeze
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._resnet import (
+    BLOCKS,
+    HEAD,
+    HEADS,
+    POOLS,
+    STEM,
+    STRIDES,
+    shortcut,
+    squeeze,
+)
 
 MMDET_STEM = (
     Pair("stem.0.weight", "stem.conv1.weight"),
@@ -61,7 +70,7 @@ CONVENTIONS = (
             HEAD,
         ),
         left_out=HEADS,
-        twins="OpenMMLab's networks with weight standardisation (resnet50_gn_ws) have the same names and shapes, and "
+        lookalikes="OpenMMLab's networks with weight standardisation (resnet50_gn_ws) have the same names and shapes, and "
         "standardise each convolution's weights as they run",
     ),
     Convention(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detrex_backbones.checkpoint.conventions._convention import Pair
+from detrex_backbones.checkpoint.names.conventions._convention import Pair
 
 __all__ = ["BLOCKS", "DEEP_STEM", "HEAD", "HEADS", "POOLS", "RGB", "STEM", "STRIDES", "shortcut", "squeeze"]
 

@@ -4,9 +4,9 @@ Read off detrex's projects. Its published conversions of the originals lack what
 torchvision's ResNet, under torchvision's names, as their backbone; everything else is called as in the others.
 """
 
-from detrex_backbones.checkpoint.conventions import torchvision
-from detrex_backbones.checkpoint.conventions._convention import Convention
-from detrex_backbones.checkpoint.conventions._detr import BATCH_COUNTERS, DC5, KEPT, backbone
+from detrex_backbones.checkpoint.names.conventions import torchvision
+from detrex_backbones.checkpoint.names.conventions._convention import Convention
+from detrex_backbones.checkpoint.names.conventions._detr import BATCH_COUNTERS, DC5, KEPT, backbone
 
 MARKS = ("transformer.decoder.layers.0.ffns.0.layers.0.0.weight", "transformer.encoder.layers.0.norms.0.weight")
 BODY = "backbone.body.conv1.weight"
@@ -20,7 +20,7 @@ TORCHVISION_BODY = Convention(
     others_same=True,
     left_out=BATCH_COUNTERS,
     kept=KEPT,
-    twins=DC5,
+    lookalikes=DC5,
 )
 
 CONVENTIONS = (DETREX, TORCHVISION_BODY)

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from functools import cache
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
 
 __all__ = ["Convention", "Pair", "conventions", "sources"]
 

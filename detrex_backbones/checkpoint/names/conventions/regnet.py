@@ -5,8 +5,8 @@ Read off `pycls.models.anynet`, `detectron2.modeling.backbone.regnet`, `mmdet.mo
 own ResNet.
 """
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
-from detrex_backbones.checkpoint.conventions._resnet import RGB
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._resnet import RGB
 
 BGR = {"pixel_mean": [103.53, 116.28, 123.675], "pixel_std": [57.375, 57.12, 58.395], "input_format": "BGR"}
 TAKES_BGR = (
@@ -39,7 +39,7 @@ CONVENTIONS = (
             Pair("head.fc.{leaf}", "head.fc.{leaf}"),
         ),
         left_out=LEFT_OUT,
-        twins=TAKES_BGR,
+        lookalikes=TAKES_BGR,
         suggests=BGR,
     ),
     Convention(
@@ -81,7 +81,7 @@ CONVENTIONS = (
             Pair("fc.{leaf}", "head.fc.{leaf}"),
         ),
         left_out=LEFT_OUT,
-        twins=TAKES_BGR,
+        lookalikes=TAKES_BGR,
         suggests=BGR,
     ),
     Convention(
@@ -105,7 +105,7 @@ CONVENTIONS = (
             Pair("fc.{leaf}", "head.fc.{leaf}"),
         ),
         left_out=LEFT_OUT,
-        twins="torchvision's regnet_x_400mf, regnet_y_800mf and regnet_y_8gf are wider than timm's and pycls' of these "
+        lookalikes="torchvision's regnet_x_400mf, regnet_y_800mf and regnet_y_8gf are wider than timm's and pycls' of these "
         "names; the weights of torchvision take RGB images, pycls' BGR",
         suggests=RGB,
     ),

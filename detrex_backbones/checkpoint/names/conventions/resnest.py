@@ -6,8 +6,8 @@ Read off `mmdet.models.backbones.resnest` and `res2net`, `mmpretrain.models.back
 
 from __future__ import annotations
 
-from detrex_backbones.checkpoint.conventions._convention import Convention, Pair
-from detrex_backbones.checkpoint.conventions._resnet import HEADS
+from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._resnet import HEADS
 
 # A deep stem's convolution and norm, thrice.
 STEM = (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1"))
