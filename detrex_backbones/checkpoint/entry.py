@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from detrex_backbones.checkpoint.read import LazyTensor
 
@@ -37,7 +36,7 @@ class Entry:
 
     Args:
         checkpoint_key: its name in the file.
-        tensor: where its values are; None for a report that came from another process, and for unreadable ones.
+        tensor: where its values are, as long as the file is open; None in a report.
         shape: in the file.
         clean: the name without what wrappers put in.
         theirs: the name in its source's vocabulary, behind the prefix; the whole clean name where it's used as stored.
@@ -75,7 +74,3 @@ class Entry:
         if self.tensor is None:
             raise ValueError(f"{self.checkpoint_key!r} has no values here")
         return self.tensor
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What is sent to another process has no open file.
-        return {**self.__dict__, "tensor": None}

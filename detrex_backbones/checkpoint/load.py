@@ -157,7 +157,7 @@ def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint,
     _check_shared(targets, values, report)
     check_traits(traits_of(model, report.scope), report, options.check_preprocessing)
     for entry in report.loaded:
-        stored, wanted = entry.values.dtype, targets[entry.model_key].dtype
+        stored, wanted = values[entry.model_key].dtype, targets[entry.model_key].dtype
         if stored != wanted:
             entry.cast = f"{stored} -> {wanted}".replace("torch.", "")
     return attempt

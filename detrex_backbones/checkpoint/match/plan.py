@@ -32,19 +32,12 @@ class Attempt:
     """What a load would do.
 
     Args:
-        report: of every key.
-        plan: model key -> our name for what fills it.
-        reading: our name -> tensor.
+        report: of every key; it holds no values, and so outlives the file.
+        values: model key -> what it will hold.
     """
 
     report: LoadReport
-    plan: Plan
-    reading: Reading
-
-    @property
-    def values(self) -> dict[str, LazyTensor]:
-        """Model key -> what it will hold."""
-        return _values(self.plan, self.reading)
+    values: dict[str, LazyTensor]
 
 
 def plan_checkpoint(
@@ -57,7 +50,7 @@ def plan_checkpoint(
     stem_adapt: str = "error",
     swap_channels: bool = False,
 ) -> Attempt:
-    """What a load would do. Names and shapes of the model are enough; nothing is refused yet, see `check.check_report`.
+    """What a load would do. Names and shapes of the model are enough; nothing is refused yet, see `refusals.check_report`.
 
     Args:
         model: name -> shape.
@@ -81,7 +74,11 @@ def plan_checkpoint(
     if scope is None and prefix is None and not plan.ambiguous:
         plan.ambiguous = _in_two_namings(plan, reading, model)
     fit_stem(plan, reading, model, stem_adapt, swap_channels)
-    return Attempt(_report(checkpoint, reading, plan, model), plan, reading)
+    values = _values(plan, reading)
+    report = _report(checkpoint, reading, plan, model)
+    for entry in report.entries:
+        entry.tensor = None
+    return Attempt(report, values)
 
 
 def _plans(
