@@ -85,7 +85,7 @@ def target_of(node: Mapping[Any, Any]) -> Callable[..., Any]:
         ConfigImportError: its dotted name leads nowhere.
     """
     if not is_call(node):
-        raise InstantiateError(f"There is no _target_ in this node; its keys are: {', '.join(map(str, node))}.")
+        raise InstantiateError(f"There is no _target_ in this node; its keys are: {', '.join(map(visible, node))}.")
     target = instantiate(node["_target_"])
     _Builder(ACTIVE.get(), plain=False, share=False).permit(target, node, None)
     found = locate(target) if isinstance(target, str) else target
@@ -254,7 +254,8 @@ class _Builder:
         """Say on the error, once, which node it came from."""
         if error is not self.explained:
             self.explained = error
-            add_note(error, "\n  ".join(["instantiate: " + _where(node, path) + ": " + what, *filter(None, hints)]))
+            lines = [f"instantiate: {_where(node, path)}: {visible(what, 1000)}", *filter(None, hints)]
+            add_note(error, "\n  ".join(lines))
 
 
 def _where(node: Any, path: Any) -> str:
