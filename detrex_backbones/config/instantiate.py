@@ -30,6 +30,7 @@ from detrex_backbones.text import visible
 
 __all__ = ["instantiate", "target_of"]
 
+MOST_CALLS = 10_000  # of one `instantiate` with `allow`: interpolations can ask for a node again and again
 PLAIN = (str, int, float, type(None))  # most arguments, and quicker told apart than containers are
 
 
@@ -105,6 +106,7 @@ class _Builder:
         self.active: set[int] = set()
         self.made: dict[int, tuple[Any, Any]] = {}  # node and object, which keeps the node and so its id alive
         self.targets: list[tuple[Any, Any, Any]] = []  # of a dry run: each with its node and path
+        self.calls = 0
         self.explained: BaseException | None = None
 
     def check(self, cfg: Any, path: Any) -> None:
@@ -183,6 +185,9 @@ class _Builder:
             self.note_target(arguments.get("_name_") if _is_saved_object(target) else target, node, path)
         if self.dry:
             return None
+        self.calls += 1
+        if self.lists and self.calls > MOST_CALLS:
+            raise self.refuse(f"This config makes more than {MOST_CALLS:,} calls, by interpolations", node, path)
         found = self.resolve(target, node, path)
         try:
             return found(**arguments)

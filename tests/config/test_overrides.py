@@ -345,6 +345,7 @@ TRAIN = {"model": L(Model)(depth=1, stem=L(Model)()), "train": {"device": "", "a
         ("train.loadoptions.stem_adapt=repeat", "'load_options'"),
         ("trian.init_checkpoint=x.pth", "'train'"),
         ("modle.depth=2", "'model'"),
+        ("bakcbone=resnet101", "'backbone'"),
         ("init_checkpoint=x.pth", "'train.init_checkpoint'"),
         ("init_chekpoint=x.pth", "'train.init_checkpoint'"),
         ("device=cpu", "'train.device'"),
