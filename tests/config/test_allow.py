@@ -206,6 +206,14 @@ def test_36_the_list_holds_inside_a_target_that_instantiates() -> None:
     assert target_of({"_target_": "os.getcwd"}) is os.getcwd
 
 
+def test_36_interpolations_that_multiply_are_refused() -> None:
+    content = {f"n{i}": call(MODEL, depth=f"${{n{i + 1}}}", stem=f"${{n{i + 1}}}") for i in range(40)}
+    cfg = config({**content, "n40": call(MODEL)})
+    with pytest.raises(InstantiateError, match="makes more than 10,000 calls"):
+        instantiate(cfg.n0, allow=PREFIX)
+    assert instantiate(cfg.n30, allow=PREFIX).depth.depth.stem.depth is not None
+
+
 @pytest.mark.parametrize("allow", ["torch.", [3], [""]])
 def test_36_an_allowlist_is_a_tuple_of_names(allow: Any) -> None:
     with pytest.raises(ConfigTypeError, match="allow takes a tuple of dotted names and prefixes"):

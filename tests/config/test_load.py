@@ -19,6 +19,7 @@ import pytest
 from omegaconf import DictConfig, ListConfig
 
 from detrex_backbones.config import LazyConfig, defined_in_a_config_file, instantiate
+from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import made_at
 from detrex_backbones.errors import ConfigError, ConfigImportError, ConfigKeyError, ConfigValueError, OverrideError
 from tests.config.config_targets import Model
@@ -503,3 +504,24 @@ def test_21_a_package_that_cannot_be_imported_is_read_by_location(write: Any) ->
 def test_better_an_assert_without_a_message_shows_its_line(write: Any) -> None:
     with pytest.raises(ConfigImportError, match=r"a\.py:2 raised AssertionError: assert x == 2\."):
         LazyConfig.load(write("a.py", "x = 1\nassert x == 2"))
+
+
+def test_better_words_of_a_strangers_file_are_shown_harmlessly(write: Any) -> None:
+    words = '"a\\e[2Jb": 1\nmodel: {"x\\n1 of 1 loaded": {_target_: os.getcwd, "k\\e[1m": 2}, t: {"y\\e": 1}}'
+    path = write("a.yaml", words)
+    problems: list[BaseException] = []
+    for act in (
+        lambda: LazyConfig.load(path, "nothing"),
+        lambda: target_of(LazyConfig.load(path).model),
+        lambda: instantiate([LazyConfig.load(path).model["x\n1 of 1 loaded"]]),
+        lambda: LazyConfig.apply_overrides(LazyConfig.load(path), ["~model.t.z"]),
+        lambda: LazyConfig.apply_overrides(LazyConfig.load(path), ["model.t[y\x1b].z=1"]),
+        lambda: LazyConfig.load(write("b.yaml", '? "\x1b[2J\\n"\n: [a: 1: 2')),
+        lambda: LazyConfig.load(write("c.yaml", "a: !<x\x1b> 1")),
+    ):
+        with pytest.raises(Exception) as caught:
+            act()
+        problems.append(caught.value)
+    for problem in problems:
+        for text in (str(problem) if isinstance(problem, ConfigError) else "", *getattr(problem, "__notes__", [])):
+            assert all(line.isprintable() for line in text.split("\n  ")), text

@@ -123,9 +123,9 @@ def _in_two_namings(plan: Plan, reading: Reading, model: Shapes) -> str:
         return ""
     scope = plan.scope.rstrip(".")
     return (
-        f"its {len(plan.matched)} tensors in the names of {reading.source} go to {scope!r}, but {len(same)} others have "
-        f"names and shapes that the model has outside it, and would be left out: {shorten(same)}. Only the former are "
-        f"meant: scope={scope!r}. All are: build the model with the file's names, or give all of them the model's."
+        f"its {len(plan.matched)} tensors in the names of {reading.source} go to {scope!r}, but {len(same)} others "
+        f"have names and shapes that the model has outside it, and would be left out: {shorten(same)}. Only the former "
+        f"are meant: scope={scope!r}. All are: build the model with the file's names, or give all of them the model's."
     )
 
 
