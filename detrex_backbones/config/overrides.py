@@ -68,18 +68,18 @@ def apply_overrides(cfg: ConfigT, overrides: Iterable[str]) -> ConfigT:
         raise ConfigTypeError(f"overrides is a list of texts; write [{overrides!r}] for one.")
     parsed = [_parse(text) for text in overrides]
     # A rehearsal on a copy of the structure: later overrides may depend on earlier ones, and all must fit.
-    for target in (_twin(cfg), cfg):
+    for target in (_in_a_copy(cfg), cfg):
         for override in parsed:
             _apply(target, override)
     return cfg
 
 
-def _twin(cfg: Any) -> Any:
+def _in_a_copy(cfg: Any) -> Any:
     """The counterpart of `cfg` in a copy of the whole config, as interpolations may lead out of it."""
     parent = cfg._get_parent()
     if parent is None:
         return clone(cfg)
-    content = vars(_twin(parent))["_content"]
+    content = vars(_in_a_copy(parent))["_content"]
     return content if isinstance(content, Node) else content[cfg._key()]
 
 

@@ -43,7 +43,7 @@ class Inferred:
         prefix: what stands before the network's names in it.
         stem: class name and arguments.
         stages: arguments of `make_stage`.
-        num_classes: of the classifier, None without one.
+        num_classes: number of classes of the classifier, None without one.
         known: name of the weights, where the file is a known one; "" otherwise.
         preprocessing: `pixel_mean`, `pixel_std` and `input_format`: of a known file its own, otherwise assumed.
         assumed: what can't be told from names and shapes -> (value, why). Empty where the file is known.
@@ -107,7 +107,7 @@ def infer_config(path: str | Path, source: str | None = None, prefix: str | None
     """Read off names and shapes which ResNet a file holds.
 
     Args:
-        path: of the checkpoint, or the name of known weights.
+        path: path of the checkpoint, or the name of known weights.
         source: as of `load_checkpoint`.
         prefix: as of `load_checkpoint`.
 

@@ -1,4 +1,4 @@
-"""`instantiate(..., allow=...)`: what a config of a stranger may call (point 36 of the contract)."""
+"""`instantiate(..., allow=...)`: what a config of a stranger may call (point 36 of docs/reference/config.md)."""
 
 from __future__ import annotations
 

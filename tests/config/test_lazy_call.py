@@ -1,4 +1,4 @@
-"""LazyCall: points 1 to 4 of the contract, and what is better."""
+"""LazyCall: points 1 to 4 of docs/reference/config.md, and what is better."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LazyConfig.save: points 26 and 27 of the contract, and what is better."""
+"""LazyConfig.save: points 26 and 27 of docs/reference/config.md, and what is better."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ __all__ = ["read_header", "read_safetensors"]
 
 LENGTH = 8  # bytes of the number that the file begins with
 METADATA = "__metadata__"
+DIMENSIONS = 64
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
@@ -43,10 +44,10 @@ def read_safetensors(source: Source) -> dict[str, StoredTensor]:
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         except (TypeError, KeyError, ValueError) as error:
             raise DamagedError(f"its header doesn't describe {name!r}") from error
-        if not isinstance(shape, list) or not all(map(_is_count, (*shape, begin, end))):
+        if not isinstance(shape, list) or len(shape) > DIMENSIONS or not all(map(_is_count, (*shape, begin, end))):
             raise DamagedError(f"its header gives {name!r} a shape or a place that is none")
-        if dtype not in DTYPES:
-            raise DamagedError(f"{name!r} has the dtype {dtype!r}. Known: {', '.join(DTYPES)}")
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            raise DamagedError(f"{name!r} has the dtype {str(dtype)[:20]!r}. Known: {', '.join(DTYPES)}")
         if prod(shape) * DTYPES[dtype].itemsize != end - begin:
             raise DamagedError(f"{name!r} of {dtype} and shape {shape} can't have {end - begin} bytes")
         places.append((begin, end, name))
