@@ -356,10 +356,11 @@ TRAIN = {"model": L(Model)(depth=1, stem=L(Model)()), "train": {"device": "", "a
         ("mine2.list.0.widht=2", "'width'"),
         ("free.widht=2", "'width'"),
         ("free.modelname=x", "'model_name'"),
+        ("sized.szie=2", "'size'"),
     ],
 )
 def test_31_a_key_within_two_letters_of_another_is_an_error(override: str, meant: str) -> None:
-    content = {**TRAIN, "mine2": {"list": [{"width": 1}]}, "free": L(takes_more)(width=1)}
+    content = {**TRAIN, "mine2": {"list": [{"width": 1}]}, "free": L(takes_more)(width=1), "sized": {"size": 1}}
     with pytest.raises(OverrideError) as caught:
         apply(content, override)
     assert f"Did you mean {meant}" in str(caught.value)
@@ -427,8 +428,10 @@ def test_32_a_list_over_a_tuple_becomes_one() -> None:
 
 
 def test_32_a_list_where_the_target_has_a_tuple_becomes_one() -> None:
-    assert instantiate(apply({"m": L(pairs)()}, "m.pair=[3,4]").m) == (3, 4)
-    assert instantiate(apply({"m": L(pairs)()}, "m.pair=(3,4)").m) == (3, 4)
+    for text in ("[3,4]", "(3,4)"):
+        made = instantiate(apply({"m": L(pairs)()}, f"m.pair={text}").m)
+        assert type(made) is tuple
+        assert made == (3, 4)
 
 
 def pairs(pair: Any = (1, 2)) -> Any:

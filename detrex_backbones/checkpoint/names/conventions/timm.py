@@ -16,8 +16,8 @@ CONVENTIONS = (
         anchors=(("s1.b1.conv1.conv.weight", "stem.conv.weight"),),
         aliases=("timm",),
         left_out=HEAD,
-        lookalikes="pycls' and OpenMMLab's weights in these names take BGR images; timm's *.pycls_in1k take RGB: the first "
-        "convolution was flipped",
+        lookalikes="pycls' and OpenMMLab's weights in these names take BGR images; timm's *.pycls_in1k take RGB: the "
+        "first convolution was flipped",
     ),
     Convention(
         name="timm-darknet",
@@ -31,8 +31,8 @@ CONVENTIONS = (
         anchors=(("layer1.0.conv2.fc1.weight", "conv1.0.weight", "bn1.weight"),),
         aliases=("timm", "resnest"),
         left_out=HEAD,
-        lookalikes="OpenMMLab's and detectron2's ResNeSt weights take pixel_mean 123.68, 116.779, 103.939 and pixel_std "
-        "58.393, 57.12, 57.375, the original ones ImageNet's usual",
+        lookalikes="OpenMMLab's and detectron2's ResNeSt weights take pixel_mean 123.68, 116.779, 103.939 and "
+        "pixel_std 58.393, 57.12, 57.375, the original ones ImageNet's usual",
     ),
     Convention(
         name="timm-hrnet",
@@ -48,7 +48,8 @@ CONVENTIONS = (
         ),
         aliases=("timm",),
         left_out=HEAD,
-        lookalikes="Cadene's SE networks (timm's legacy_*) pool without padding behind the stem, and legacy_seresnet50, "
-        "101 and 152 have stride_in_1x1=True: Gluon's SE networks are others, and their weights not interchangeable",
+        lookalikes="Cadene's SE networks (timm's legacy_*) pool without padding behind the stem, and "
+        "legacy_seresnet50, 101 and 152 have stride_in_1x1=True: Gluon's SE networks are others, and their weights not "
+        "interchangeable",
     ),
 )
