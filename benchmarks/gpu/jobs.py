@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from benchmarks.measure import Row, failure
 
-__all__ = ["Budget", "Job", "Setting", "rows_of"]
+__all__ = ["Budget", "Job", "Setting", "left_out", "rows_of"]
 
 
 class Budget:
@@ -94,3 +95,26 @@ def rows_of(group: str, part: ModuleType, setting: Setting) -> Iterator[Row]:
 def _skipped(group: str, job: Job, setting: Setting) -> Row:
     note = f"skipped: {max(setting.left, 0):.0f} seconds were left"
     return Row(group, job.what, "s", None, note=note, skipped=True)
+
+
+def left_out(calls: dict[str, Callable[[], Any]]) -> list[str]:
+    """Call each once, and take those of the peers out of `calls` that raise.
+
+    Returns:
+        What each of them raised.
+
+    Raises:
+        Exception: what ours raises, as it is.
+    """
+    said = []
+    for name, call in list(calls.items()):
+        try:
+            call()
+        except Exception as error:
+            if name == "ours":
+                raise
+            del calls[name]
+            lines = str(error).strip().splitlines()
+            said.append(f"{name} fails: {type(error).__name__}: {lines[0] if lines else ''}")
+            print(said[-1], flush=True)
+    return said

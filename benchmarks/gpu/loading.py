@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.gpu.jobs import Job, Setting
+from benchmarks.gpu.jobs import Job, Setting, left_out
 from benchmarks.loading import FLOORS, FORMATS, copy_all, theirs, write_files
 from benchmarks.measure import Row, in_rounds
 from benchmarks.pairs import paired
@@ -55,7 +55,8 @@ def _rows(what: str, model: nn.Module, path: Path, setting: Setting) -> Iterator
         calls["torch.load"] = lambda: model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
     if detectron2_there():
         calls["detectron2"] = theirs(model, path)
+    failures = left_out(calls)
     times = in_rounds(calls, setting.rounds(15), 2, device=setting.device)
     row = paired(GROUP, what, times, against=["pinned copy"], at_most=AT_MOST)
-    row.note = "" if row.met else BEYOND
+    row.note = "; ".join([*failures, *([] if row.met else [BEYOND])])
     yield row
