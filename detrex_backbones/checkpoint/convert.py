@@ -84,8 +84,9 @@ def _only_reading(found: list[Reading], path: str) -> Reading:
     """The convention whose marks the file bears; where a part of it bears those of another, the one of the whole."""
     recognised = [reading for reading in found if reading.source != AS_STORED]
     if not recognised:
+        names = shorten(entry.checkpoint_key for entry in found[0].named.values())
         raise CheckpointError(
-            f"checkpoint {path!r} bears the marks of no known convention. It has: {shorten(entry.checkpoint_key for entry in found[0].named.values())}. "
+            f"checkpoint {path!r} bears the marks of no known convention. It has: {names}. "
             f"Known: {', '.join(conventions())}."
         )
     most = max(len(reading.named) for reading in recognised)

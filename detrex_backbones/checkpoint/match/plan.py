@@ -50,7 +50,7 @@ def plan_checkpoint(
     stem_adapt: str = "error",
     swap_channels: bool = False,
 ) -> Attempt:
-    """What a load would do. Names and shapes of the model are enough; nothing is refused yet, see `refusals.check_report`.
+    """What a load would do. Names and shapes of the model are enough; nothing is refused yet: see `check_report`.
 
     Args:
         model: name -> shape.
