@@ -501,6 +501,15 @@ def test_21_a_package_that_cannot_be_imported_is_read_by_location(write: Any) ->
     assert instantiate(LazyConfig.load(path).m) == 3
 
 
+def test_21_another_package_of_the_same_name_is_not_taken_for_it(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, number in (("installed", 1), ("checkout", 2)):
+        write(f"{place}/same_name/__init__.py", "")
+        code = write(f"{place}/same_name/code.py", f"def f():\n    return {number}")
+    monkeypatch.syspath_prepend(code.parents[2] / "installed")
+    path = write("checkout/same_name/a.py", "from .code import f\nm = dict(_target_=f)")
+    assert instantiate(LazyConfig.load(path).m) == 2
+
+
 def test_better_an_assert_without_a_message_shows_its_line(write: Any) -> None:
     with pytest.raises(ConfigImportError, match=r"a\.py:2 raised AssertionError: assert x == 2\."):
         LazyConfig.load(write("a.py", "x = 1\nassert x == 2"))
