@@ -14,7 +14,17 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-__all__ = ["Call", "Data", "Name", "PersistentId", "PickleError", "is_safe_key", "parse_pickle", "persistent_ids"]
+__all__ = [
+    "Call",
+    "Data",
+    "Name",
+    "PersistentId",
+    "PickleError",
+    "is_safe_key",
+    "parse_pickle",
+    "persistent_ids",
+    "without_halves",
+]
 
 LONG = 1 << 12  # bytes of a string from which on it stays a view of the file's bytes
 DIGITS = 600  # of a number that is written as text, and bytes of one that isn't: larger ones are no weight's
@@ -283,6 +293,15 @@ def _written_string(line: bytes) -> str:
     return str(codecs.escape_decode(line[1:-1])[0], "latin1")
 
 
+def _written_text(line: bytes) -> str:
+    return without_halves(str(line, "raw-unicode-escape", "backslashreplace"))
+
+
+def without_halves(text: str) -> str:
+    """Text that can be written as UTF-8: half of a pair of surrogates becomes its escape."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _constant(value: Any) -> Step:
     def step(run: _Machine, at: int) -> int:
         run.stack.append(value)
@@ -483,7 +502,7 @@ for _code, _step in {
     b"M": _number("<H"), b"J": _number("<i"), b"G": _number(">d"),
     b"\x8a": _binary_long(1), b"\x8b": _binary_long(4),
     b"I": _written(_written_integer), b"L": _written(_written_integer), b"F": _written(_written_float),
-    b"S": _written(_written_string), b"V": _written(lambda line: str(line, "raw-unicode-escape", "backslashreplace")),
+    b"S": _written(_written_string), b"V": _written(_written_text),
     b"U": _binary_bytes(1, text=True), b"T": _binary_bytes(4, text=True),
     b"C": _binary_bytes(1), b"B": _binary_bytes(4), b"\x8e": _binary_bytes(8), b"\x96": _binary_bytes(8),
     b"\x8c": _binary_text(1), b"X": _binary_text(4), b"\x8d": _binary_text(8),

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from detrex_backbones.checkpoint.read.pickle_data import without_halves
 from detrex_backbones.checkpoint.read.source import DamagedError, Piece, Source
 from detrex_backbones.checkpoint.read.stored import StoredTensor
 
@@ -81,7 +82,7 @@ def read_header(source: Source) -> tuple[dict[str, Any], int]:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
+    made = {without_halves(name): value for name, value in pairs}
     if len(made) != len(pairs):
         raise ValueError("a name stands in it twice")
     return made
