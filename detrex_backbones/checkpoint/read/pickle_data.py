@@ -28,7 +28,8 @@ __all__ = [
 
 LONG = 1 << 12  # bytes of a string from which on it stays a view of the file's bytes
 DIGITS = 600  # of a number that is written as text, and bytes of one that isn't: larger ones are no weight's
-RECORDS = 1_000_000  # lists, dicts, tuples and calls: six for a tensor. An instruction of one byte makes one
+RECORDS = 1_000_000  # lists, dicts, tuples and calls in any pickle: an instruction of one byte makes one
+RECORD_BYTES = 16  # bytes of a larger pickle for each further one; a tensor has six records and about a hundred bytes
 KEYS = (str, int, float, bytes, type(None))  # what is hashed; bool is an int
 
 
@@ -171,19 +172,20 @@ def persistent_ids(value: Any) -> Iterator[PersistentId]:
 class _Machine:
     """The stack, the places in it where marks are, and the memo."""
 
-    __slots__ = ("data", "made", "marks", "memo", "size", "stack")
+    __slots__ = ("data", "made", "marks", "memo", "most", "size", "stack")
 
     def __init__(self, data: memoryview) -> None:
         self.data, self.size, self.made = data, len(data), 0
+        self.most = RECORDS + self.size // RECORD_BYTES
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
 
     def push(self, record: Any) -> None:
-        """Put a container or a call on the stack. Of these there are at most `RECORDS`."""
+        """Put a container or a call on the stack. Of these there are no more than a checkpoint of this size has."""
         self.made += 1
-        if self.made > RECORDS:
-            raise PickleError(f"the pickle has more than {RECORDS:,} lists, dicts, tuples and calls")
+        if self.made > self.most:
+            raise PickleError(f"the pickle has more than {self.most:,} lists, dicts, tuples and calls")
         self.stack.append(record)
 
     def marked(self) -> list[Any]:

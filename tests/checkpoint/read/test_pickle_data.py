@@ -218,8 +218,16 @@ def test_memory_is_in_proportion_to_the_file(name):
     assert peak_of(lambda: read(data)) < 700 * len(data) + 100_000
 
 
+def test_a_large_checkpoint_has_room_for_its_records():
+    call = b"cm\nf\nq\x00(" + b"h\x00(K\x01(tX\x50\x00\x00\x00" + b"n" * 80 + b"}tR"
+    one = b"h\x00(K\x01(tX\x50\x00\x00\x00" + b"n" * 80 + b"}tR"  # a hundred bytes, four records
+    value, _ = parse_pickle(b"\x80\x02" + call + one * 260_000 + b"l.")
+    assert len(value) == 260_001
+
+
 def test_more_records_than_any_checkpoint_has(monkeypatch):
     monkeypatch.setattr(pickle_data, "RECORDS", 1000)
+    monkeypatch.setattr(pickle_data, "RECORD_BYTES", 1 << 20)
     for code in (b"]", b"}", b"\x8f", b"N\x85", b"NN\x86", b"NNN\x87", b"(t", b"(l", b"(d", b"(\x91", b"h\x00)R",
                  b"h\x00)\x81", b"h\x00)}\x92", b"(ia\nb\n", b"(h\x00o"):  # fmt: skip
         body = b"ca\nb\nq\x00(" + code * 998
