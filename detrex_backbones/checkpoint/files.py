@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from detrex_backbones.checkpoint.catalog import resolve
+from detrex_backbones.checkpoint.fetch import resolve
 from detrex_backbones.checkpoint.read import Call, LazyTensor, Name, find_weights, load_tensors, open_content
 from detrex_backbones.checkpoint.read.content import named, reading
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
@@ -46,14 +46,14 @@ class Checkpoint:
 def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoint:
     """Read a checkpoint of any supported format; nothing in it is run.
 
-    Its tensors own their memory: the file may be changed, replaced or removed afterwards, and they may be saved over it.
+    Its tensors own their memory: the file may be changed or removed afterwards, and they may be saved over it.
 
     Args:
         path: the file, or a name or URL of it: "torchvision://resnet50-v2", see `resolve`.
         container: the key that the weights stand under; None to find it.
 
     Raises:
-        CheckpointFileError: a file that is missing, a folder, empty, cut, damaged, or holds no tensors; an unknown name.
+        CheckpointFileError: a file that is missing, empty, cut, damaged or holds no tensors; an unknown name.
     """
     with open_checkpoint(path, container) as found:
         with reading(found.path, found.format):

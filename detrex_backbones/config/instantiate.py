@@ -30,6 +30,7 @@ from detrex_backbones.text import visible
 
 __all__ = ["instantiate", "target_of"]
 
+LONGEST_NOTE = 10_000  # characters of a line
 MOST_CALLS = 10_000  # of one `instantiate` with `allow`: interpolations can ask for a node again and again
 PLAIN = (str, int, float, type(None))  # most arguments, and quicker told apart than containers are
 
@@ -259,8 +260,8 @@ class _Builder:
         """Say on the error, once, which node it came from."""
         if error is not self.explained:
             self.explained = error
-            lines = [f"instantiate: {_where(node, path)}: {visible(what, 1000)}", *filter(None, hints)]
-            add_note(error, "\n  ".join(lines))
+            parts = ["instantiate: " + _where(node, path) + ": " + what, *filter(None, hints)]
+            add_note(error, "\n  ".join(visible(part, LONGEST_NOTE) for part in parts))
 
 
 def _where(node: Any, path: Any) -> str:

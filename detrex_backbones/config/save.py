@@ -15,6 +15,7 @@ import yaml
 from omegaconf import Node
 from omegaconf.basecontainer import BaseContainer
 
+from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.config._notes import short_repr
 from detrex_backbones.config.by_name import OBJECT_NAMED
 from detrex_backbones.config.imports import DEFINED_IN_A_CONFIG
@@ -23,7 +24,6 @@ from detrex_backbones.config.read_yaml import TUPLE, parse_yaml
 from detrex_backbones.config.targets import dotted_name
 from detrex_backbones.errors import ConfigTypeError, ConfigValueError
 from detrex_backbones.text import visible
-from detrex_backbones.whole_file import write_whole
 
 __all__ = ["save", "to_yaml"]
 
