@@ -151,7 +151,7 @@ class _Parser:
             if found:
                 self.expect(",", start)
                 self.space()
-                if end == ")" and self.peek() == end:
+                if self.peek() == end:  # as Python has it, and black writes it
                     break
             found.append(self.pair() if end == "}" else self.value("," + end))
             self.space()
