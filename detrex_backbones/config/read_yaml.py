@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from detrex_backbones.errors import ConfigImportError, ConfigValueError, closest
 from detrex_backbones.text import visible
@@ -39,13 +38,17 @@ def read_yaml(path: Path) -> Any:
         _check_nesting(text, path)
         _check_aliases(text, path)
         cfg = OmegaConf.create(parse_yaml(text))
+    except ConfigValueError:
+        raise
     except yaml.constructor.ConstructorError as error:
         raise ConfigValueError(_not_plain(path, error)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         shown = " ".join(visible(line.strip()) for line in str(error).splitlines())
         raise ConfigImportError(f"The config file {path} isn't YAML: {shown}") from error
-    except (OSError, RecursionError, OmegaConfBaseException) as error:
-        raise ConfigImportError(f"The config file {path} can't be read: {visible(error)}") from error
+    except Exception as error:  # omegaconf's, or PyYAML's own slips: `!!bool x` is a KeyError, `!!int x` a ValueError
+        raise ConfigImportError(
+            f"The config file {path} can't be read: {type(error).__name__}: {visible(error)}"
+        ) from error
     cfg._set_flag("allow_objects", True)
     return cfg
 

@@ -151,7 +151,7 @@ class _Parser:
             if found:
                 self.expect(",", start)
                 self.space()
-                if end == ")" and self.peek() == end:
+                if self.peek() == end:  # as Python has it, and black writes it
                     break
             found.append(self.pair() if end == "}" else self.value("," + end))
             self.space()
@@ -170,12 +170,14 @@ class _Parser:
         """A value that is written as a call: `pathlib.Path("a/b")`, `float("inf")`."""
         start = self.at
         self.at += len(call)
+        self.space()
         if call not in _MADE or self.peek() not in ("'", '"'):
             raise ValueError(
                 f"{self.text[start:]!r} is written like a function of Hydra's grammar, and none is called here; write "
                 f"the value that it gives, or put quotes around a text"
             )
         value = self.quoted()
+        self.space()
         self.expect(")", start)
         return _MADE[call](value)
 

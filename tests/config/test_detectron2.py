@@ -90,6 +90,15 @@ def test_25_saved_files_are_the_same_to_both(tmp_path: Any) -> None:
     assert instantiate(LazyConfig.load(tmp_path / "theirs.yaml"))["model"].depth == 1
 
 
+def test_25_tuples_and_classes_of_a_saved_file_are_theirs_too(tmp_path: Any) -> None:
+    cfg = LazyCall(keep)(sizes=((1,), (2,)), norm=Model, inner=LazyCall(keep)(act=len))
+    LazyConfig.save(cfg, tmp_path / "ours.yaml")
+    loaded = theirs.LazyConfig.load(str(tmp_path / "ours.yaml"))
+    made = theirs.instantiate(loaded)
+    assert (made["norm"], made["inner"]["act"]) == (Model, len)
+    assert instantiate(loaded)["sizes"] == ((1,), (2,))
+
+
 @pytest.mark.parametrize(
     "override",
     ["x=123", "x=1e-4", "x=.1", "x=true", "x=null", 'x="123"', "x='123'", "x=word", "x=a/b.c", "x=[1,2,{x: 3}]",

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, ListConfig
 
 from detrex_backbones.config import LazyConfig, defined_in_a_config_file, instantiate
 from detrex_backbones.config.instantiate import target_of
-from detrex_backbones.config.nodes import made_at
+from detrex_backbones.config.nodes import made_at, to_plain
 from detrex_backbones.errors import ConfigError, ConfigImportError, ConfigKeyError, ConfigValueError, OverrideError
 from tests.config.config_targets import Model
 
@@ -534,3 +534,33 @@ def test_better_words_of_a_strangers_file_are_shown_harmlessly(write: Any) -> No
     for problem in problems:
         for text in (str(problem) if isinstance(problem, ConfigError) else "", *getattr(problem, "__notes__", [])):
             assert all(line.isprintable() for line in text.split("\n  ")), text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !!python/tuple {b: 1}",
+        "a: !!python/tuple 5",
+        "? !!python/tuple [1]\n: 2",
+        "? !!python/tuple [[1]]\n: 2",
+        "a: !!python/object/apply:pathlib.Path {b: 1}",
+        "a: !!python/object/apply:pathlib.Path x",
+        "a: !!python/object/apply:pathlib.PurePath [x]",
+        "a: 1e5\n---\nb: 2",
+        "a: !!int x",
+        "a: !!float x",
+        "a: !!bool x",
+        "a: !!timestamp x",
+        "a: !!set [1]",
+        "a: !!int " + "9" * 5000,
+        "5",
+        "&a [*a]",
+        "a: &a !!python/tuple [*a]",
+    ],
+)
+def test_better_tuples_and_paths_are_read_and_nothing_else(write: Any, text: str) -> None:
+    words = "a: !!python/tuple [1, !!python/tuple [2e3]]\np: !!python/object/apply:pathlib.Path [x, y]"
+    good = LazyConfig.load(write("good.yaml", words))
+    assert (to_plain(good.a), good.p) == ((1, (2000.0,)), Path("x/y"))
+    with pytest.raises(ConfigError, match=r"a\.yaml"):
+        LazyConfig.load(write("a.yaml", text), "nothing" if text == "5" else None)

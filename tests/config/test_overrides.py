@@ -197,7 +197,7 @@ def test_29_values(text: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[1", "{x: 1", "[1,,2]", "[1,]", "{x}", "{: 1}", "'open", '"a" b', "[1] 2", "${a", "[1}", "{x: 1]", "[,]"]
+    "text", ["[1", "{x: 1", "[1,,2]", "{x}", "{: 1}", "'open", '"a" b', "[1] 2", "${a", "[1}", "{x: 1]", "[,]"]
 )
 def test_29_values_that_cannot_be_read(text: str) -> None:
     with pytest.raises(OverrideError, match=re.escape(repr("a=" + text)) + " has a value that can't be read: ."):
@@ -450,10 +450,11 @@ def test_32_the_name_of_a_class_over_a_class_is_the_class() -> None:
 
 MEANT_IN_PYTHON = {
     "(1,2,3)": (1, 2, 3), "( 1, 2 )": (1, 2), "(1,)": (1,), "(1, )": (1,), "()": (), "(1)": 1,
-    "((1,2),[3])": ((1, 2), [3]),
+    "((1,2),[3])": ((1, 2), [3]), "[1,]": [1], "{x: [1, ], }": {"x": [1]}, "[\n    1,\n]": [1],
     "[(1,2),(3,)]": [(1, 2), (3,)], "{'a': (1, None)}": {"a": (1, None)}, "None": None, "[None, True]": [None, True],
     "-1": -1, "(-1, +2.5)": (-1, 2.5), "(a, 'b c', d e)": ("a", "b c", "d e"), "True": True, "b'x\\x00'": b"x\0",
-    '[b"]"]': [b"]"], 'pathlib.Path("a/b")': Path("a/b"), '[float("inf")]': [math.inf],
+    '[b"]"]': [b"]"], 'pathlib.Path("a/b")': Path("a/b"), '[pathlib.Path(\n"a/b"\n)]': [Path("a/b")],
+    '[float("inf")]': [math.inf],
     "'\\u00e4\\U0001F600'": "\u00e4\U0001f600",
     "(${a.b},${c})": ("${a.b}", "${c}"), "'(1,2)'": "(1,2)", "(('x'))": "x",
     "a(b": "a(b", "model(1).pth": "model(1).pth",
