@@ -45,6 +45,7 @@ setup(
     packages=[*find_packages(include=["detrex_backbones", "detrex_backbones.*"]), *config_packages],
     package_dir=config_packages,
     package_data={
+        "": ["*.pyi"],
         "detrex_backbones": ["py.typed"],
         "detrex_backbones.checkpoint.fetch.catalog": ["*.csv"],
         "detrex_backbones.view": ["*.html"],

@@ -7,7 +7,7 @@ import torchvision
 from detrex_backbones import build_model, get_config, instantiate, list_backbones, list_configs, swap_backbone
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.errors import ArgumentError, ConfigError
-from detrex_backbones.shapes import build_on_meta
+from detrex_backbones.zoo import build_on_meta
 from tests.reference import noise
 
 DETECTORS = [name for name in list_configs() if name.startswith("detectors/")]

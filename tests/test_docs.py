@@ -18,7 +18,8 @@ LEFT_OUT = [(name, block) for name, block in BLOCKS if block.why]
 PACKAGES = (
     *("detrex_backbones", "detrex_backbones.evaluation", "detrex_backbones.view"),
     *("detrex_backbones.config", "detrex_backbones.layers", "detrex_backbones.errors"),
-    *("detrex_backbones.swap", "detrex_backbones.checkpoint.fetch"),
+    *("detrex_backbones.backbones", "detrex_backbones.zoo", "detrex_backbones.checkpoint"),
+    "detrex_backbones.checkpoint.fetch",
 )
 
 

@@ -10,8 +10,8 @@ import torchvision
 from detrex_backbones import LazyConfig
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.errors import ConfigValueError
-from detrex_backbones.infer import Inferred, infer_config
 from detrex_backbones.python_text import Call, Name, Source, check_text, expression, write_config
+from detrex_backbones.zoo.config_from_file import Inferred, infer_config
 
 HOSTILE = [
     'a"""\nimport os\nos.mkdir("evil")\n"""',

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from detrex_backbones.backbones.timm_backbone import TimmBackbone
+from detrex_backbones.backbones.timm.backbone import TimmBackbone
 from detrex_backbones.errors import ArgumentError
 
 __all__ = ["Darknet53"]

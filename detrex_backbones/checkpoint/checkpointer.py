@@ -14,6 +14,7 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
+from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.checkpoint.files import load_values, open_checkpoint
 from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, copy_checkpoint
 from detrex_backbones.checkpoint.place.distributed import TIMEOUT, distribute_checkpoint, receive_nested
@@ -23,7 +24,6 @@ from detrex_backbones.checkpoint.place.sharded import is_sharded, like
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, CheckpointMatchError, closest
-from detrex_backbones.whole_file import write_whole
 
 __all__ = ["DetectionCheckpointer"]
 

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detrex_backbones.checkpoint.conventions import Convention, conventions, sources
+from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.checkpoint.files import load_values, open_checkpoint
-from detrex_backbones.checkpoint.reading import AS_STORED, Reading, readings
+from detrex_backbones.checkpoint.names.conventions import Convention, conventions, sources
+from detrex_backbones.checkpoint.names.readings import AS_STORED, Reading, readings
 from detrex_backbones.checkpoint.report import shorten
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest
-from detrex_backbones.whole_file import write_whole
 
 __all__ = ["Conversion", "convert_checkpoint"]
 

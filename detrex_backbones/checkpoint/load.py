@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.checkpoint.check import check_report
 from detrex_backbones.checkpoint.files import Checkpoint, load_values, open_checkpoint
+from detrex_backbones.checkpoint.match.plan import Attempt, plan_checkpoint
+from detrex_backbones.checkpoint.match.refusals import check_report
+from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
 from detrex_backbones.checkpoint.place.dense import check_casts, place_values, targets_of
-from detrex_backbones.checkpoint.plan import Attempt, plan_checkpoint
-from detrex_backbones.checkpoint.preprocessing import check_traits, traits_of
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import Loaded, LoadReport
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.cli.terminal import print_note, say
 from detrex_backbones.errors import ConfigImportError, DetrexBackbonesError, InputError
 from detrex_backbones.text import LONGEST_PATH, visible
-from detrex_backbones.whole_file import write_whole
 
 __all__ = [
     "COLUMNS",
@@ -95,7 +95,7 @@ def load_config(args: argparse.Namespace) -> Any:
 
 
 def _swap(cfg: Any, name: str) -> None:
-    from detrex_backbones.swap import swap_backbone
+    from detrex_backbones.zoo.swap import swap_backbone
 
     for change in swap_backbone(cfg, name):
         print_note(str(change))

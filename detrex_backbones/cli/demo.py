@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     """The demo."""
     import torch
 
-    from detrex_backbones.backbones.images import read_image
+    from detrex_backbones.backbones.images.tensors import read_image
     from detrex_backbones.config import LazyConfig
     from detrex_backbones.view import extract_maps, sample_photo
     from detrex_backbones.zoo import build_model_with_report, get_config

@@ -23,7 +23,7 @@ from detrex_backbones.errors import ConfigTypeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+    from detrex_backbones.backbones.images.extractor import FeatureExtractor
 
 EXAMPLES = """\
 examples:
@@ -53,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the load report and the maps, write the maps and the picture."""
-    from detrex_backbones.backbones.images import read_image
+    from detrex_backbones.backbones.images.tensors import read_image
     from detrex_backbones.view import extract_maps, sample_photo
     from detrex_backbones.zoo import build_model_with_report
 
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
 
 def check_extractor(model: Any) -> FeatureExtractor:
     """The model, if it is what images can be fed to."""
-    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+    from detrex_backbones.backbones.images.extractor import FeatureExtractor
 
     if not isinstance(model, FeatureExtractor):
         raise ConfigTypeError(

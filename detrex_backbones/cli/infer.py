@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the config."""
-    from detrex_backbones.infer import infer_config
+    from detrex_backbones.zoo import infer_config
 
     inferred = infer_config(args.checkpoint, args.source, args.prefix)
     if not args.json:

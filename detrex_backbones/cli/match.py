@@ -55,10 +55,10 @@ def run(args: argparse.Namespace) -> None:
     """Print the report of a dry run, and raise where the load would."""
     import torch
 
-    from detrex_backbones.checkpoint.check import check_report
     from detrex_backbones.checkpoint.files import read_checkpoint
-    from detrex_backbones.checkpoint.plan import plan_checkpoint
-    from detrex_backbones.checkpoint.preprocessing import check_traits, traits_of
+    from detrex_backbones.checkpoint.match.plan import plan_checkpoint
+    from detrex_backbones.checkpoint.match.refusals import check_report
+    from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
     from detrex_backbones.config import instantiate
     from detrex_backbones.zoo import load_options
 

@@ -102,8 +102,8 @@ def write_graph(file: str, backbone: Backbone, size: tuple[int, int], channels: 
 def build_backbone(node: Any) -> tuple[Backbone, int]:
     """The backbone of a config's model, built without weights, and the channels of its image."""
     from detrex_backbones.backbones.base import Backbone
-    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
-    from detrex_backbones.shapes import build_on_meta
+    from detrex_backbones.backbones.images.extractor import FeatureExtractor
+    from detrex_backbones.zoo import build_on_meta
 
     model = build_on_meta(node)
     channels = len(model.pixel_mean) if isinstance(model, FeatureExtractor) else 3
@@ -118,7 +118,7 @@ def build_backbone(node: Any) -> tuple[Backbone, int]:
 
 def measure_backbone(backbone: Backbone, size: tuple[int, int], channels: int) -> dict[str, Any]:
     """Parameters, GFLOPs and maps of a backbone on the meta device."""
-    from detrex_backbones.backbones.measure import measure
+    from detrex_backbones.backbones.cost import measure
     from detrex_backbones.view import receptive_fields
 
     shapes = backbone.output_shape()

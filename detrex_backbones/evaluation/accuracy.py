@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone
-from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+from detrex_backbones.backbones.images.extractor import FeatureExtractor
 from detrex_backbones.checkpoint.fetch import Recipe, Weight, find_known
 from detrex_backbones.config import LazyCall
 from detrex_backbones.errors import ArgumentError, ConfigTypeError, DeviceError

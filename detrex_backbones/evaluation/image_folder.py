@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from detrex_backbones.backbones.image_file import open_image
+from detrex_backbones.backbones.images.image_file import open_image
 from detrex_backbones.checkpoint.fetch import Recipe
 from detrex_backbones.errors import InputError, closest
 from detrex_backbones.text import LONGEST_PATH, visible

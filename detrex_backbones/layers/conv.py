@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.layers.flow import is_watched
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d
 from detrex_backbones.layers.norm import Norm, get_norm
 
-__all__ = ["Conv2d", "conv_norm"]
+__all__ = ["Conv2d", "conv_norm", "is_watched"]
 
 
 class Conv2d(nn.Conv2d):
@@ -68,6 +67,13 @@ class Conv2d(nn.Conv2d):
         if self.activation is not None:
             x = self.activation(x)
         return x
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody has hooks on it, and so wants it called."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 def conv_norm(

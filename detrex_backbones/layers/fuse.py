@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.layers.conv import Conv2d
-from detrex_backbones.layers.flow import follows
-from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d
+from detrex_backbones.layers.conv import Conv2d, is_watched
+from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d, is_frozen_norm
 
 __all__ = ["fuse_norms", "is_batch_norm", "loose_norms"]
 
 logger = logging.getLogger(__name__)
 
 # Other projects' by name: none is imported for it. timm's go on with a drop and an activation.
-FROZEN = ("FrozenBatchNorm2d", "FrozenBatchNormAct2d")  # ours, detectron2's and torchvision's; timm's
 OTHERS = {("timm.layers.norm_act", "BatchNormAct2d"), ("timm.layers.norm_act", "SyncBatchNormAct")}
 
 
@@ -66,7 +68,7 @@ def loose_norms(module: nn.Module) -> list[nn.Module]:
 
 
 def _check_modes(module: nn.Module, norms: list[Any]) -> None:
-    wanted = {id(norm) for norm in norms if norm.training and not _is_frozen(norm)}
+    wanted = {id(norm) for norm in norms if norm.training and not is_frozen_norm(norm)}
     learning = [name for name, part in module.named_modules() if id(part) in wanted]
     if learning:
         raise ArgumentError(
@@ -76,13 +78,79 @@ def _check_modes(module: nn.Module, norms: list[Any]) -> None:
 
 
 def _pairs(module: nn.Module, loose: list[nn.Module], images: Tensor) -> list[tuple[nn.Conv2d, nn.Module]]:
+    """The convolutions and norms of which a run's autograd graph shows that nothing stands between or beside them.
+
+    Of a pair, the convolution computes with the module's own weight and bias, once, and nothing else reads the weight;
+    its result is given to the norm as it is, to nothing else, and isn't given out; the norm is called once. Neither has
+    hooks. What takes no part in gradients (`argmax`, `detach`) is not in the graph, and so not seen.
+    """
     convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
-    # Frozen norms may stand in a network in training mode, whose drops would be no help.
+    inputs: dict[int, list[Any]] = {id(norm): [] for norm in loose}  # the graph's node of each that a norm was given
+    with _ready_to_be_seen(module, convolutions), ExitStack() as hooks:
+        watched = {id(part) for part in (*convolutions, *loose) if is_watched(part)}
+        for norm in loose:
+            note = inputs[id(norm)]
+            handle = norm.register_forward_pre_hook(
+                lambda _, args, note=note: note.append(args[0].grad_fn if args else None)
+            )
+            hooks.callback(handle.remove)
+        given = tree_leaves(module(images.clone()))
+        if not all(isinstance(value, Tensor) for value in given):
+            return []  # what else is given out can't be seen
+        readers = _count_readers([value.grad_fn for value in given])
+        found = [
+            (_convolution(nodes, readers, convolutions), norm)
+            for norm, nodes in zip(loose, inputs.values(), strict=True)
+        ]
+    return [(conv, norm) for conv, norm in found if conv is not None and not {id(conv), id(norm)} & watched]
+
+
+def _count_readers(outputs: list[Any]) -> Counter[Any]:
+    """How many operations read what each node of the graph gives; being given out counts as well."""
+    readers, todo, seen = Counter(outputs), list(outputs), set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        below = [edge[0] for edge in node.next_functions]
+        readers.update(below)
+        todo += below
+    return readers
+
+
+def _convolution(nodes: list[Any], readers: Counter[Any], convolutions: list[nn.Conv2d]) -> nn.Conv2d | None:
+    """The convolution that made the only thing that a norm was given, if nothing else has to do with either."""
+    if len(nodes) != 1 or nodes[0] is None or nodes[0].name() != "ConvolutionBackward0" or readers[nodes[0]] != 1:
+        return None
+    _, weight, bias = (edge[0] for edge in nodes[0].next_functions)
+    owners = [conv for conv in convolutions if conv.weight is getattr(weight, "variable", None)]
+    is_its_own = len(owners) == 1 and readers[weight] == 1 and owners[0].bias is getattr(bias, "variable", None)
+    return owners[0] if is_its_own and not nodes[0]._saved_transposed else None
+
+
+@contextmanager
+def _ready_to_be_seen(module: nn.Module, convolutions: list[nn.Conv2d]) -> Iterator[None]:
+    """In evaluation mode, with gradients of every convolution's weight and bias.
+
+    One without a bias has zeros for it meanwhile, which show whether it would add one.
+    """
     modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    learns = [(value, value.requires_grad) for conv in convolutions for value in conv.parameters(recurse=False)]
+    without = [conv for conv in convolutions if conv.bias is None]
+    module.eval()  # frozen norms may stand in a network in training mode, whose drops would be no help
     try:
-        return follows(convolutions, loose, lambda: module(images))
+        with torch.inference_mode(False), torch.enable_grad():
+            for conv in without:
+                conv.bias = nn.Parameter(conv.weight.new_zeros(conv.weight.shape[0]))
+            for value, _ in learns:
+                value.requires_grad_(True)
+            yield
     finally:
+        for conv in without:
+            conv.bias = None
+        for value, learned in learns:
+            value.requires_grad_(learned)
         for part, mode in modes:
             part.training = mode
 
@@ -112,9 +180,7 @@ def _replace(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
 def is_batch_norm(norm: Any) -> bool:
     """Whether it is a batch norm, frozen or not, that has statistics and whose forward is known."""
     kind = type(norm)
-    known = _is_frozen(norm) or kind in (nn.BatchNorm2d, nn.SyncBatchNorm) or (kind.__module__, kind.__name__) in OTHERS
+    known = (
+        is_frozen_norm(norm) or kind in (nn.BatchNorm2d, nn.SyncBatchNorm) or (kind.__module__, kind.__name__) in OTHERS
+    )
     return known and getattr(norm, "running_mean", None) is not None
-
-
-def _is_frozen(norm: Any) -> bool:
-    return type(norm).__name__ in FROZEN

@@ -15,7 +15,7 @@ from detrex_backbones.view.receptive_field import follow
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+    from detrex_backbones.backbones import FeatureExtractor
 
 __all__ = ["draw_features", "extract_maps", "sample_photo"]
 

@@ -10,9 +10,9 @@ import timm
 import torch
 import torchvision
 
-import detrex_backbones.checkpoint.conventions as package
+import detrex_backbones.checkpoint.names.conventions as package
 from detrex_backbones import TimmBackbone, load_checkpoint
-from detrex_backbones.checkpoint.conventions import Convention, Pair, conventions, sources
+from detrex_backbones.checkpoint.names.conventions import Convention, Pair, conventions, sources
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from tests.checkpoint.nets import (
     FAMILY,
@@ -273,7 +273,7 @@ def test_every_file_of_the_folder_is_a_convention():
 
 
 UPSIDE = """
-from detrex_backbones.checkpoint.conventions import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions import Convention, Pair
 
 CONVENTION = Convention(
     name="upside_down",

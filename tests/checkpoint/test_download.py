@@ -421,7 +421,7 @@ def test_no_name_of_a_part_is_foreseeable_and_no_link_is_followed(server, cache,
     path.parent.mkdir(parents=True)
     path.symlink_to(tmp_path / "nowhere")
     drawn = iter(["0000", "0000", "0001"])
-    monkeypatch.setattr("detrex_backbones.whole_file.secrets.token_hex", lambda count: next(drawn))
+    monkeypatch.setattr("detrex_backbones.atomic_write.secrets.token_hex", lambda count: next(drawn))
     for name in (f"{path.name}.part", f".{path.name}.0000.partial"):
         (path.parent / name).symlink_to(mine)
     download(f"{server.url}/net.pkl")

@@ -15,8 +15,8 @@ import torchvision
 from PIL import Image
 
 import detrex_backbones
-from detrex_backbones import whole_file
-from detrex_backbones.backbones import image_file
+from detrex_backbones import atomic_write
+from detrex_backbones.backbones.images import image_file
 from detrex_backbones.cli import COMMANDS, main
 from detrex_backbones.cli import __name__ as CLI
 
@@ -105,7 +105,7 @@ def test_what_was_there_before_is_still_there(folder, written, error, status, sa
     old.parent.mkdir(exist_ok=True)
     old.write_bytes(b"from before")
     before = contents(folder)
-    monkeypatch.setattr(whole_file.os, "fsync", fail)
+    monkeypatch.setattr(atomic_write.os, "fsync", fail)
     found, out, err = run(capsys, *WRITING[written])
     monkeypatch.undo()
     assert (found, len(err.splitlines())) == (status, 1)

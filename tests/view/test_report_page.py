@@ -130,7 +130,7 @@ def test_the_template_is_in_the_wheel(tmp_path):
     shutil.copytree(ROOT, source, ignore=kept)
     subprocess.run([*build, *folders], cwd=source, check=True, capture_output=True, timeout=300)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        assert "detrex_backbones/view/report.html" in wheel.namelist()
+        assert {"detrex_backbones/view/report.html", "detrex_backbones/zoo/__init__.pyi"} <= {*wheel.namelist()}
 
 
 @pytest.mark.parametrize("width", [380, 1400])

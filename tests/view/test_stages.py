@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from detrex_backbones import BasicStem, ResNet, TimmBackbone, get_config, instantiate, make_stage
 from detrex_backbones.cli import main
 from detrex_backbones.config import LazyCall as L
-from detrex_backbones.shapes import build_on_meta
 from detrex_backbones.view.receptive_field import GLOBAL, WINDOWS, follow, receptive_fields
 from detrex_backbones.view.stages import stages_of
-from detrex_backbones.zoo import list_configs
+from detrex_backbones.zoo import build_on_meta, list_configs
 
 
 def fields_of(node, size=(224, 224)):

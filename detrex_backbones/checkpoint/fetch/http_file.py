@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.errors import CheckpointFileError
 from detrex_backbones.text import LONGEST_PATH, visible
-from detrex_backbones.whole_file import write_whole
 
 __all__ = ["Patience", "cache_folder", "cache_path", "download", "hash_in_name"]
 

@@ -18,11 +18,11 @@ from torch import Tensor, distributed, nn
 
 from detrex_backbones.checkpoint.files import Checkpoint, open_checkpoint
 from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, load_checkpoint
+from detrex_backbones.checkpoint.match.traits import traits_of
 from detrex_backbones.checkpoint.place.dense import doubtful, is_there, refuse_wrong, targets_of
 from detrex_backbones.checkpoint.place.ranks import Ranks, several
 from detrex_backbones.checkpoint.place.sharded import local, part, placement
 from detrex_backbones.checkpoint.place.writable import check_writable
-from detrex_backbones.checkpoint.preprocessing import traits_of
 from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
 from detrex_backbones.checkpoint.report import LoadReport, shorten

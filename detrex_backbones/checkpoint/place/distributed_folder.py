@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from detrex_backbones.atomic_write import move_whole
 from detrex_backbones.checkpoint.place.ranks import Ranks
 from detrex_backbones.checkpoint.place.sharded import placement
 from detrex_backbones.checkpoint.read.distributed_folder import STRUCTURE
 from detrex_backbones.checkpoint.read.nested import take_out
 from detrex_backbones.errors import CheckpointFileError
-from detrex_backbones.whole_file import move_whole
 
 __all__ = ["write_folder", "writing"]
 

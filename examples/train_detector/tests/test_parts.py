@@ -12,7 +12,7 @@ from torch import nn
 
 from detrex_backbones import get_config, instantiate, list_configs
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.shapes import build_on_meta
+from detrex_backbones.zoo import build_on_meta
 from train_detector.coco import CocoDetection
 from train_detector.config import load_config
 from train_detector.evaluate import ap_table, average_precision

@@ -5,8 +5,8 @@ import timm
 import torch
 import torchvision
 
-from detrex_backbones.checkpoint.conventions import conventions
-from detrex_backbones.checkpoint.reading import AS_STORED, readings
+from detrex_backbones.checkpoint.names.conventions import conventions
+from detrex_backbones.checkpoint.names.readings import AS_STORED, readings
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from tests.checkpoint.conventions.files import load, write_torch
 from tests.checkpoint.conventions.nets import our_resnet

@@ -20,7 +20,7 @@ from detrex_backbones.checkpoint.fetch.catalog import (
 )
 from detrex_backbones.checkpoint.fetch.catalog.weight import Weight
 from detrex_backbones.errors import ArgumentError, closest
-from detrex_backbones.patterns import matcher
+from detrex_backbones.glob_match import matcher
 from detrex_backbones.text import visible
 
 __all__ = ["SOURCES", "find_known", "find_weight", "hash_of", "list_weights"]
