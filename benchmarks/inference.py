@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.measure import Options, Row, attempt, compared, in_turn, needs_gpu
-from benchmarks.networks import NETWORKS, detectron2s, maps_of, ours, torchvisions
+from benchmarks.networks import NETWORKS, detectron2s, maps_of, ours, torchvisions, with_biases
 from benchmarks.workloads import ON_A_GPU, Workload, prepare, workloads
 from detrex_backbones import fuse_norms
 
@@ -59,7 +59,7 @@ def _calls(network: str, work: Workload) -> dict[str, Callable[[], Any]]:
         "torchvision": torchvisions(network),
         "detectron2": detectron2s(network),
         # With biases, as a fused network has them.
-        "no norms": _with_biases(ours(network, norm="")),
+        "no norms": with_biases(ours(network, norm="")),
     }
     images = work.images()
 
@@ -69,10 +69,3 @@ def _calls(network: str, work: Workload) -> dict[str, Callable[[], Any]]:
             return maps_of(net, images)
 
     return {name: functools.partial(run, prepare(net, work).eval()) for name, net in nets.items() if net is not None}
-
-
-def _with_biases(net: nn.Module) -> nn.Module:
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d) and module.bias is None:
-            module.bias = nn.Parameter(torch.zeros(module.out_channels))
-    return net

@@ -54,8 +54,8 @@ load_checkpoint(torch.nn.Linear(2, 2), {small!r})
 def rows(options: Options) -> Iterator[Row]:
     model = instantiate(get_config(CONFIG).model.backbone)
     with tempfile.TemporaryDirectory() as folder:
-        _write(nn.Linear(2, 2), Path(folder) / "small")
-        _write(model, Path(folder) / "weights")
+        write_files(nn.Linear(2, 2), Path(folder) / "small")
+        write_files(model, Path(folder) / "weights")
         for kind in FORMATS:
             path = Path(folder) / f"weights.{kind}"
             for what, make in (
@@ -71,7 +71,7 @@ def _time(what: str, model: nn.Module, path: Path, options: Options) -> Row:
     floor = FLOORS[path.suffix](path, model.state_dict())
     calls: dict[str, Callable[[], Any]] = {"ours": lambda: load_checkpoint(model, path), "floor": floor}
     if detectron2_there():
-        calls["detectron2"] = _theirs(model, path)
+        calls["detectron2"] = theirs(model, path)
     numbers = {"detectron2": None, **in_turn(calls, rounds, 3)}
     row = compared(GROUP, what, numbers, against="floor", at_most=1.3, rounds=rounds)
     row.note = "" if row.met else BEYOND
@@ -92,12 +92,12 @@ def _to_gpu(what: str, model: nn.Module, path: Path, options: Options) -> Row:
     there = instantiate(get_config(CONFIG).model.backbone).to(options.device)
     targets = there.state_dict()
     pinned = {name: value.cpu().pin_memory() for name, value in model.state_dict().items()}
-    calls = {"ours": lambda: load_checkpoint(there, path), "pinned copy": lambda: _copy(targets, pinned)}
+    calls = {"ours": lambda: load_checkpoint(there, path), "pinned copy": lambda: copy_all(targets, pinned)}
     numbers = in_turn(calls, rounds, 3, device=options.device)
     return compared(GROUP, what, numbers, at_most=1.2, rounds=rounds)
 
 
-def _write(model: nn.Module, path: Path) -> None:
+def write_files(model: nn.Module, path: Path) -> None:
     """As .pth, as .safetensors, and as detectron2's model zoo has it."""
     from safetensors.torch import save_file
 
@@ -108,13 +108,14 @@ def _write(model: nn.Module, path: Path) -> None:
     path.with_suffix(".pkl").write_bytes(pickle.dumps({"model": arrays, "__author__": "benchmark"}, protocol=4))
 
 
-def _copy(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+def copy_all(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """One copy for each tensor."""
     for name, value in values.items():
         targets[name].copy_(value, non_blocking=True)
 
 
 def _floor_pth(path: Path, targets: Mapping[str, Tensor]) -> Callable[[], Any]:
-    return lambda: _copy(targets, torch.load(path, mmap=True, weights_only=True))
+    return lambda: copy_all(targets, torch.load(path, mmap=True, weights_only=True))
 
 
 def _floor_safetensors(path: Path, targets: Mapping[str, Tensor]) -> Callable[[], Any]:
@@ -122,14 +123,14 @@ def _floor_safetensors(path: Path, targets: Mapping[str, Tensor]) -> Callable[[]
 
     def call() -> None:
         with safe_open(path, "pt") as file:
-            _copy(targets, {name: file.get_tensor(name) for name in targets})
+            copy_all(targets, {name: file.get_tensor(name) for name in targets})
 
     return call
 
 
 def _floor_pkl(path: Path, targets: Mapping[str, Tensor]) -> Callable[[], Any]:
     data = path.read_bytes()
-    starts = {name: data.index(value.numpy().tobytes()) for name, value in targets.items()}
+    starts = {name: data.index(value.cpu().numpy().tobytes()) for name, value in targets.items()}
 
     def call() -> None:
         with path.open("rb") as file:
@@ -138,7 +139,7 @@ def _floor_pkl(path: Path, targets: Mapping[str, Tensor]) -> Callable[[], Any]:
             name: torch.frombuffer(mapped, dtype=value.dtype, count=value.numel(), offset=starts[name]).view_as(value)
             for name, value in targets.items()
         }
-        _copy(targets, views)
+        copy_all(targets, views)
 
     return call
 
@@ -146,7 +147,8 @@ def _floor_pkl(path: Path, targets: Mapping[str, Tensor]) -> Callable[[], Any]:
 FLOORS = {".pth": _floor_pth, ".safetensors": _floor_safetensors, ".pkl": _floor_pkl}
 
 
-def _theirs(model: nn.Module, path: Path) -> Callable[[], Any]:
+def theirs(model: nn.Module, path: Path) -> Callable[[], Any]:
+    """detectron2's load of it."""
     from detectron2.checkpoint import DetectionCheckpointer
 
     return lambda: DetectionCheckpointer(model).load(str(path))

@@ -55,6 +55,9 @@ class Row:
         note: what a reader has to know: why it is missed, or not measured.
         rounds: how many the medians are of.
         failed: measuring raised; `note` says what.
+        spread: the quartiles of `ratio` over the rounds.
+        noise: the target is missed, but by no more than that spread.
+        skipped: no time was left for it.
     """
 
     group: str
@@ -68,14 +71,17 @@ class Row:
     note: str = ""
     rounds: int = 0
     failed: bool = False
+    spread: list[float] = field(default_factory=list)
+    noise: bool = False
+    skipped: bool = False
 
     @property
     def result(self) -> str:
-        """met, missed, failed, or why nothing can be said."""
-        if self.failed:
-            return "failed"
+        """met, within noise, missed, failed, skipped, or why nothing can be said."""
+        if self.failed or self.skipped:
+            return "failed" if self.failed else "skipped"
         if self.met is not None:
-            return "met" if self.met else "missed"
+            return "met" if self.met else "within noise" if self.noise else "missed"
         if self.note == NEEDS_GPU:
             return NEEDS_GPU
         return NOT_INSTALLED if None in self.peers.values() else "-"
@@ -145,7 +151,20 @@ def in_turn(
     device: str = "cpu",
     number: int = 1,
 ) -> dict[str, float]:
-    """Median seconds of each call, measured in turn: round by round, each round beginning with another one.
+    """Median seconds of each call, see `in_rounds`."""
+    taken = in_rounds(calls, rounds, warmup, device=device, number=number)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def in_rounds(
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    warmup: int = 1,
+    *,
+    device: str = "cpu",
+    number: int = 1,
+) -> dict[str, list[float]]:
+    """Seconds of each call in each round, measured in turn: each round begins with another one.
 
     Args:
         calls: name -> function without arguments. What it returns is let go outside of what is measured.
@@ -170,7 +189,7 @@ def in_turn(
         del kept
         return taken / number
 
-    return _medians({name: lambda call=call: seconds(call) for name, call in calls.items()}, rounds, warmup)
+    return _turns({name: lambda call=call: seconds(call) for name, call in calls.items()}, rounds, warmup)
 
 
 def in_processes(
@@ -196,7 +215,8 @@ def in_processes(
             raise RuntimeError(f"the process ended with {done.returncode}: {done.stderr[-2000:]}")
         return float(done.stdout.split()[-1]) if printed else taken
 
-    return _medians({name: lambda code=code: seconds(code) for name, code in programs.items()}, rounds, warmup)
+    taken = _turns({name: lambda code=code: seconds(code) for name, code in programs.items()}, rounds, warmup)
+    return {name: statistics.median(times) for name, times in taken.items()}
 
 
 def peak_memory(before: str, during: str) -> float:
@@ -251,7 +271,7 @@ def _anonymous(process: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
-def _medians(seconds: Mapping[str, Callable[[], float]], rounds: int, warmup: int) -> dict[str, float]:
+def _turns(seconds: Mapping[str, Callable[[], float]], rounds: int, warmup: int) -> dict[str, list[float]]:
     names = list(seconds)
     taken: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(warmup + rounds):
@@ -260,7 +280,7 @@ def _medians(seconds: Mapping[str, Callable[[], float]], rounds: int, warmup: in
             one = seconds[name]()
             if turn >= warmup:
                 taken[name].append(one)
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return taken
 
 
 def _wait(device: str) -> None:

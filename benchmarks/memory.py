@@ -52,7 +52,7 @@ def rows(options: Options) -> Iterator[Row]:
 
 
 def _plain(what: str, network: str, work: Workload, numbers: dict[str, float | None]) -> Row:
-    measure = _on_gpu if work.device == "cuda" else _on_cpu
+    measure = on_gpu if work.device == "cuda" else on_cpu
     for name in NETS:
         there = name != "detectron2" or detectron2_there()
         numbers[name] = measure(name, network, work) if there else None
@@ -60,12 +60,14 @@ def _plain(what: str, network: str, work: Workload, numbers: dict[str, float | N
     return compared(GROUP, what, named, against="detectron2", at_most=1.0, unit="MiB", rounds=1)
 
 
-def _on_cpu(name: str, network: str, work: Workload) -> float:
+def on_cpu(name: str, network: str, work: Workload) -> float:
+    """MiB at the peak of a step of that one of `NETS`, in a process of its own."""
     net = NETS[name].format(network=network)
     return peak_memory(BEFORE.format(work=work, net=net), DURING)
 
 
-def _on_gpu(name: str, network: str, work: Workload) -> float:
+def on_gpu(name: str, network: str, work: Workload) -> float:
+    """MiB at the peak of a step of that one of `NETS`, as torch's allocator counts them."""
     makers = {
         "ours": ours,
         "checkpoint_stages": functools.partial(ours, checkpoint_stages=True),

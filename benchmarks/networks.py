@@ -13,7 +13,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from benchmarks.peers import detectron2_there
 from detrex_backbones import BasicStem, ResNet, make_stage
 
-__all__ = ["NETWORKS", "detectron2s", "maps_of", "ours", "torchvisions"]
+__all__ = ["NETWORKS", "detectron2s", "maps_of", "ours", "torchvisions", "with_biases"]
 
 NETWORKS = ("R-50", "R-50-DC5")
 MAPS = ["res2", "res3", "res4", "res5"]
@@ -66,3 +66,11 @@ def maps_of(net: nn.Module, images: Tensor) -> list[Tensor]:
 def settle(net: nn.Module, device: str, memory_format: torch.memory_format) -> nn.Module:
     """On its device, in its layout."""
     return net.to(device).to(memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
+
+
+def with_biases(net: nn.Module) -> nn.Module:
+    """Its convolutions with biases of zero, as a fused network has some."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is None:
+            module.bias = nn.Parameter(torch.zeros(module.out_channels))
+    return net

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +39,8 @@ def versions() -> dict[str, str]:
 
 def _detectron2() -> str:
     spec = importlib.util.find_spec("detectron2")
+    if said := os.environ.get("DETECTRON2_COMMIT"):  # of a copy without its history
+        return f"commit {said}"
     folder = Path(spec.origin).parent.parent if spec and spec.origin else Path()
     command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()

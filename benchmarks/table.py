@@ -46,8 +46,8 @@ def _digits(value: float) -> str:
 def line(row: Row) -> str:
     """The row in one line, for while the others are still measured."""
     peers = ", ".join(f"{name} {_peer(value, row.unit)}" for name, value in row.peers.items())
-    ratio = "" if row.ratio is None else f", ratio {row.ratio:.3g}"
-    note = f" ({row.note})" if row.failed else ""
+    ratio = f", ratio {_ratio(row)}" if row.ratio is not None else ""
+    note = f" ({row.note})" if row.failed or row.skipped else ""
     return (
         f"{row.group}: {row.what}: ours {number(row.ours, row.unit)}; {peers or 'no peer'}{ratio}; {row.result}{note}"
     )
@@ -115,8 +115,14 @@ def machine(options: Options) -> dict[str, Any]:
 
 def _cells(row: Row, between: str) -> list[str]:
     peers = between.join(f"{name} {_peer(value, row.unit)}" for name, value in row.peers.items())
-    ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
-    return [row.what, number(row.ours, row.unit), peers, ratio, row.target, row.result]
+    return [row.what, number(row.ours, row.unit), peers, _ratio(row), row.target, row.result]
+
+
+def _ratio(row: Row) -> str:
+    """With its quartiles, where there are some: "1.31 (1.29 to 1.32)"."""
+    if row.ratio is None:
+        return ""
+    return f"{row.ratio:.3g}" + (f" ({row.spread[0]:.3g} to {row.spread[1]:.3g})" if row.spread else "")
 
 
 def _peer(value: float | None, unit: str) -> str:

@@ -35,7 +35,7 @@ class Exported:
     """What was written.
 
     Args:
-        path: of the file.
+        path: path of the file.
         maps: name of each output -> (channels, stride).
         difference: the largest relative difference, `||file - model|| / ||model||`, of all maps, at another size and
             batch than those that were traced; None where onnxruntime isn't installed.

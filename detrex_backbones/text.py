@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
-__all__ = ["LONGEST_PATH", "visible", "visible_in_cell", "visible_in_comment", "visible_json", "visible_lines"]
+__all__ = [
+    "LONGEST_PATH",
+    "shorten",
+    "visible",
+    "visible_in_cell",
+    "visible_in_comment",
+    "visible_json",
+    "visible_lines",
+]
 
+SHOWN = 8  # names of a kind before "and N more"
 LONGEST = 200  # characters of one name in a message
 LONGEST_PATH = 4096  # characters of a path that is to be copied
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
@@ -47,6 +57,13 @@ def visible_in_cell(text: object) -> str:
 def visible_json(value: object) -> str:
     """JSON that is pure ASCII, and whose text can stand inside a page's script element."""
     return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def shorten(names: Iterable[object], count: int = SHOWN) -> str:
+    """The first few names, made visible, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(map(visible, names[:count])) + more
 
 
 def _escaped(text: str) -> str:

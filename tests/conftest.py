@@ -9,6 +9,14 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """What is marked `gpu` skips where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="there is no GPU"))
+
+
 @pytest.fixture(scope="session")
 def chromium():
     """A headless Chromium, by playwright: the one that the machine has, none is downloaded."""

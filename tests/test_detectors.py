@@ -1,10 +1,21 @@
 """The ready detectors build, take every kind of backbone, and learn."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
 
-from detrex_backbones import build_model, get_config, instantiate, list_backbones, list_configs, swap_backbone
+from detrex_backbones import (
+    LazyConfig,
+    build_model,
+    get_config,
+    instantiate,
+    list_backbones,
+    list_configs,
+    swap_backbone,
+)
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.errors import ArgumentError, ConfigError
 from detrex_backbones.zoo import build_on_meta
@@ -40,6 +51,21 @@ def test_every_ready_detector(name):
     assert model.backbone.out_channels == 128
     anchors = getattr(model, "anchor_generator", None) or model.rpn.anchor_generator
     assert len(anchors.sizes) == len(model.backbone.output_shape())
+
+
+def test_anchors_are_those_of_the_documented_override():
+    page = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    (override,) = re.findall(r"'(model\.rpn_anchor_generator\.sizes=.*)'", page)
+    two = "model.anchor_generator.sizes=[[8, 12],[16, 24],[32, 48],[64, 96],[128, 192]]"
+    for name, text, meant in (
+        ("faster_rcnn_resnet18_fpn", override, ((32,), (64,), (128,), (256,), (512,))),
+        ("retinanet_resnet18_fpn", two, ((8, 12), (16, 24), (32, 48), (64, 96), (128, 192))),
+    ):
+        cfg = LazyConfig.apply_overrides(get_config(f"detectors/{name}"), [text])
+        model = build_on_meta(cfg.model)
+        generator = getattr(model, "anchor_generator", None) or model.rpn.anchor_generator
+        assert generator.sizes == meant
+        assert [len(cells) for cells in generator.cell_anchors] == [3 * len(sizes) for sizes in meant]
 
 
 def test_detectors_are_no_backbones():

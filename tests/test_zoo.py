@@ -211,7 +211,7 @@ def test_a_config_of_a_model_alone():
     assert {value.device.type for value in model.state_dict().values()} == {expected}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("device", ["", "cuda", "cuda:0", 0])
 def test_on_the_gpu(r18, device):
     r18.train.device = device

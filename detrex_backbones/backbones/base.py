@@ -108,7 +108,7 @@ def check_names(argument: str, names: Sequence[str], allowed: Iterable[str], hin
         argument: what they were given as.
         names: to be checked.
         allowed: what they may be.
-        hint: for an unknown name; "" suggests the closest ones.
+        hint: what to add to the message about an unknown name; "" suggests the closest ones.
 
     Raises:
         ArgumentError: a string, a name that isn't allowed, none at all, or one twice.

@@ -37,7 +37,7 @@ def measure(backbone: Backbone, size: tuple[int, int], channels: int = 3) -> Mea
     Args:
         backbone: built on the meta device: `with torch.device("meta"): ...`. It is left in evaluation mode.
         size: height and width of the image in pixels.
-        channels: of the image, 3 for RGB.
+        channels: number of channels of the image.
 
     Raises:
         InputError: an image of this size can't be run.

@@ -16,9 +16,6 @@ def fast_layout(images: Tensor) -> Tensor:
 
     On a CPU oneDNN is up to half as fast again with channels last. On a GPU it depends on the precision, and is the
     user's to say: `model.to(memory_format=torch.channels_last)`. What is compiled or exported is left to the compiler.
-
-    Args:
-        images: (N, C, H, W).
     """
     # Asked first: a compiler can't see into the rest.
     if torch.compiler.is_compiling() or images.device.type != "cpu":

@@ -17,7 +17,7 @@ from detrex_backbones.checkpoint.match.refusals import check_report
 from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
 from detrex_backbones.checkpoint.place.dense import check_casts, place_values, targets_of
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
-from detrex_backbones.checkpoint.report import Loaded, LoadReport
+from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
 
 __all__ = ["LoadOptions", "apply_checkpoint", "check_checkpoint", "copy_checkpoint", "load_checkpoint"]
@@ -156,7 +156,10 @@ def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint,
     check_casts({key: value.dtype for key, value in values.items()}, targets, report)
     _check_shared(targets, values, report)
     check_traits(traits_of(model, report.scope), report, options.check_preprocessing)
-    report.loaded = [_with_cast(item, values[item.model_key], targets[item.model_key]) for item in report.loaded]
+    for entry in report.loaded:
+        stored, wanted = values[entry.model_key].dtype, targets[entry.model_key].dtype
+        if stored != wanted:
+            entry.cast = f"{stored} -> {wanted}".replace("torch.", "")
     return attempt
 
 
@@ -176,10 +179,3 @@ def _check_shared(targets: dict[str, Tensor], values: dict[str, LazyTensor], rep
 def _equal(one: Tensor, other: Tensor) -> bool:
     # NaN equals itself here: what is not finite is reported, not refused.
     return one.shape == other.shape and torch.allclose(one.double(), other.double(), rtol=0, atol=0, equal_nan=True)
-
-
-def _with_cast(item: Loaded, stored: LazyTensor, target: Tensor) -> Loaded:
-    if stored.dtype == target.dtype:
-        return item
-    names = [str(dtype).removeprefix("torch.") for dtype in (stored.dtype, target.dtype)]
-    return item._replace(cast=" -> ".join(names))

@@ -131,7 +131,7 @@ def write_file(path: str | Path, write: Callable[[Any], object], option: str = "
 
 
 def write_output(option: str, path: str | Path, write: Callable[[Any], object]) -> None:
-    """`write_file`, and say so on standard error."""
+    """Write the file of an option, as `write_file` does, and say so on standard error."""
     write_file(path, write, option)
     print_note(f"wrote {visible(path, LONGEST_PATH)}")
 

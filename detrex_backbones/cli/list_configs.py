@@ -100,7 +100,7 @@ def _with_figures(rows: list[dict[str, Any]], filters: dict[str, Callable[[Any],
     """The rows that pass, with their figures; what is costly is left for those that have passed the rest."""
     from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-    from detrex_backbones.checkpoint.report import shorten
+    from detrex_backbones.text import shorten
 
     kept, without_top1, broken = [], [], []
     for row in tqdm(rows, delay=2, leave=False, unit="model", disable=None):

@@ -18,6 +18,7 @@ from detrex_backbones.cli.common import (
 from detrex_backbones.cli.layout import lay_out
 from detrex_backbones.cli.terminal import print_json, print_table, say
 from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError
+from detrex_backbones.text import LONGEST_PATH, visible
 
 if TYPE_CHECKING:
     from detrex_backbones.backbones.base import Backbone
@@ -91,7 +92,7 @@ def write_graph(file: str, backbone: Backbone, size: tuple[int, int], channels: 
     """The picture of the stages, in the format that the file's name asks for."""
     suffix = Path(file).suffix.lower()
     if suffix not in PICTURES:
-        raise ArgumentError(f"--graph {file!r}: the picture can be {' or '.join(PICTURES)}.")
+        raise ArgumentError(f"--graph '{visible(file, LONGEST_PATH)}': the picture can be {' or '.join(PICTURES)}.")
     from detrex_backbones.view import draw_stages
 
     figure = draw_stages(backbone, size, channels)

@@ -31,6 +31,7 @@ from detrex_backbones.text import visible
 __all__ = ["instantiate", "target_of"]
 
 LONGEST_NOTE = 10_000  # characters of a line
+MOST_CALLS = 10_000  # of one `instantiate` with `allow`: interpolations can ask for a node again and again
 PLAIN = (str, int, float, type(None))  # most arguments, and quicker told apart than containers are
 
 
@@ -86,7 +87,7 @@ def target_of(node: Mapping[Any, Any]) -> Callable[..., Any]:
         ConfigImportError: its dotted name leads nowhere.
     """
     if not is_call(node):
-        raise InstantiateError(f"There is no _target_ in this node; its keys are: {', '.join(map(str, node))}.")
+        raise InstantiateError(f"There is no _target_ in this node; its keys are: {', '.join(map(visible, node))}.")
     target = instantiate(node["_target_"])
     _Builder(ACTIVE.get(), plain=False, share=False).permit(target, node, None)
     found = locate(target) if isinstance(target, str) else target
@@ -106,6 +107,7 @@ class _Builder:
         self.active: set[int] = set()
         self.made: dict[int, tuple[Any, Any]] = {}  # node and object, which keeps the node and so its id alive
         self.targets: list[tuple[Any, Any, Any]] = []  # of a dry run: each with its node and path
+        self.calls = 0
         self.explained: BaseException | None = None
 
     def check(self, cfg: Any, path: Any) -> None:
@@ -184,6 +186,9 @@ class _Builder:
             self.note_target(arguments.get("_name_") if _is_saved_object(target) else target, node, path)
         if self.dry:
             return None
+        self.calls += 1
+        if self.lists and self.calls > MOST_CALLS:
+            raise self.refuse(f"This config makes more than {MOST_CALLS:,} calls, by interpolations", node, path)
         found = self.resolve(target, node, path)
         try:
             return found(**arguments)

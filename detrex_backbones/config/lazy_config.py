@@ -18,6 +18,7 @@ from detrex_backbones.config.read_yaml import read_yaml
 from detrex_backbones.config.save import save, to_yaml
 from detrex_backbones.config.to_py import to_py
 from detrex_backbones.errors import ConfigKeyError, ConfigValueError, closest
+from detrex_backbones.text import visible
 
 __all__ = ["LazyConfig"]
 
@@ -151,7 +152,7 @@ def _offered(module: ModuleType) -> list[str]:
 def _pick(values: Any, keys: str | Iterable[str], path: Path, offered: list[Any]) -> Any:
     def one(key: str) -> Any:
         if isinstance(values, ListConfig) or key not in values:
-            names = ", ".join(map(str, offered)) or "none"
+            names = ", ".join(map(visible, offered)) or "none"
             raise ConfigKeyError(f"{path} has no key {key!r}.{closest(key, offered)} It has: {names}.")
         return as_config(values[key])
 

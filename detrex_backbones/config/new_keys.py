@@ -17,7 +17,7 @@ __all__ = ["SECTIONS", "known_target", "objection_to_key", "objection_to_value"]
 
 # What this library reads of any config, by the place where it stands. Each is a section; of its keys, `train` has
 # these alone and those that its config gives it.
-SECTIONS = {"": ("model", "train"), "train": ("device", "init_checkpoint", "load_options")}
+SECTIONS = {"": ("model", "backbone", "train"), "train": ("device", "init_checkpoint", "load_options")}
 WHOLE = ("model", "train", "train.load_options")
 
 

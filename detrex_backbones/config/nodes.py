@@ -97,14 +97,14 @@ def clone(node: NodeT, parent: Node | None = None) -> NodeT:
 
     `copy.deepcopy` would copy a model that stands in the config, and fails on a generator.
     """
-    twin = object.__new__(type(node))
+    made = object.__new__(type(node))
     copied = vars(node).copy()
     copied["_metadata"] = _clone_metadata(copied["_metadata"])
     copied["_parent"], copied["_flags_cache"] = parent, None
     if "_content" in copied:
-        copied["_content"] = _clone_content(copied["_content"], twin)
-    object.__setattr__(twin, "__dict__", copied)  # DictConfig.__setattr__ would make a key of it
-    return twin
+        copied["_content"] = _clone_content(copied["_content"], made)
+    object.__setattr__(made, "__dict__", copied)  # DictConfig.__setattr__ would make a key of it
+    return made
 
 
 def _clone_content(content: Any, owner: Node) -> Any:
@@ -116,12 +116,12 @@ def _clone_content(content: Any, owner: Node) -> Any:
 
 
 def _clone_metadata(metadata: Any) -> Any:
-    twin = object.__new__(type(metadata))
+    made = object.__new__(type(metadata))
     state = vars(metadata).copy()
     state["flags"] = dict(state["flags"] or ())
     state["resolver_cache"] = state["resolver_cache"].copy()
-    twin.__dict__ = state
-    return twin
+    made.__dict__ = state
+    return made
 
 
 def adopt(parent: Node, key: Any, node: Node) -> None:

@@ -68,18 +68,18 @@ def apply_overrides(cfg: ConfigT, overrides: Iterable[str]) -> ConfigT:
         raise ConfigTypeError(f"overrides is a list of texts; write [{overrides!r}] for one.")
     parsed = [_parse(text) for text in overrides]
     # A rehearsal on a copy of the structure: later overrides may depend on earlier ones, and all must fit.
-    for target in (_twin(cfg), cfg):
+    for target in (_in_a_copy(cfg), cfg):
         for override in parsed:
             _apply(target, override)
     return cfg
 
 
-def _twin(cfg: Any) -> Any:
+def _in_a_copy(cfg: Any) -> Any:
     """The counterpart of `cfg` in a copy of the whole config, as interpolations may lead out of it."""
     parent = cfg._get_parent()
     if parent is None:
         return clone(cfg)
-    content = vars(_twin(parent))["_content"]
+    content = vars(_in_a_copy(parent))["_content"]
     return content if isinstance(content, Node) else content[cfg._key()]
 
 
@@ -110,11 +110,14 @@ def _apply(cfg: Any, override: _Override) -> None:
         if override.mode == "~":
             _delete(node, override.path[-1], override)
         else:
-            _set(node, _key(node, override.path[-1], override), override.value, override)
+            key = _key(node, override.path[-1], override)
+            _check_key(node, key, override)
+            _set(node, key, override.value, override)
     except DetrexBackbonesError:
         raise
     except Exception as error:  # omegaconf's: a read-only config, a struct, a value of the wrong type
-        raise OverrideError(f"The override {override.text!r} doesn't fit: {error}") from error
+        told = visible((str(error) or type(error).__name__).splitlines()[0])
+        raise OverrideError(f"The override {override.text!r} doesn't fit: {told}") from error
 
 
 def _key(node: Any, name: str, override: _Override) -> Any:
@@ -185,11 +188,8 @@ def _keep_values(original: Any, copied: Any) -> None:
 
 def _set(node: Any, key: Any, value: Any, override: _Override) -> None:
     """Set one key; a dict is merged in key by key, so that each is checked."""
-    if isinstance(node, DictConfig):
-        _check_key(node, key, override)
-        problem = objection_to_value(node, key, value) if override.mode != "+" else None
-        if problem:
-            raise OverrideError(f"The override {override.text!r} replaces {_place(node, key)}, but {problem}")
+    if isinstance(node, DictConfig) and override.mode != "+" and (problem := objection_to_value(node, key, value)):
+        raise OverrideError(f"The override {override.text!r} replaces {_place(node, key)}, but {problem}")
     if key == "_target_" and not (isinstance(value, (str, dict)) and value):
         raise OverrideError(f"The override {override.text!r} sets {_place(node, key)}, which is a dotted name.")
     if not isinstance(value, dict) or not isinstance(node, DictConfig):
@@ -201,16 +201,21 @@ def _set(node: Any, key: Any, value: Any, override: _Override) -> None:
     if not isinstance(node[key], DictConfig):
         _put(node, key, {}, override)
     inner = node[key]
-    for inner_key in sorted(value, key=lambda name: name != "_target_"):  # whose arguments the others are
+    if "_target_" in value:  # whose arguments the others are
+        _set(inner, "_target_", value["_target_"], override)
+    others = [inner_key for inner_key in value if inner_key != "_target_"]
+    for inner_key in others:  # before any is set, as they are no slips of each other
+        _check_key(inner, inner_key, override)
+    for inner_key in others:
         _set(inner, inner_key, value[inner_key], override)
 
 
-def _check_key(node: DictConfig, key: Any, override: _Override) -> None:
+def _check_key(node: Any, key: Any, override: _Override) -> None:
     """Refuse a new key that is probably a slip.
 
     One that is there already isn't a slip of this override's; whoever wrote it was warned.
     """
-    if override.mode == "+" or key in node.keys():  # noqa: SIM118
+    if not isinstance(node, DictConfig) or override.mode == "+" or key in node.keys():  # noqa: SIM118
         return
     problem = objection_to_key(node, key)
     if problem:

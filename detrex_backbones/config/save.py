@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import re
 import warnings
@@ -122,7 +123,10 @@ def _tree(value: Any, path: str, problems: list[str], is_made: bool = True) -> A
     if isinstance(value, dict):
         is_made = "_target_" in value
         place = f"{path}." if path else ""
-        return {key: _tree(inner, f"{place}{key}", problems, is_made) for key, inner in value.items()}
+        problems += [f"the key {place}{key} is of an enum" for key in value if isinstance(key, enum.Enum)]
+        names = [key.name if isinstance(key, enum.Enum) else key for key in value]
+        items = [_tree(inner, f"{place}{key}", problems, is_made) for key, inner in value.items()]
+        return dict(zip(names, items, strict=True))
     if isinstance(value, (list, tuple)):
         items = [_tree(inner, f"{path}[{index}]", problems, is_made) for index, inner in enumerate(value)]
         return tuple(items) if was_tuple else items

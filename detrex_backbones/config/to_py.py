@@ -41,11 +41,9 @@ def to_py(cfg: Any, prefix: str = "cfg.") -> str:
     """
     if prefix and not (prefix.endswith(".") and _is_target(prefix[:-1])):
         raise ConfigValueError(f"prefix is dotted words and a dot, such as 'cfg.', or '', not {prefix!r:.100}.")
-    base = prefix.removesuffix(".")
-    found = _assignments(to_plain(cfg))
-    text = "".join(" = ".join(filter(None, (_place(base, keys), _expression(value)))) + "\n" for keys, value in found)
-    meant = ast.Module([_statement(base, keys, value) for keys, value in found], type_ignores=[])
-    if _parsed(text) != ast.dump(meant):
+    statements = [_statement(prefix.removesuffix("."), keys, value) for keys, value in _assignments(to_plain(cfg))]
+    text = "".join(f"{line}\n" for line, _ in statements)
+    if _parsed(text) != ast.dump(ast.Module([meant for _, meant in statements], type_ignores=[])):
         raise ConfigValueError("This config can't be written as Python that means the same. Use LazyConfig.to_yaml.")
     try:
         black: Any = importlib.import_module("black")
@@ -74,20 +72,6 @@ def _assignments(value: Any, keys: tuple[Any, ...] = ()) -> list[tuple[tuple[Any
     return [pair for key in sorted(value, key=str) for pair in _assignments(value[key], (*keys, key))]
 
 
-def _place(base: str, keys: tuple[Any, ...]) -> str:
-    """What is assigned to: `cfg.model`, `cfg["a b"]`; where nothing stands before the key, `model`, `vars()["a b"]`."""
-    for key in keys:
-        named = f"{base}.{key}" if base else str(key)
-        base = named if _is_name(key) else f"{base or 'vars()'}[{_key(key)}]"
-    return base
-
-
-def _arguments(node: Mapping[Any, Any]) -> tuple[list[str], dict[Any, Any]]:
-    """The keys of a call that can be written as keywords, in order, and what else it holds."""
-    names = sorted((key for key in node if key != "_target_"), key=str)
-    return [key for key in names if _is_name(key)], {key: node[key] for key in names if not _is_name(key)}
-
-
 def _is_written_as_call(value: Any) -> bool:
     """Whether a mapping is a call that Python has words for: its target has a name, or is such a call."""
     target = value["_target_"] if is_call(value) else None
@@ -104,50 +88,73 @@ def _saved_name(value: Any) -> str | None:
     return None
 
 
-def _expression(value: Any) -> str:
-    if (name := _saved_name(value)) is not None:
-        return name
-    if _is_written_as_call(value):
-        target = value["_target_"]
-        names, others = _arguments(value)
-        arguments = [f"{key}={_expression(value[key])}" for key in names]
-        arguments += [f"**{_expression(others)}"] if others else []
-        return f"{target if isinstance(target, str) else _expression(target)}({', '.join(arguments)})"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(key)}: {_expression(value[key])}" for key in sorted(value, key=str)) + "}"
-    if type(value) is list:
-        return "[" + ", ".join(map(_expression, value)) + "]"
-    if type(value) is tuple:
-        return "(" + ", ".join(map(_expression, value)) + ("," if len(value) == 1 else "") + ")"
-    return written_leaf(value) or dotted_name(value) or quoted(_shown(value))
+# Each of these gives a text, and what it is to mean: the tree that Python's parser must make of it, built without it.
 
 
-def _key(key: Any) -> str:
-    return quoted(key) if type(key) is str else _expression(key)  # in which nothing is an interpolation
-
-
-def _shown(value: Any) -> str:
-    return visible(short_repr(value))
-
-
-# What the text is compared with: the same config as Python's parser would have it, built without any text of it.
-
-
-def _statement(base: str, keys: tuple[Any, ...], value: Any) -> ast.stmt:
+def _statement(base: str, keys: tuple[Any, ...], value: Any) -> tuple[str, ast.stmt]:
+    """An assignment to `cfg.model` or `cfg["a b"]`; where nothing stands before it, to `model` or `vars()["a b"]`."""
+    text, tree = _expression(value)
     place: Any = _path(base) if base else None
     for key in keys:
         if _is_name(key):
+            base = f"{base}.{key}" if base else key
             place = ast.Attribute(place, key, ast.Load()) if place else ast.Name(key, ast.Load())
         else:
-            place = ast.Subscript(place or ast.Call(_path("vars"), [], []), _key_meaning(key), ast.Load())
+            inside, index = _key(key)
+            base = f"{base or 'vars()'}[{inside}]"
+            place = ast.Subscript(place or ast.Call(_path("vars"), [], []), index, ast.Load())
     if place is None:
-        return ast.Expr(_meaning(value))
+        return text, ast.Expr(tree)
     place.ctx = ast.Store()
-    return ast.Assign([place], _meaning(value))
+    return f"{base} = {text}", ast.Assign([place], tree)
 
 
-def _key_meaning(key: Any) -> ast.expr:
-    return ast.Constant(key) if type(key) is str else _meaning(key)
+def _expression(value: Any) -> tuple[str, ast.expr]:
+    if (name := _saved_name(value)) is not None:
+        return name, _path(name)
+    if _is_written_as_call(value):
+        return _call(value)
+    if isinstance(value, Mapping):
+        keys = sorted(value, key=str)
+        pairs = [(_key(key), _expression(value[key])) for key in keys]
+        text = ", ".join(f"{key}: {inner}" for (key, _), (inner, _) in pairs)
+        return f"{{{text}}}", ast.Dict([key for (_, key), _ in pairs], [inner for _, (_, inner) in pairs])
+    if type(value) in (list, tuple):
+        items = [_expression(item) for item in value]
+        text, trees = ", ".join(text for text, _ in items), [tree for _, tree in items]
+        if type(value) is list:
+            return f"[{text}]", ast.List(trees, ast.Load())
+        return f"({text}{',' if len(items) == 1 else ''})", ast.Tuple(trees, ast.Load())
+    return _leaf(value)
+
+
+def _call(node: Mapping[Any, Any]) -> tuple[str, ast.expr]:
+    target = node["_target_"]
+    function, tree = (target, _path(target)) if isinstance(target, str) else _expression(target)
+    names = sorted((key for key in node if key != "_target_"), key=str)
+    others = {key: node[key] for key in names if not _is_name(key)}
+    written = [(f"{key}=", key, _expression(node[key])) for key in names if _is_name(key)]
+    written += [("**", None, _expression(others))] if others else []
+    text = ", ".join(f"{start}{inner}" for start, _, (inner, _) in written)
+    return f"{function}({text})", ast.Call(tree, [], [ast.keyword(key, inner) for _, key, (_, inner) in written])
+
+
+def _leaf(value: Any) -> tuple[str, ast.expr]:
+    text = written_leaf(value)
+    if type(value) is str:
+        return str(text), ast.Constant(escaped(value))
+    if isinstance(value, Path):
+        return str(text), ast.Call(_path("pathlib.Path"), [ast.Constant(str(value))], [])
+    if text is not None:  # a number, bytes or a word of Python's, in which nobody's text stands
+        return text, ast.parse(text, mode="eval").body
+    if (name := dotted_name(value)) is not None:
+        return name, _path(name)
+    shown = visible(short_repr(value))
+    return quoted(shown), ast.Constant(shown)
+
+
+def _key(key: Any) -> tuple[str, ast.expr]:
+    return (quoted(key), ast.Constant(key)) if type(key) is str else _leaf(key)  # no interpolation stands in a key
 
 
 def _path(name: str) -> ast.expr:
@@ -156,28 +163,3 @@ def _path(name: str) -> ast.expr:
     for word in rest:
         path = ast.Attribute(path, word, ast.Load())
     return path
-
-
-def _meaning(value: Any) -> ast.expr:
-    if (name := _saved_name(value)) is not None:
-        return _path(name)
-    if _is_written_as_call(value):
-        target = value["_target_"]
-        names, others = _arguments(value)
-        keywords = [ast.keyword(key, _meaning(value[key])) for key in names]
-        keywords += [ast.keyword(None, _meaning(others))] if others else []
-        return ast.Call(_path(target) if isinstance(target, str) else _meaning(target), [], keywords)
-    if isinstance(value, Mapping):
-        keys = sorted(value, key=str)
-        return ast.Dict([_key_meaning(key) for key in keys], [_meaning(value[key]) for key in keys])
-    if type(value) in (list, tuple):
-        items = [_meaning(item) for item in value]
-        return ast.List(items, ast.Load()) if type(value) is list else ast.Tuple(items, ast.Load())
-    if isinstance(value, Path):
-        return ast.Call(_path("pathlib.Path"), [ast.Constant(str(value))], [])
-    if type(value) is str:
-        return ast.Constant(escaped(value))
-    if written := written_leaf(value):
-        return ast.parse(written, mode="eval").body  # a number, bytes or a word, in which nobody's text stands
-    own = dotted_name(value)
-    return _path(own) if own else ast.Constant(_shown(value))

@@ -1,5 +1,5 @@
 """Accuracy of a config's weights on a folder of images."""
 
-from detrex_backbones.evaluation.accuracy import Evaluation, Prediction, evaluate, override_recipe, recipe_of
+from detrex_backbones.lazy_exports import lazy_exports
 
-__all__ = ["Evaluation", "Prediction", "evaluate", "override_recipe", "recipe_of"]
+__getattr__, __dir__, __all__ = lazy_exports(__name__)

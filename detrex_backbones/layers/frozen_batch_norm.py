@@ -74,13 +74,7 @@ class FrozenBatchNorm2d(nn.Module):
         """The weight and bias with which a convolution alone computes convolution and norm (Jacob et al. 2018).
 
         A pass over the weights takes the place of one over the map. Gradients go through it to `weight` and `bias`.
-
-        Args:
-            weight: of the convolution, (C, ...).
-            bias: of the convolution, (C,), or None.
-
-        Returns:
-            Both, in the dtype of `weight`; what is between is computed in float32 or better.
+        Both have the dtype of `weight`; what is between is computed in float32 or better.
         """
         scale, shift = self.scale_and_shift()
         if bias is not None:

@@ -34,7 +34,7 @@ def fuse_norms(module: nn.Module, images: Tensor | None = None) -> nn.Module:
     that all of a convolution's result goes into it, and nowhere else. Other norms stay as they are.
 
     Args:
-        module: of any depth.
+        module: the network, or any part of one.
         images: what the module runs on to show which norms follow which convolutions; None folds those of this
             library's `Conv2d` alone. How many stay is logged as a warning.
 
@@ -47,14 +47,11 @@ def fuse_norms(module: nn.Module, images: Tensor | None = None) -> nn.Module:
     own = [(conv, conv.norm) for conv in module.modules() if isinstance(conv, Conv2d) and is_batch_norm(conv.norm)]
     loose = loose_norms(module)
     _check_modes(module, [norm for _, norm in own] + (loose if images is not None else []))
-    pairs = _pairs(module, loose, images) if loose and images is not None else []
+    folded = _fold_loose(module, loose, images) if loose and images is not None else 0
     for conv, norm in own:
         _fold(conv, norm)
         conv.norm = None
-    for other, norm in pairs:
-        _fold(other, norm)
-        _replace(module, norm, _rest(norm))
-    left = len(loose) - len(pairs)
+    left = len(loose) - folded
     if left:
         why = "give images to find their convolutions" if images is None else "none takes all of a convolution's result"
         logger.warning("%d batch norms are not fused: %s", left, why)
@@ -77,16 +74,41 @@ def _check_modes(module: nn.Module, norms: list[Any]) -> None:
         )
 
 
-def _pairs(module: nn.Module, loose: list[nn.Module], images: Tensor) -> list[tuple[nn.Conv2d, nn.Module]]:
+def _fold_loose(module: nn.Module, loose: list[nn.Module], images: Tensor) -> int:
+    """Fold the norms whose convolutions are certain, and take it back if the module then gives anything else."""
+    with _in_evaluation(module):
+        pairs, expected = _pairs(module, loose, images)
+        before = [(conv, conv.weight, conv.bias, norm, _rest(norm)) for conv, norm in pairs]
+        for conv, _, _, norm, rest in before:
+            _fold(conv, norm)
+            _replace(module, norm, rest)
+        is_same = not pairs or _are_close(tree_leaves(module(images)), expected)
+    for conv, weight, bias, norm, rest in before:
+        rest.train(norm.training)
+        if not is_same:
+            conv.weight, conv.bias = weight, bias
+            _replace(module, rest, norm)
+    return len(pairs) if is_same else 0
+
+
+def _are_close(given: list[Tensor], expected: list[Tensor]) -> bool:
+    """Whether they are the same to rounding; a reader that `_pairs` can't see gets numbers of another size."""
+    pairs = [(a, b) for a, b in zip(given, expected, strict=True) if a.is_floating_point()]
+    return all((a - b).norm() <= 10 * torch.finfo(a.dtype).eps ** 0.5 * b.norm() for a, b in pairs)
+
+
+def _pairs(
+    module: nn.Module, loose: list[nn.Module], images: Tensor
+) -> tuple[list[tuple[nn.Conv2d, nn.Module]], list[Tensor]]:
     """The convolutions and norms of which a run's autograd graph shows that nothing stands between or beside them.
 
     Of a pair, the convolution computes with the module's own weight and bias, once, and nothing else reads the weight;
     its result is given to the norm as it is, to nothing else, and isn't given out; the norm is called once. Neither has
-    hooks. What takes no part in gradients (`argmax`, `detach`) is not in the graph, and so not seen.
+    hooks. What takes no part in gradients (`argmax`, `detach`) is not in the graph. What the run gave is returned, too.
     """
     convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
     inputs: dict[int, list[Any]] = {id(norm): [] for norm in loose}  # the graph's node of each that a norm was given
-    with _ready_to_be_seen(module, convolutions), ExitStack() as hooks:
+    with _all_learning(convolutions), ExitStack() as hooks:
         watched = {id(part) for part in (*convolutions, *loose) if is_watched(part)}
         for norm in loose:
             note = inputs[id(norm)]
@@ -96,13 +118,14 @@ def _pairs(module: nn.Module, loose: list[nn.Module], images: Tensor) -> list[tu
             hooks.callback(handle.remove)
         given = tree_leaves(module(images.clone()))
         if not all(isinstance(value, Tensor) for value in given):
-            return []  # what else is given out can't be seen
+            return [], []  # what else is given out can't be seen
         readers = _count_readers([value.grad_fn for value in given])
         found = [
             (_convolution(nodes, readers, convolutions), norm)
             for norm, nodes in zip(loose, inputs.values(), strict=True)
         ]
-    return [(conv, norm) for conv, norm in found if conv is not None and not {id(conv), id(norm)} & watched]
+    pairs = [(conv, norm) for conv, norm in found if conv is not None and not {id(conv), id(norm)} & watched]
+    return pairs, [value.detach() for value in given]
 
 
 def _count_readers(outputs: list[Any]) -> Counter[Any]:
@@ -130,15 +153,22 @@ def _convolution(nodes: list[Any], readers: Counter[Any], convolutions: list[nn.
 
 
 @contextmanager
-def _ready_to_be_seen(module: nn.Module, convolutions: list[nn.Conv2d]) -> Iterator[None]:
-    """In evaluation mode, with gradients of every convolution's weight and bias.
-
-    One without a bias has zeros for it meanwhile, which show whether it would add one.
-    """
+def _in_evaluation(module: nn.Module) -> Iterator[None]:
+    """Frozen norms may stand in a network in training mode, whose drops would be no help."""
     modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@contextmanager
+def _all_learning(convolutions: list[nn.Conv2d]) -> Iterator[None]:
+    """With gradients of every convolution's weight and bias; zeros as the bias of one without show if it adds one."""
     learns = [(value, value.requires_grad) for conv in convolutions for value in conv.parameters(recurse=False)]
     without = [conv for conv in convolutions if conv.bias is None]
-    module.eval()  # frozen norms may stand in a network in training mode, whose drops would be no help
     try:
         with torch.inference_mode(False), torch.enable_grad():
             for conv in without:
@@ -151,8 +181,6 @@ def _ready_to_be_seen(module: nn.Module, convolutions: list[nn.Conv2d]) -> Itera
             conv.bias = None
         for value, learned in learns:
             value.requires_grad_(learned)
-        for part, mode in modes:
-            part.training = mode
 
 
 def _fold(conv: nn.Conv2d, norm: Any) -> None:
@@ -170,7 +198,6 @@ def _rest(norm: Any) -> nn.Module:
 
 
 def _replace(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    new.train(old.training)
     for parent in list(module.modules()):
         for name, child in parent._modules.items():
             if child is old:

@@ -51,7 +51,7 @@ def tensor_rows(report: LoadReport) -> list[dict[str, Any]]:
     rows = [
         _row(
             *("mismatched", item.model_key, item.checkpoint_key, item.model_shape),
-            why=f"{_shape(item.model_shape)} in the model, {_shape(item.checkpoint_shape)} in the file",
+            why=f"{_shape(item.model_shape)} in the model, {_shape(item.shape)} in the file",
         )
         for item in report.mismatched
     ]

@@ -39,9 +39,9 @@ class NamedBackbone:
 
     Args:
         name: what it is called in messages: "resnet/resnet101_dc5_detectron2", "timm/convnext_tiny".
-        node: of the backbone; yours to change.
-        preprocessing: of images, None where nothing says.
-        checkpoint: for `train.init_checkpoint`; "" for none.
+        node: config node of the backbone, for the caller to change.
+        preprocessing: mean, standard deviation and channel order of images, None where they aren't known.
+        checkpoint: value of `train.init_checkpoint`; "" for none.
         explicit: whether somebody wrote the node down, so that its arguments are meant.
     """
 
@@ -79,8 +79,8 @@ def get_backbone(name: str, *, pretrained: bool = False, **arguments: Any) -> nn
         name: as `list_backbones` gives it, or "timm/" and a timm model. "-dc5" without a style dilates detectron2's
             way; "-dc5-torchvision" is DETR's.
         pretrained: load the weights that are known under this name.
-        **arguments: of the backbone, its stages or its stem, wherever they are arguments: `norm` goes to both of them
-            (in timm's models it is `norm_layer`), `in_channels` are the image's.
+        **arguments: arguments of the backbone, its stages or its stem, whichever takes them: `norm` goes to both of
+            these (in timm's models it is `norm_layer`), `in_channels` are the image's.
 
     Raises:
         ArgumentError: an unknown name or argument, with the closest; no known weights.

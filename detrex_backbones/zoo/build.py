@@ -11,10 +11,11 @@ from torch import nn
 
 from detrex_backbones.checkpoint.load import LoadOptions, load_checkpoint
 from detrex_backbones.checkpoint.match.frozen_modules import frozen_but_not_loaded
-from detrex_backbones.checkpoint.report import LoadReport, shorten
+from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.config import instantiate
 from detrex_backbones.errors import ConfigKeyError, DeviceError
 from detrex_backbones.layers.init import skip_random_init
+from detrex_backbones.text import shorten
 
 __all__ = ["build_and_load", "build_model", "build_model_with_report", "find_device", "load_options"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +14,9 @@ from detrex_backbones.checkpoint.fetch import find_known
 from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.names.readings import Reading, readings
-from detrex_backbones.checkpoint.report import shorten
-from detrex_backbones.errors import CheckpointError
-from detrex_backbones.python_text import Call, Name, write_config
-from detrex_backbones.text import visible
+from detrex_backbones.config.values import escaped, quoted
+from detrex_backbones.errors import CheckpointError, ConfigValueError
+from detrex_backbones.text import shorten, visible, visible_in_comment
 
 __all__ = ["Inferred", "infer_config"]
 
@@ -43,7 +43,7 @@ class Inferred:
         prefix: what stands before the network's names in it.
         stem: class name and arguments.
         stages: arguments of `make_stage`.
-        num_classes: of the classifier, None without one.
+        num_classes: number of classes of the classifier, None without one.
         known: name of the weights, where the file is a known one; "" otherwise.
         preprocessing: `pixel_mean`, `pixel_std` and `input_format`: of a known file its own, otherwise assumed.
         assumed: what can't be told from names and shapes -> (value, why). Empty where the file is known.
@@ -64,38 +64,50 @@ class Inferred:
         Args:
             checkpoint: the file that it names as `train.init_checkpoint`.
         """
-        stem, arguments = self.stem
-        classes = {"num_classes": self.num_classes} if self.num_classes else {}
         behind = f", behind {self.prefix!r}" if self.prefix else ""
-        names = ", ".join(sorted(["FeatureExtractor", "ResNet", "make_stage", stem]))
-        backbone = _lazy(
-            "ResNet",
-            stem=_lazy(stem, **arguments, norm="FrozenBN"),
-            stages=_lazy("make_stage", **self.stages, norm="FrozenBN"),
-            **classes,
-            out_features=["res2", "res3", "res4", "res5"],
-            freeze_at=1,
-        )
-        return write_config(
-            f"Inferred from {Path(checkpoint).name}: {self.known or self.source} names{behind}.",
-            [f"from detrex_backbones import {names}", "from detrex_backbones.config import LazyCall as L"],
-            [f"{name}={value!r} is assumed: {why}" for name, (value, why) in self.assumed.items()],
-            {
-                "model": _lazy("FeatureExtractor", backbone=backbone, **self.preprocessing),
-                "train": Call(Name("dict"), {"init_checkpoint": checkpoint}),
-            },
-        )
+        title = visible_in_comment(f"Inferred from {Path(checkpoint).name}: {self.known or self.source} names{behind}.")
+        notes = [f"{name}={value!r} is assumed: {why}" for name, (value, why) in self.assumed.items()]
+        path = escaped(checkpoint)
+        text = self._written(title, [f"# {visible_in_comment(note)}" for note in notes], quoted(path))
+        # Read again, it is what stands there for a file without a name, with the two words of a stranger put in.
+        meant: Any = ast.parse(self._written("title", [], '"path"'))
+        meant.body[0].value = ast.Constant(title)
+        meant.body[-1].value.keywords[0].value = ast.Constant(path)
+        if ast.dump(ast.parse(text)) != ast.dump(meant):
+            raise ConfigValueError(f"the config of {visible(checkpoint)!r} can't be written as Python that means it.")
+        return text
 
-
-def _lazy(name: str, **arguments: Any) -> Call:
-    return Call(Call(Name("L"), positional=(Name(name),)), arguments)
+    def _written(self, title: str, notes: list[str], path: str) -> str:
+        """The text, from words that are already Python."""
+        stem, arguments = self.stem
+        classes = [f"        num_classes={self.num_classes},"] if self.num_classes else []
+        lines = [
+            f'"""{title}"""',
+            "",
+            f"from detrex_backbones import {', '.join(sorted(['FeatureExtractor', 'ResNet', 'make_stage', stem]))}",
+            "from detrex_backbones.config import LazyCall as L",
+            "",
+            *notes,
+            "model = L(FeatureExtractor)(",
+            "    backbone=L(ResNet)(",
+            f'        stem=L({stem})({_arguments(arguments)}, norm="FrozenBN"),',
+            f'        stages=L(make_stage)({_arguments(self.stages)}, norm="FrozenBN"),',
+            *classes,
+            '        out_features=["res2", "res3", "res4", "res5"],',
+            "        freeze_at=1,",
+            "    ),",
+            *(f"    {name}={value!r}," for name, value in self.preprocessing.items()),
+            ")",
+            f"train = dict(init_checkpoint={path})",
+        ]
+        return "\n".join(lines) + "\n"
 
 
 def infer_config(path: str | Path, source: str | None = None, prefix: str | None = None) -> Inferred:
     """Read off names and shapes which ResNet a file holds.
 
     Args:
-        path: of the checkpoint, or the name of known weights.
+        path: path of the checkpoint, or the name of known weights.
         source: as of `load_checkpoint`.
         prefix: as of `load_checkpoint`.
 
@@ -104,13 +116,15 @@ def infer_config(path: str | Path, source: str | None = None, prefix: str | None
         CheckpointError: no ResNet is in it, several are, or one that `make_stage` can't make.
     """
     checkpoint = read_checkpoint(path)
-    found = [reading for reading in readings(checkpoint.tensors, source, prefix) if MARK in reading.tensors]
-    places = {(reading.prefix, tuple(sorted(reading.origin.values()))) for reading in found}
+    found = [reading for reading in readings(checkpoint.tensors, source, prefix) if MARK in reading.named]
+    places = {
+        (reading.prefix, tuple(sorted(entry.checkpoint_key for entry in reading.named.values()))) for reading in found
+    }
     if len({prefix for prefix, _ in places}) != 1:
         what = f"{len(places)} ResNets: say which by prefix=" if places else "no ResNet that is known by its names"
         raise CheckpointError(f"checkpoint {visible(path)!r} holds {what}. It has: {shorten(checkpoint.tensors)}.")
     reading = found[-1]  # by its convention where it has one, as stored otherwise
-    shapes = {name: tuple(tensor.shape) for name, tensor in reading.tensors.items()}
+    shapes = dict(reading.shapes)
     stages, assumed = _stages(shapes, reading), dict(ASSUMED)
     if "conv3" not in "".join(name for name in shapes if name.startswith("res2.0.")):
         del assumed["stride_in_1x1"]
@@ -176,11 +190,13 @@ def _widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _shortcut(reading: Reading) -> dict[str, Any]:
-    shortcut = reading.tensors.get("res3.0.shortcut.weight")
-    if shortcut is not None and shortcut.shape[-1] == 3:
+    shortcut = reading.named.get("res3.0.shortcut.weight")
+    if shortcut is None:
+        return {}
+    if shortcut.shape[-1] == 3:
         return {"shortcut": "conv3x3"}
     # A pool has no weights, but where it is the first of the shortcut's layers the convolution is numbered 1.
-    if re.search(r"downsample\.1\.weight$", reading.origin.get("res3.0.shortcut.weight", "")):
+    if re.search(r"downsample\.1\.weight$", shortcut.checkpoint_key):
         return {"shortcut": "avg_pool"}
     return {}
 
@@ -205,3 +221,7 @@ def _deform(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 def _count(shapes: Mapping[str, tuple[int, ...]], stage: str) -> int:
     return len({name.split(".")[1] for name in shapes if name.startswith(f"{stage}.")})
+
+
+def _arguments(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())

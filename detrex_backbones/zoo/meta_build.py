@@ -43,7 +43,7 @@ def shapes_of(node: DictConfig, name: str) -> dict[str, Any]:
     Of a network that has no `output_shape`, they are read off the maps that it makes of an image.
 
     Args:
-        node: of the backbone.
+        node: config node of the backbone.
         name: what it is called in messages.
 
     Raises:

@@ -87,7 +87,7 @@ def test_infer_finds_torchvisions_networks(tmp_path, name, capsys):
     path = tmp_path / "weights.pth"
     with torch.device("meta"):
         shapes = getattr(torchvision.models, name)(num_classes=7).state_dict()
-    torch.save({key: torch.zeros(()).to(value.dtype).expand(value.shape) for key, value in shapes.items()}, path)
+    torch.save({key: torch.zeros(value.shape, dtype=torch.uint8) for key, value in shapes.items()}, path)
     status, out, _ = run(capsys, "infer", path, "--json")
     found = json.loads(out)
     assert status == 0
@@ -160,7 +160,7 @@ def test_infer_of_deformable_stages(tmp_path, capsys):
     with torch.device("meta"):
         shapes = instantiate(cfg.model).backbone.state_dict()
     path = tmp_path / "deform.pth"
-    torch.save({key: torch.zeros(()).expand(value.shape) for key, value in shapes.items()}, path)
+    torch.save({key: torch.zeros(value.shape, dtype=torch.uint8) for key, value in shapes.items()}, path)
     _, out, _ = run(capsys, "infer", path, "--json")
     stages = json.loads(out)["stages"]
     assert stages == {

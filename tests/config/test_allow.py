@@ -1,4 +1,4 @@
-"""`instantiate(..., allow=...)`: what a config of a stranger may call (point 36 of the contract)."""
+"""`instantiate(..., allow=...)`: what a config of a stranger may call (point 36 of docs/reference/config.md)."""
 
 from __future__ import annotations
 
@@ -204,6 +204,14 @@ def test_36_the_list_holds_inside_a_target_that_instantiates() -> None:
         instantiate(call(f"{HERE}.NestsPlain", cfg={"model": call(MODEL)}, allow=("os.",)), allow=PREFIX)
     assert instantiate({"_target_": "os.getcwd"}) == os.getcwd()  # noqa: PTH109  (the list is gone again)
     assert target_of({"_target_": "os.getcwd"}) is os.getcwd
+
+
+def test_36_interpolations_that_multiply_are_refused() -> None:
+    content = {f"n{i}": call(MODEL, depth=f"${{n{i + 1}}}", stem=f"${{n{i + 1}}}") for i in range(40)}
+    cfg = config({**content, "n40": call(MODEL)})
+    with pytest.raises(InstantiateError, match="makes more than 10,000 calls"):
+        instantiate(cfg.n0, allow=PREFIX)
+    assert instantiate(cfg.n30, allow=PREFIX).depth.depth.stem.depth is not None
 
 
 @pytest.mark.parametrize("allow", ["torch.", [3], [""]])

@@ -1,4 +1,4 @@
-"""instantiate: points 5 to 17 of the contract, and what is better."""
+"""instantiate: points 5 to 17 and 35 of docs/reference/config.md, and what is better."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_better_calls_inside_tuples_are_made() -> None:
     assert type(made["blocks"]) is tuple
 
 
-def test_better_a_failing_node_says_where_with_what_and_from_which_line() -> None:
+def test_35_a_failing_node_says_where_with_what_and_from_which_line() -> None:
     node = L(fail)(depth=50, text="x" * 500)
     cfg = config({"model": L(keep)(backbone=L(keep)(stages=[1, node]))})
     with pytest.raises(OwnError, match="it broke") as caught:

@@ -1,4 +1,4 @@
-"""LazyCall: points 1 to 4 of the contract, and what is better."""
+"""LazyCall: points 1 to 4 of docs/reference/config.md, and what is better."""
 
 from __future__ import annotations
 
@@ -238,8 +238,8 @@ def test_better_a_node_knows_the_line_where_it_was_written() -> None:
     line = sys._getframe().f_lineno - 1
     place = f"{__file__}:{line}"
     outer = L(keep)(inner=node)
-    twins = [node, outer.inner, copy.deepcopy(node), pickle.loads(pickle.dumps(node)), clone(node)]
-    assert [made_at(twin) for twin in twins] == [place] * 5
+    copies = [node, outer.inner, copy.deepcopy(node), pickle.loads(pickle.dumps(node)), clone(node)]
+    assert [made_at(one) for one in copies] == [place] * 5
     assert made_at(OmegaConf.merge(node, {"depth": 2})) == place
     assert list(node) == ["_target_", "depth"]
     assert node == DictConfig({"_target_": Model, "depth": 1}, flags={"allow_objects": True})

@@ -1,4 +1,4 @@
-"""LazyConfig.save: points 26 and 27 of the contract, and what is better."""
+"""LazyConfig.save: points 26 and 27 of docs/reference/config.md, and what is better."""
 
 from __future__ import annotations
 
@@ -150,6 +150,18 @@ def test_26_dtypes_and_layers_are_saved_by_their_names(tmp_path: Path) -> None:
     )
     assert instantiate(changed.m)["norm"](4).eps == 0.5
     assert instantiate(changed.m)["act"] is torch.nn.ReLU
+
+
+def test_27_keys_of_an_enum_are_written_by_their_names_and_said(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"doesn't load again: the key a\.Colour\.RED is of an enum"):
+        LazyConfig.save(config({"a": {Colour.RED: 1}}), tmp_path / "cfg.yaml")
+    assert LazyConfig.load(tmp_path / "cfg.yaml") == {"a": {"RED": 1}}
+
+
+def test_27_what_reads_back_differently_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detrex_backbones.config.save.parse_yaml", lambda text: {"a": 2})
+    with pytest.warns(UserWarning, match="something in it reads back differently"):
+        LazyConfig.save(config({"a": 1}), tmp_path / "cfg.yaml")
 
 
 def test_27_a_class_in_a_plain_dict_is_written_and_said(tmp_path: Path) -> None:

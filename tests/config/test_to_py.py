@@ -1,4 +1,4 @@
-"""LazyConfig.to_py: point 30 of the contract."""
+"""LazyConfig.to_py: point 30 of docs/reference/config.md."""
 
 from __future__ import annotations
 
@@ -116,9 +116,9 @@ def test_30_words_of_a_stranger_are_never_code(words: str, monkeypatch: pytest.M
 
 
 def test_30_text_that_does_not_mean_the_config_is_never_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detrex_backbones.config.to_py._expression", lambda value: "os.mkdir('made')")
+    monkeypatch.setattr("detrex_backbones.config.to_py.written_leaf", lambda value: "os.mkdir('made')")
     with pytest.raises(ConfigValueError, match="can't be written as Python that means the same"):
-        LazyConfig.to_py(config({"a": 1}))
+        LazyConfig.to_py(config({"a": "text"}))
 
 
 @pytest.mark.parametrize("prefix", ["cfg", "a b.", "import os; cfg.", "f().", "class.", "."])

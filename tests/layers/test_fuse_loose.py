@@ -37,6 +37,18 @@ class ReadThroughAView(Net):
         return self.norm(y) + y.flatten(1).sum()
 
 
+class ReadWithoutGradient(Net):
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y) + y.detach().amax((2, 3), keepdim=True)
+
+
+class GivenOutWithoutGradient(Net):
+    def forward(self, x):
+        y = self.conv(x)
+        return {"raw": y.detach(), "normalised": self.norm(y)}
+
+
 class GivenOut(Net):
     def forward(self, x):
         y = self.conv(x)
@@ -124,7 +136,8 @@ def test_a_norm_is_folded_into_the_convolution_that_it_follows(caplog):
 @pytest.mark.parametrize(
     "kind",
     [
-        *(ReadTwice, ReadThroughAView, GivenOut, GivenOutUnseen, NormedView, ByKeyword, NormCalledTwice),
+        *(ReadTwice, ReadThroughAView, ReadWithoutGradient, GivenOut, GivenOutUnseen, GivenOutWithoutGradient),
+        *(NormedView, ByKeyword, NormCalledTwice),
         *(ConvCalledTwice, WeightReadElsewhere, WeightShared),
     ],
 )

@@ -14,9 +14,10 @@ import torch
 import torchvision
 
 from detrex_backbones import LoadReport
-from detrex_backbones.checkpoint.report import Loaded, Mismatch
+from detrex_backbones.checkpoint.entry import Status
 from detrex_backbones.cli import main
 from detrex_backbones.view.report import coverage_tree, report_page, tensor_rows
+from tests.checkpoint.reports import left_over, loaded, mismatched
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror=hacked=1>@@DATA@@"
@@ -28,15 +29,15 @@ def report():
         path=f"/tmp/{HOSTILE}.pth",
         format="torch",
         source="torchvision",
-        loaded=[
-            Loaded("backbone.stem.conv1.weight", "conv1.weight", (64, 3, 7, 7), "stem rule", "float16 -> float32"),
-            Loaded("backbone.res2.0.conv1.weight", "layer1.0.conv1.weight", (64,), "block rule", "", "summed"),
+        entries=[
+            loaded("backbone.stem.conv1.weight", "conv1.weight", (64, 3, 7, 7), "stem rule", "float16 -> float32"),
+            loaded("backbone.res2.0.conv1.weight", "layer1.0.conv1.weight", (64,), "block rule", "", "summed"),
+            mismatched("backbone.res3.0.conv1.weight", "layer2.0.conv1.weight", (128, 64), (128, 32)),
+            *left_over({"fc.weight": "head", HOSTILE: "no place"}),
+            *left_over({"layer9.weight": "no place"}, Status.OTHER_ARCHITECTURE),
         ],
         missing=["backbone.res2.1.conv1.weight"],
-        mismatched=[Mismatch("backbone.res3.0.conv1.weight", "layer2.0.conv1.weight", (128, 64), (128, 32))],
         kept={"backbone.res3.0.norm.num_batches_tracked": "a counter"},
-        left_over={"fc.weight": "head", HOSTILE: "no place", "layer9.weight": "no place"},
-        unplaced=["layer9.weight"],
         outside=["head.weight"],
         not_finite={"backbone.stem.conv1.weight": 3},
     )

@@ -21,9 +21,9 @@ class LastLevelP6P7(nn.Module):
     """Two more levels for RetinaNet: strided 3x3 convolutions (Lin et al. 2017). Attributes are detectron2's.
 
     Args:
-        in_channels: of the map that they are made of.
-        out_channels: of both.
-        in_feature: that map: one of the network, or "p5".
+        in_channels: channels of the map that they are made of.
+        out_channels: channels of both levels.
+        in_feature: name of that map: one of the network, or "p5".
     """
 
     num_levels = 2
@@ -57,7 +57,7 @@ class FPN(Backbone):
         bottom_up: the network underneath.
         in_features: which of its maps, the finest first; None for all.
         out_channels: channels of every map.
-        norm: after each convolution, see `get_norm`; "" or None for none, and a bias instead.
+        norm: the norm after each convolution, see `get_norm`; "" or None for none, and a bias instead.
         top_block: makes further levels of a map: `LastLevelMaxPool()`, `LastLevelP6P7(...)`, or another module with
             `num_levels` and `in_feature` that returns a list. None for none. Where the network and the pyramid have a
             map of that name ("p5" of a timm model), one with `in_channels` gets the network's.

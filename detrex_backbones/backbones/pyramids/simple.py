@@ -49,11 +49,11 @@ class SimpleFeaturePyramid(Backbone):
         net: the backbone underneath.
         in_feature: which of its maps.
         out_channels: channels of every map.
-        scale_factors: by which the map is resized, the largest first, each half of the one before: of 4, 2, 1, 0.5.
+        scale_factors: factors that the map is resized by: some of 4, 2, 1, 0.5, each half of the one before it.
         top_block: makes further levels of a map: a module with `num_levels` and `in_feature` that returns a list, such
             as `LastLevelMaxPool()`. None for none.
-        norm: after each convolution, see `get_norm`; "" or None for none, and a bias instead.
-        square_pad: the images are to be padded to a square of this side, in pixels; 0 for no such wish.
+        norm: the norm after each convolution, see `get_norm`; "" or None for none, and a bias instead.
+        square_pad: side in pixels of the square that images are to be padded to; 0 for none.
 
     Raises:
         ArgumentError: a map that `net` doesn't have, other factors, a top_block that doesn't fit.

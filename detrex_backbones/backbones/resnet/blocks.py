@@ -97,9 +97,9 @@ class BasicBlock(ResidualBlock):
     Args:
         in_channels: C of the input (N, C, H, W).
         out_channels: C of the output and of both convolutions.
-        stride: of the first convolution, and of the shortcut.
-        norm: after every convolution, see `get_norm`.
-        dilation: of both convolutions.
+        stride: stride of the first convolution and of the shortcut.
+        norm: the norm after every convolution, see `get_norm`.
+        dilation: dilation of both convolutions.
         shortcut: the projection where input and output differ in shape: "conv1x1", "conv3x3" or "avg_pool", see
             `make_shortcut`.
         se_reduction: the reduction of a `SqueezeExcitation` between the last norm and the addition; None for none.
@@ -131,13 +131,13 @@ class BottleneckBlock(ResidualBlock):
         in_channels: C of the input (N, C, H, W).
         out_channels: C of the output.
         bottleneck_channels: channels of the 3x3 convolution.
-        stride: of the block.
+        stride: stride of the block.
         num_groups: groups of the 3x3 convolution (ResNeXt, Xie et al. 2017).
-        norm: after every convolution, see `get_norm`.
+        norm: the norm after every convolution, see `get_norm`.
         stride_in_1x1: True puts the stride into the first 1x1 convolution (the original MSRA networks, and Caffe's),
             False into the 3x3 one (torchvision, Caffe2). Weights made for one load into the other,
             and don't work there.
-        dilation: of the 3x3 convolution.
+        dilation: dilation of the 3x3 convolution.
         reduce_first: the first 1x1 convolution has `bottleneck_channels / reduce_first` channels (SENet-154: 2).
         shortcut: as of `BasicBlock`.
         se_reduction: as of `BasicBlock`.
@@ -164,16 +164,8 @@ class BottleneckBlock(ResidualBlock):
         first_channels = _first_channels(bottleneck_channels, reduce_first, num_groups)
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = conv_norm(in_channels, first_channels, 1, norm, stride=stride_1x1)
-        self.conv2 = conv_norm(
-            first_channels,
-            bottleneck_channels,
-            3,
-            norm,
-            stride=stride_3x3,
-            dilation=dilation,
-            groups=num_groups,
-            conv_class=self.conv2_class,
-        )
+        conv2: dict[str, Any] = {"stride": stride_3x3, "dilation": dilation, "groups": num_groups}
+        self.conv2 = conv_norm(first_channels, bottleneck_channels, 3, norm, conv_class=self.conv2_class, **conv2)
         self.conv3 = conv_norm(bottleneck_channels, out_channels, 1, norm)
 
     def _run_conv2(self, x: Tensor) -> Tensor:
@@ -203,19 +195,10 @@ def _first_channels(bottleneck_channels: int, reduce_first: int, num_groups: int
 
 
 def make_shortcut(kind: str, in_channels: int, out_channels: int, stride: int, dilation: int, norm: Norm) -> Conv2d:
-    """A projection with its norm: parameters `weight` and `norm.*`, whatever the kind.
+    """A projection with its norm: parameters `weight` and `norm.*`, whatever the kind; ArgumentError for another one.
 
-    Args:
-        kind: "conv1x1" (He et al. 2016); "conv3x3" (SENet-154, Hu et al. 2018); or "avg_pool", which unlike a strided
-            1x1 convolution looks at every pixel (ResNet-D, He et al. 2019).
-        in_channels: C of the input (N, C, H, W).
-        out_channels: C of the output.
-        stride: of the block.
-        dilation: of the block; matters to "conv3x3" alone.
-        norm: after the convolution, see `get_norm`.
-
-    Raises:
-        ArgumentError: for another kind.
+    "conv1x1" is He et al. 2016's; "conv3x3" SENet-154's (Hu et al. 2018), the only one to which the block's dilation
+    matters; "avg_pool", ResNet-D's (He et al. 2019), unlike a strided 1x1 convolution looks at every pixel.
     """
     if kind == "conv1x1":
         return conv_norm(in_channels, out_channels, 1, norm, stride=stride)

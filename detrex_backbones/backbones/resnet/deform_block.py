@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -74,14 +76,8 @@ class DeformBottleneckBlock(BottleneckBlock):
         self.deform_modulated = deform_modulated
         # y, x and, modulated, the factor of each of the kernel's nine samples.
         per_group = (3 if deform_modulated else 2) * KERNEL_AREA
-        self.conv2_offset = Conv2d(
-            channels,
-            per_group * deform_num_groups,
-            kernel_size=3,
-            stride=self.conv2.stride,
-            padding=dilation,
-            dilation=dilation,
-        )
+        like_conv2: dict[str, Any] = {"stride": self.conv2.stride, "padding": dilation, "dilation": dilation}
+        self.conv2_offset = Conv2d(channels, per_group * deform_num_groups, 3, **like_conv2)
         nn.init.zeros_(self.conv2_offset.weight)
 
     def _run_conv2(self, x: Tensor) -> Tensor:

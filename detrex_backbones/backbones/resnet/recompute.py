@@ -16,11 +16,7 @@ __all__ = ["run_recomputed"]
 def run_recomputed(stage: nn.Module, x: Tensor) -> Tensor:
     """`stage(x)` that keeps nothing but its input for the backward pass, and computes the rest again there.
 
-    The result, the gradients and the running statistics are those of `stage(x)`.
-
-    Args:
-        stage: takes and returns one tensor.
-        x: its input.
+    The result, the gradients and the running statistics are those of `stage(x)`. It takes and returns one tensor.
     """
     learning = [module for module in stage.modules() if isinstance(module, _BatchNorm) and module.training]
     kwargs: dict[str, Any] = {}

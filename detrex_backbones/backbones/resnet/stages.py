@@ -33,7 +33,7 @@ def make_block_stage(
         num_blocks: how many.
         in_channels: C of the stage's input (N, C, H, W).
         out_channels: C of every block's output.
-        **kwargs: for every block. `name_per_block=[...]` gives each block a `name` of its own.
+        **kwargs: arguments of every block. `name_per_block=[...]` gives each block a `name` of its own.
 
     Raises:
         ArgumentError: a `_per_block` list of another length, or a name given both ways.
@@ -86,7 +86,7 @@ def make_stage(
 
     Args:
         depth: 18, 34 (basic blocks), 50, 101 or 152 (bottleneck blocks).
-        norm: after every convolution, see `get_norm`.
+        norm: the norm after every convolution, see `get_norm`.
         num_groups: groups of the 3x3 convolutions (ResNeXt: 32 or 64).
         width_per_group: channels of a group in res2; doubled from stage to stage. ResNeXt 32x8d: 8, wide ResNet: 128.
         in_channels: channels that the stem gives, its `out_channels`.
@@ -153,8 +153,8 @@ def make_default_stages(
         in_channels: as of `make_stage`.
         res5_dilation: as of `make_stage`.
         dilation_style: as of `make_stage`.
-        **kwargs: for every block: `norm`, `num_groups`, `stride_in_1x1`, `se_reduction` and so on, but neither stride
-            nor channels. `shortcut` means what it does in `make_stage`.
+        **kwargs: arguments of every block: `norm`, `num_groups`, `stride_in_1x1`, `se_reduction` and so on, but neither
+            stride nor channels. `shortcut` means what it does in `make_stage`.
 
     Raises:
         ArgumentError: for a depth, dilation or style that isn't possible.
@@ -226,16 +226,15 @@ def _check_basic(
     reduce_first: int,
 ) -> None:
     """The basic blocks of ResNet-18 and 34 have no groups, no widths and no deformable form."""
-    wrong = {
-        "out_channels": (out_channels, out_channels not in (None, 64), "64 (or leave it out)"),
-        "num_groups": (num_groups, num_groups != 1, "1"),
-        "width_per_group": (width_per_group, width_per_group != 64, "64"),
-        "reduce_first": (reduce_first, reduce_first != 1, "1"),
-        "deform_on_per_stage": (list(deform), any(deform), "[False, False, False, False]"),
-    }
-    for name, (given, is_wrong, allowed) in wrong.items():
-        if is_wrong:
+    for name, value, allowed in (
+        ("out_channels", 64 if out_channels is None else out_channels, 64),
+        ("num_groups", num_groups, 1),
+        ("width_per_group", width_per_group, 64),
+        ("reduce_first", reduce_first, 1),
+        ("deform_on_per_stage", [bool(flag) for flag in deform], [False] * 4),
+    ):
+        if value != allowed:
             raise ArgumentError(
-                f"{name}={given!r} does not go with depth={depth}, whose basic blocks allow only {allowed}. "
+                f"{name}={value!r} does not go with depth={depth}, whose basic blocks allow only {allowed}. "
                 f"Depths 50, 101 and 152 have bottleneck blocks."
             )

@@ -21,7 +21,7 @@ class BasicStem(CNNBlockBase):
     Args:
         in_channels: channels of the image, any number.
         out_channels: channels of the result.
-        norm: after the convolution, see `get_norm`.
+        norm: the norm after the convolution, see `get_norm`.
     """
 
     def __init__(self, in_channels: int = 3, out_channels: int = 64, norm: Norm = "BN") -> None:
@@ -44,7 +44,7 @@ class DeepStem(CNNBlockBase):
         in_channels: channels of the image, any number.
         out_channels: channels of the result: 64 for ResNet-C and D; 128 for ResNet-E, S and SENet-154, whose first
             stage needs `in_channels=128` then.
-        norm: after every convolution, see `get_norm`.
+        norm: the norm after every convolution, see `get_norm`.
         mid_channels: channels of the first two convolutions: one number for both, or two numbers. None: half of
             `out_channels`, as all networks above have it.
 

@@ -51,7 +51,7 @@ class TimmBackbone(Backbone):
             stage too, and so on. Stages are the modules that timm takes maps from (its `feature_info`), in the order
             of the network and without a stem: layer1 ... layer4, stages.0 ... stages.3, the blocks of a transformer.
             What is frozen gets no gradients, and its batch norms are frozen too.
-        **kwargs: of `timm.create_model`: `drop_path_rate`, `img_size`, `output_stride`, `feature_cls` and so on.
+        **kwargs: further arguments of `timm.create_model`: `drop_path_rate`, `img_size`, `output_stride` and so on.
 
     Raises:
         ArgumentError: an unknown model, maps that it doesn't have, a norm or another argument that it doesn't take.

@@ -78,12 +78,7 @@ def all_indices(model_name: str, kwargs: Mapping[str, Any] | None = None) -> lis
 
 
 def create(model_name: str, out_indices: list[int] | None, kwargs: Mapping[str, Any]) -> nn.Module:
-    """timm's feature network.
-
-    Args:
-        model_name: as of `timm.create_model`.
-        out_indices: in the order of the network; None for the network's own choice.
-        kwargs: further arguments of `timm.create_model`.
+    """timm's feature network; `out_indices` are in the order of the network, None for the network's own choice.
 
     Raises:
         ArgumentError: timm can't make it of these arguments.

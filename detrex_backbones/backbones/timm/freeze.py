@@ -24,15 +24,9 @@ def freeze_norms(module: nn.Module) -> nn.Module:
 
 
 def freeze_beginning(net: nn.Module, model_name: str, freeze_at: int) -> None:
-    """Freeze what comes before a stage: no gradients there, and its batch norms become frozen ones.
+    """Freeze what comes before a stage, in place: no gradients there, and its batch norms become frozen ones.
 
-    Args:
-        net: timm's feature network, changed in place.
-        model_name: for the error.
-        freeze_at: 0 nothing, 1 all before the first stage, 2 the first stage too, and so on.
-
-    Raises:
-        ArgumentError: a number that the network has no stage for.
+    `freeze_at` is that of `TimmBackbone`; an ArgumentError refuses a number that the network has no stage for.
     """
     if freeze_at == 0 and not isinstance(freeze_at, bool):
         return

@@ -84,14 +84,10 @@ class Sizes:
 
 
 def find_sizes(net: nn.Module, channels: int, strides: list[int], channels_last: bool, own: tuple[int, int]) -> Sizes:
-    """Which images a network runs, by trial.
+    """Which images a network on the meta device runs, by trial.
 
-    Args:
-        net: on the meta device.
-        channels: of its images.
-        strides: of the maps, in the order of the network.
-        channels_last: whether the network's maps are (N, H, W, C).
-        own: the size that it was made for.
+    `strides` are those of its maps, in its order; `channels_last` says that these are (N, H, W, C); `own` is the (H, W)
+    that it was made for.
     """
 
     def maps(height: int, width: int, exact: bool) -> bool:

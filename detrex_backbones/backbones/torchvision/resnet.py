@@ -31,7 +31,7 @@ class TorchvisionResNet(Backbone):
         dilation: whether layer4 is dilated in the place of its stride (DC5).
 
     Attributes:
-        num_channels: of the last layer's map.
+        num_channels: channels of the last layer's map.
 
     Raises:
         ArgumentError: another network or layer, two maps of one name, dilation of a network of basic blocks.

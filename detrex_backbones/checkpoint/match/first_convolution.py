@@ -7,7 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from detrex_backbones.checkpoint.match.suffixes import Plan, Shapes
+from detrex_backbones.checkpoint.entry import Shapes
+from detrex_backbones.checkpoint.match.suffixes import Plan
 from detrex_backbones.checkpoint.names.readings import Reading
 from detrex_backbones.errors import ArgumentError, closest
 
@@ -65,21 +66,22 @@ def fit_stem(plan: Plan, reading: Reading, model: Shapes, mode: str, swap: bool)
     """
     _check_mode(mode)
     if swap:
-        stem = next((ours for ours in _both(plan) if _takes_image(tuple(reading.tensors[ours].shape))), None)
+        stem = next((ours for ours in _both(plan) if _takes_image(reading.named[ours].shape)), None)
         if stem is None:
             raise ArgumentError("swap_channels=True: the checkpoint has no first convolution with 3 channels.")
-        reading.tensors[stem] = reading.tensors[stem].then(swap_channels)
-        reading.adapted[stem] = "first convolution: RGB and BGR swapped"
+        entry = reading.named[stem]
+        entry.tensor, entry.adapted = entry.values.then(swap_channels), "first convolution: RGB and BGR swapped"
     if mode == "error":
         return
     for key, ours in list(plan.mismatched.items()):
-        stored, wanted = tuple(reading.tensors[ours].shape), model[key]
+        entry = reading.named[ours]
+        stored, wanted = entry.shape, tuple(model[key])
         if len(stored) == len(wanted) == 4 and stored[1] <= 4 and (stored[0], *stored[2:]) == (wanted[0], *wanted[2:]):
             _check_channels(stored[1], wanted[1], mode)
             change = partial(adapt_channels, channels=wanted[1], mode=mode)
-            reading.tensors[ours] = reading.tensors[ours].then(change, wanted)
+            entry.tensor, entry.shape = entry.values.then(change, wanted), wanted
             what = f"first convolution: {stored[1]} -> {wanted[1]} channels ({mode})"
-            reading.adapted[ours] = "; ".join(filter(None, (reading.adapted.get(ours, ""), what)))
+            entry.adapted = "; ".join(filter(None, (entry.adapted, what)))
             plan.matched[key] = plan.mismatched.pop(key)
 
 

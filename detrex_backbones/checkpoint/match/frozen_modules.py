@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from detrex_backbones.checkpoint.match.suffixes import BATCH_COUNTER
+from detrex_backbones.checkpoint.entry import BATCH_COUNTER
 from detrex_backbones.checkpoint.report import LoadReport
 
 __all__ = ["frozen_but_not_loaded"]

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
+from detrex_backbones.checkpoint.entry import Entry, Shapes, Status
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match.first_convolution import fit_stem
-from detrex_backbones.checkpoint.match.suffixes import Plan, Shapes, make_plan
+from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
 from detrex_backbones.checkpoint.names.conventions import conventions
-from detrex_backbones.checkpoint.names.readings import NO_NAME, OUTSIDE, Reading, each_reading
+from detrex_backbones.checkpoint.names.readings import Reading, each_reading
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
-from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch, shorten
+from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.text import shorten
 
 OWN = "detectron2"  # the convention of this library's own names
-
-NO_PLACE = "no place in the model"
 
 # Where the numbered blocks of one stage stand, in this library's, torchvision's and timm's names. A stage is loaded
 # whole or not at all: what the model's has no place for shows that the file is of another architecture.
@@ -32,19 +32,12 @@ class Attempt:
     """What a load would do.
 
     Args:
-        report: of every key.
-        plan: model key -> our name for what fills it.
-        reading: our name -> tensor.
+        report: of every key; it holds no values, and so outlives the file.
+        values: model key -> what it will hold.
     """
 
     report: LoadReport
-    plan: Plan
-    reading: Reading
-
-    @property
-    def values(self) -> dict[str, LazyTensor]:
-        """Model key -> what it will hold."""
-        return _values(self.plan, self.reading)
+    values: dict[str, LazyTensor]
 
 
 def plan_checkpoint(
@@ -57,7 +50,7 @@ def plan_checkpoint(
     stem_adapt: str = "error",
     swap_channels: bool = False,
 ) -> Attempt:
-    """What a load would do. Names and shapes of the model are enough; nothing is refused yet, see `check.check_report`.
+    """What a load would do. Names and shapes of the model are enough; nothing is refused yet: see `check_report`.
 
     Args:
         model: name -> shape.
@@ -79,9 +72,13 @@ def plan_checkpoint(
         places = ", ".join(repr(candidate.prefix.rstrip(".")) for candidate in (reading, *rivals))
         plan.ambiguous = f"it holds {len(rivals) + 1} networks that fit: {places}. Say which: prefix='...'."
     if scope is None and prefix is None and not plan.ambiguous:
-        plan.ambiguous = _in_two_namings(plan, reading, model, checkpoint)
+        plan.ambiguous = _in_two_namings(plan, reading, model)
     fit_stem(plan, reading, model, stem_adapt, swap_channels)
-    return Attempt(_report(checkpoint, reading, plan, model), plan, reading)
+    values = _values(plan, reading)
+    report = _report(checkpoint, reading, plan, model)
+    for entry in report.entries:
+        entry.tensor = None
+    return Attempt(report, values)
 
 
 def _plans(
@@ -113,37 +110,40 @@ def _rivals(plan: Plan, reading: Reading, others: list[tuple[Plan, Reading]]) ->
     ]
 
 
-def _in_two_namings(plan: Plan, reading: Reading, model: Shapes, checkpoint: Checkpoint) -> str:
+def _in_two_namings(plan: Plan, reading: Reading, model: Shapes) -> str:
     """What to say where the rest of the file, too, has a place in the model, by its names as they are."""
-    own = conventions()[OWN]  # mean and deviation are in every detector
+    own = conventions()[OWN]  # mean and standard deviation are in every detector
+    outside = {entry.checkpoint_key: entry for entry in reading.entries if entry.status is Status.OUTSIDE}
     same = [
         key
         for key in plan.outside
-        if reading.left_over.get(key, "").startswith(OUTSIDE)
-        and tuple(checkpoint.tensors[key].shape) == tuple(model[key])
-        and not own.why_left_out(key)
+        if key in outside and outside[key].shape == tuple(model[key]) and not own.why_left_out(key)
     ]
     if not same:
         return ""
+    scope = plan.scope.rstrip(".")
     return (
-        f"its {len(plan.matched)} tensors in the names of {reading.source} go to {plan.scope.rstrip('.')!r}, but "
-        f"{len(same)} others have names and shapes that the model has outside it, and would be left out: "
-        f"{shorten(same)}. Only the former are meant: scope={plan.scope.rstrip('.')!r}. All are: build the model with "
-        f"the file's names, or give all of them the model's."
+        f"its {len(plan.matched)} tensors in the names of {reading.source} go to {scope!r}, but {len(same)} others "
+        f"have names and shapes that the model has outside it, and would be left out: {shorten(same)}. Only the former "
+        f"are meant: scope={scope!r}. All are: build the model with the file's names, or give all of them the model's."
     )
 
 
 def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes) -> LoadReport:
-    origin, adapted, rule = reading.origin, reading.adapted, _rules(plan, reading)
-    loaded = [
-        Loaded(key, origin[stored], model[key], rule(key, stored), "", adapted.get(stored, ""))
-        for key, stored in plan.matched.items()
-    ]
-    mismatched = [
-        Mismatch(key, origin[stored], model[key], tuple(reading.tensors[stored].shape))
-        for key, stored in plan.mismatched.items()
-    ]
-    unused = {origin[ours]: _why_unused(ours, reading) for ours in plan.unused}
+    for key, ours in plan.matched.items():
+        entry = reading.named[ours]
+        entry.model_key, entry.rule = key, _rule(plan, reading, key, ours)
+        entry.set(Status.LOADED)
+    for key, ours in plan.mismatched.items():
+        entry = reading.named[ours]
+        entry.model_key, entry.model_shape = key, tuple(model[key])
+        entry.set(Status.OTHER_SHAPE)
+    for ours in plan.unused:
+        why = _why_not_of_network(reading.named[ours], reading)
+        if why:
+            reading.named[ours].set(Status.NOT_OF_NETWORK, why)
+    _mark_other_architecture(reading)
+    unread = [Entry(key, status=Status.UNREAD, why=what) for key, what in checkpoint.unread.items()]
     kept = {key: why for key in plan.missing if (why := _why_kept(key, reading.source))}
     return LoadReport(
         path=str(checkpoint.path),
@@ -152,50 +152,45 @@ def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes)
         source=reading.source,
         prefix=reading.prefix,
         scope=plan.scope.rstrip("."),
-        loaded=loaded,
+        entries=[*reading.entries, *unread],
         missing=[key for key in plan.missing if key not in kept],
-        mismatched=mismatched,
         kept=kept,
-        left_over={**unused, **reading.left_over},
-        unplaced=_unplaced(plan, unused, reading),
         outside=plan.outside,
         ambiguous=plan.ambiguous,
-        twins=reading.twins,
+        lookalikes=reading.lookalikes,
     )
 
 
-def _rules(plan: Plan, reading: Reading) -> Callable[[str, str], str]:
-    """What tells by which rule a stored name came to a model's key."""
-    places = ("the same name", "in the scope", "the end of the name")
-    same, inside, end = (f"{reading.source}: {place}" for place in places)
-    return lambda key, ours: same if key == ours else inside if key == plan.scope + ours else end
+def _rule(plan: Plan, reading: Reading, key: str, ours: str) -> str:
+    """By which rule a stored name came to a model's key."""
+    place = "the same name" if key == ours else "in the scope" if key == plan.scope + ours else "the end of the name"
+    return f"{reading.source}: {place}"
 
 
-def _unplaced(plan: Plan, unused: Mapping[str, str], reading: Reading) -> list[str]:
-    """The file's names of what is left over of stages of which other tensors found a place."""
-    # What has a name of ours is looked at by it; what has none, by its name in the file.
-    named = {ours: reading.origin[ours] for ours in plan.unused if unused[reading.origin[ours]] == NO_PLACE}
-    nameless = [key for key, why in reading.left_over.items() if why.startswith(NO_NAME)]
-    if not named and not nameless:
-        return []
-    taken = [*plan.matched.values(), *plan.mismatched.values()]
-    ours, theirs = _stages(taken), _stages(reading.origin[name] for name in taken)
-    return [key for name, key in named.items() if _stages([name]) & ours] + [
-        key for key in nameless if _stages([key]) & theirs
-    ]
+def _mark_other_architecture(reading: Reading) -> None:
+    """Find what is left over of stages of which other tensors found a place."""
+    placed = [entry for entry in reading.entries if entry.model_key]
+    ours, theirs = _stages(entry.ours for entry in placed), _stages(entry.checkpoint_key for entry in placed)
+    for entry in reading.entries:
+        # What has a name of ours is looked at by it; what has none, by its name in the file.
+        if (entry.status is Status.NO_PLACE and _stages([entry.ours]) & ours) or (
+            entry.status is Status.NO_NAME and _stages([entry.checkpoint_key]) & theirs
+        ):
+            entry.set(Status.OTHER_ARCHITECTURE, entry.why)
 
 
 def _stages(names: Iterable[str]) -> set[str]:
     return {found[0] for name in names if (found := STAGE.match(name))}
 
 
-def _why_unused(ours: str, reading: Reading) -> str:
+def _why_not_of_network(entry: Entry, reading: Reading) -> str:
     """What a tensor is that nothing in the model asked for, in the words of its convention or of our own names."""
     known = conventions()
-    theirs = reading.theirs.get(ours, ours)
-    kin = [(known[name], theirs[len(place) :]) for name, place in reading.kin if theirs.startswith(place)]
-    reasons = (convention.why_left_out(name) for convention, name in (*kin, (known[OWN], ours)))
-    return next(filter(None, reasons), NO_PLACE)
+    names = [
+        (known[name], entry.theirs[len(place) :]) for name, place in reading.known_by if entry.theirs.startswith(place)
+    ]
+    reasons = (convention.why_left_out(name) for convention, name in (*names, (known[OWN], entry.ours)))
+    return next(filter(None, reasons), "")
 
 
 def _why_kept(key: str, source: str) -> str:
@@ -206,7 +201,7 @@ def _why_kept(key: str, source: str) -> str:
 
 
 def _values(plan: Plan, reading: Reading) -> dict[str, LazyTensor]:
-    return {key: reading.tensors[stored] for key, stored in plan.matched.items()}
+    return {key: reading.named[stored].values for key, stored in plan.matched.items()}
 
 
 def _same(one: dict[str, LazyTensor], other: dict[str, LazyTensor]) -> bool:

@@ -6,8 +6,9 @@ import fnmatch
 from collections.abc import Iterable
 
 from detrex_backbones.checkpoint.names.conventions import conventions
-from detrex_backbones.checkpoint.report import LoadReport, describe, shorten
+from detrex_backbones.checkpoint.report import LoadReport, describe
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
+from detrex_backbones.text import shorten
 
 __all__ = ["check_report"]
 
@@ -62,7 +63,7 @@ def _check_missing(report: LoadReport, globs: list[str]) -> None:
 
 
 def _note(report: LoadReport) -> str:
-    return f" Names alone don't tell: {report.twins}." if report.twins else ""
+    return f" Names alone don't tell: {report.lookalikes}." if report.lookalikes else ""
 
 
 def _allowed(key: str, scope: str, globs: list[str]) -> bool:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from detrex_backbones.checkpoint.entry import BATCH_COUNTER, Shapes
 from detrex_backbones.errors import ArgumentError, closest
 
-__all__ = ["Plan", "Shapes", "find_scopes", "make_plan"]
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-BATCH_COUNTER = "num_batches_tracked"
+__all__ = ["Plan", "find_scopes", "make_plan"]
 
 
 @dataclass

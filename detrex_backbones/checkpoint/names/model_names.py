@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 
-from detrex_backbones.checkpoint.match.suffixes import Shapes
+from detrex_backbones.checkpoint.entry import Shapes
 
 __all__ = ["ModelNames"]
 
@@ -70,7 +70,8 @@ class ModelNames:
         fitting: dict[str, int] = defaultdict(int)
         for name, shape in shapes.items():
             tail, dot = name, "."
-            while dot:
+            # "weight" alone tells nothing, unless the model is one layer.
+            while dot and ("." in tail or tail in self._model):
                 known = self._tails.get(tail) or (self._joined and self._tails.get(_flat(tail)))
                 if known and shape in known:
                     fitting[name[: len(name) - len(tail)]] += 1

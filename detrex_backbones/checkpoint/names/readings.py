@@ -7,20 +7,21 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from detrex_backbones.checkpoint.match.suffixes import Shapes
+from detrex_backbones.checkpoint.entry import Entry, Shapes, Status
 from detrex_backbones.checkpoint.names.conventions import Convention, conventions, sources
 from detrex_backbones.checkpoint.names.model_names import ModelNames
 from detrex_backbones.checkpoint.names.wrappers import clean_names
 from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
-from detrex_backbones.checkpoint.report import shorten
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
+from detrex_backbones.text import shorten
 
 __all__ = ["AS_STORED", "Reading", "each_reading", "readings"]
 
 AS_STORED = "as stored"
 TIMM = "timm"
-NO_NAME = "no name of"
-OUTSIDE = "outside "
+
+Names = Mapping[str, str]
+"""Clean name -> name in the file."""
 
 
 @dataclass
@@ -30,29 +31,25 @@ class Reading:
     Args:
         source: name of the convention, or `AS_STORED`.
         prefix: what stands before the network's names in the file.
-        tensors: our name -> tensor.
-        origin: our name -> name in the file.
-        theirs: our name -> the convention's, or the whole clean name where names are used as stored.
-        adapted: our name -> what was done to the values.
-        left_over: name in the file -> why this reading has no use for it.
-        twins: what else these names can be.
-        kin: the conventions that know what `theirs` are, and what stands before the names that they know.
+        entries: every tensor of the file, and those that the convention makes of several.
+        lookalikes: what else these names can be.
+        known_by: the conventions that know what the entries' `theirs` are, and what stands before the names that they
+            know.
     """
 
     source: str
-    prefix: str = ""
-    tensors: dict[str, LazyTensor] = field(default_factory=dict)
-    origin: dict[str, str] = field(default_factory=dict)
-    theirs: dict[str, str] = field(default_factory=dict)
-    adapted: dict[str, str] = field(default_factory=dict)
-    left_over: dict[str, str] = field(default_factory=dict)
-    twins: str = ""
-    kin: list[tuple[str, str]] = field(default_factory=list)
+    prefix: str
+    entries: list[Entry]
+    lookalikes: str = ""
+    known_by: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.named = {entry.ours: entry for entry in self.entries if entry.ours}
 
     @property
     def shapes(self) -> Shapes:
         """Our name -> shape."""
-        return {name: tensor.shape for name, tensor in self.tensors.items()}
+        return {name: entry.shape for name, entry in self.named.items()}
 
 
 def readings(
@@ -148,66 +145,83 @@ def _not_there(
 
 def _flattened(reading: Reading, own: ModelNames) -> Reading:
     """The reading with the names that timm's feature wrappers in the model have, where they differ."""
-    names = own.flattened(reading.tensors)
+    names = own.flattened(reading.named)
     if names:
         reading.source = TIMM if reading.source == AS_STORED else reading.source
-        for kept in ("tensors", "origin", "theirs", "adapted"):
-            setattr(reading, kept, {names.get(name, name): value for name, value in getattr(reading, kept).items()})
+        for entry in reading.entries:
+            entry.ours = names.get(entry.ours, entry.ours)
+        reading.named = {entry.ours: entry for entry in reading.entries if entry.ours}
     return reading
 
 
 def _as_stored(
     tensors: Mapping[str, LazyTensor],
-    cleaned: Mapping[str, str],
+    cleaned: Names,
     aside: Mapping[str, str],
     prefix: str,
     marks: list[tuple[str, str]],
 ) -> Reading:
-    reading = Reading(AS_STORED, prefix, left_over=dict(aside), kin=[*marks, (TIMM, prefix)])
-    reading.theirs = {name[len(prefix) :]: name for name in cleaned if name.startswith(prefix)}
-    reading.origin = {ours: cleaned[name] for ours, name in reading.theirs.items()}
-    reading.tensors = {ours: tensors[key] for ours, key in reading.origin.items()}
+    entries = []
+    for name, key in cleaned.items():
+        entry = Entry(key, tensors[key], tensors[key].shape, name, name)
+        if name.startswith(prefix):
+            entry.ours = name[len(prefix) :]
+        else:
+            entry.set(Status.OUTSIDE, f"outside {prefix.rstrip('.')!r}")
+        entries.append(entry)
     # Whoever has the names of the model itself may all the same be told apart by nothing but them.
     known = conventions()
-    reading.twins = next(filter(None, (known[name].twins for name, _ in marks)), "")
-    reading.left_over |= _outside(tensors, [*reading.origin.values(), *aside], prefix)
-    return reading
+    lookalikes = next(filter(None, (known[name].lookalikes for name, _ in marks)), "")
+    return Reading(AS_STORED, prefix, entries + _set_aside(tensors, aside), lookalikes, [*marks, (TIMM, prefix)])
 
 
 def _read(
     convention: Convention,
     prefix: str,
     tensors: Mapping[str, LazyTensor],
-    cleaned: Mapping[str, str],
+    cleaned: Names,
     aside: Mapping[str, str],
 ) -> Reading:
-    reading = Reading(convention.name, prefix, left_over=dict(aside), twins=convention.twins)
-    reading.kin = [(convention.name, "")]
-    inside = {}
+    entries, inside = [], {}
     for name, key in cleaned.items():
+        entry = Entry(key, tensors[key], tensors[key].shape, name)
         theirs = _relative(name, prefix, convention.elsewhere)
-        if theirs is not None:
-            inside[theirs] = key
-    network = {theirs: tensors[key] for theirs, key in inside.items()}
+        if theirs is None:
+            entry.set(Status.OUTSIDE, f"outside {prefix.rstrip('.')!r}")
+        else:
+            entry.theirs = theirs
+            inside[theirs] = entry
+        entries.append(entry)
+    network = {theirs: entry.values for theirs, entry in inside.items()}
     done: dict[str, str] = {}
     if convention.adapt is not None:
         network, done = convention.adapt(network)
-    for theirs, tensor in network.items():
-        ours = convention.read(theirs, tensor.dim())
-        if ours is None or ours in reading.tensors:
-            continue
-        reading.tensors[ours] = tensor
-        reading.origin[ours] = inside.get(theirs, theirs)
-        reading.theirs[ours] = theirs
-        if theirs in done:
-            reading.adapted[ours] = done[theirs]
-    used = set(reading.origin.values())
-    for theirs, key in inside.items():
-        if key not in used:
-            why = convention.why_left_out(theirs)
-            reading.left_over[key] = why or done.get(theirs, "") or f"{NO_NAME} {convention.name}"
-    reading.left_over |= _outside(tensors, [*inside.values(), *aside], prefix)
-    return reading
+    for theirs in network.keys() - inside.keys():  # what is in no file, but follows from what is
+        inside[theirs] = Entry(theirs, None, (), theirs, theirs)
+        entries.append(inside[theirs])
+    taken: set[str] = set()
+    for theirs, entry in inside.items():
+        if theirs in network:
+            entry.tensor, entry.shape = network[theirs], network[theirs].shape
+            ours = convention.read(theirs, entry.values.dim())
+            if ours is not None and ours not in taken:
+                taken.add(ours)
+                entry.ours, entry.adapted = ours, done.get(theirs, "")
+                continue
+        why = convention.why_left_out(theirs)
+        if why:
+            entry.set(Status.NOT_OF_NETWORK, why)
+        elif theirs in done:
+            entry.set(Status.PART_OF_ANOTHER, done[theirs])
+        else:
+            entry.set(Status.NO_NAME, f"no name of {convention.name}")
+    entries += _set_aside(tensors, aside)
+    return Reading(convention.name, prefix, entries, convention.lookalikes, [(convention.name, "")])
+
+
+def _set_aside(tensors: Mapping[str, LazyTensor], aside: Mapping[str, str]) -> list[Entry]:
+    known = Status.NOT_OF_NETWORK
+    return [Entry(key, tensors[key], tensors[key].shape, status=known, why=why) for key, why in aside.items()]
 
 
 def _relative(name: str, prefix: str, elsewhere: Mapping[str, str]) -> str | None:
@@ -217,11 +231,6 @@ def _relative(name: str, prefix: str, elsewhere: Mapping[str, str]) -> str | Non
         if name.startswith(beginning):
             return inside + name[len(beginning) :]
     return None
-
-
-def _outside(tensors: Iterable[str], used: Iterable[str], prefix: str) -> dict[str, str]:
-    used = set(used)
-    return {key: f"{OUTSIDE}{prefix.rstrip('.')!r}" for key in tensors if key not in used}
 
 
 def _dotted(prefix: str | None) -> str:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from detrex_backbones.checkpoint.place.interrupts import interrupts_wait
 from detrex_backbones.checkpoint.place.sharded import local, part
 from detrex_backbones.checkpoint.place.writable import check_writable, is_plain, why_not_cast
-from detrex_backbones.checkpoint.report import LoadReport, shorten
+from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
+from detrex_backbones.text import shorten
 
 __all__ = ["check_casts", "doubtful", "is_there", "place_values", "refuse_wrong", "targets_of"]
 

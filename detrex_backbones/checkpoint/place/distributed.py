@@ -16,16 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from detrex_backbones.checkpoint.files import Checkpoint, open_checkpoint
+from detrex_backbones.checkpoint.files import Checkpoint, load_values, open_checkpoint
 from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, load_checkpoint
 from detrex_backbones.checkpoint.match.traits import traits_of
 from detrex_backbones.checkpoint.place.dense import doubtful, is_there, refuse_wrong, targets_of
 from detrex_backbones.checkpoint.place.ranks import Ranks, several
 from detrex_backbones.checkpoint.place.sharded import local, part, placement
 from detrex_backbones.checkpoint.place.writable import check_writable
-from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
+from detrex_backbones.checkpoint.read import as_lazy, load_tensors
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
-from detrex_backbones.checkpoint.report import LoadReport, shorten
+from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.text import shorten
 
 __all__ = ["TIMEOUT", "distribute_checkpoint", "load_checkpoint_distributed", "receive_nested"]
 
@@ -98,7 +99,10 @@ def distribute_checkpoint(
     ranks.together(lambda: check_writable(targets))
     ranks.agree("the model", _table(targets), "Build the same model on every process, and shard it the same way.")
     attempt = ranks.together(lambda: check_checkpoint(model, checkpoint, options) if checkpoint else None)
-    values = attempt.values if attempt else {}
+    # All of them are there, and their checksums right, before the first is sent.
+    values = ranks.together(
+        lambda: load_values(checkpoint, attempt.values, owned=False) if checkpoint and attempt else {}
+    )
     announced = [(key, torch.Size(value.shape), value.dtype) for key, value in values.items()]
     report, coming = ranks.send((attempt.report, announced) if attempt else None)
     traits = {name: repr(value) for name, value in traits_of(model, report.scope).items()}
@@ -128,7 +132,10 @@ def receive_nested(ranks: Ranks, value: dict[str, Any], keep: Callable[[str, Ten
         value: on the first process.
         keep: what is kept of a tensor, by its dotted path; memory of its own.
     """
-    structure, tensors = ranks.together(lambda: take_out(value))
+    structure, stored = ranks.together(lambda: take_out(value))
+    tensors = ranks.together(
+        lambda: dict(zip(stored, load_tensors(map(as_lazy, stored.values()), owned=False), strict=True))
+    )
     announced = [(name, torch.Size(tensor.shape), tensor.dtype) for name, tensor in tensors.items()]
     structure, coming = ranks.send((structure, announced))
     kept: dict[str, Tensor] = {}
@@ -142,15 +149,13 @@ def _table(targets: dict[str, Tensor]) -> dict[str, str]:
     return {key: " ".join(filter(None, map(str, kind))) for key, kind in kinds.items()}
 
 
-def _each(
-    ranks: Ranks, coming: Coming, values: Mapping[str, LazyTensor | Tensor], use: Callable[[str, Tensor], None]
-) -> None:
+def _each(ranks: Ranks, coming: Coming, values: Mapping[str, Tensor], use: Callable[[str, Tensor], None]) -> None:
     """Give every process each of the first one's values in turn, in memory that the next one gets too."""
     # One buffer for all of them: what is freed between messages isn't given back at once.
     sizes = [shape.numel() * dtype.itemsize for _, shape, dtype in coming]
     buffer = torch.empty(0 if ranks.first else max(sizes, default=0), dtype=torch.uint8)
     for (key, shape, dtype), size in zip(coming, sizes, strict=True):
-        value = as_lazy(values[key]).load().contiguous() if ranks.first else buffer[:size].view(dtype).reshape(shape)
+        value = values[key].contiguous() if ranks.first else buffer[:size].view(dtype).reshape(shape)
         use(key, ranks.send_tensor(value))
 
 
@@ -159,7 +164,7 @@ def _verify(
     model: nn.Module,
     targets: dict[str, Tensor],
     coming: Coming,
-    values: Mapping[str, LazyTensor | Tensor],
+    values: Mapping[str, Tensor],
     report: LoadReport,
 ) -> None:
     """Send once more what a model may have otherwise than it was written, and compare; see `doubtful`."""

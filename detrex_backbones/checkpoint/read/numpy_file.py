@@ -5,11 +5,10 @@ Source: numpy's own description of the format (numpy/lib/format.py).
 
 from __future__ import annotations
 
-import ast
 import re
 from math import prod
 
-from detrex_backbones.checkpoint.read.rebuild import NUMPY, OtherTensor, whole_number
+from detrex_backbones.checkpoint.read.rebuild import DIMENSIONS, NUMPY, OtherTensor
 from detrex_backbones.checkpoint.read.source import DamagedError, Piece, Source
 from detrex_backbones.checkpoint.read.stored import StoredTensor, strides_of
 from detrex_backbones.checkpoint.read.zip_archive import ZipArchive
@@ -18,6 +17,11 @@ __all__ = ["MAGIC", "read_archive", "read_array"]
 
 MAGIC = b"\x93NUMPY"
 HEADER_BYTES = 1 << 16  # more than any array of numbers needs
+# A literal of Python, as every writer has it; Python 2's long integers end with L. No parser of Python sees it.
+HEADER = re.compile(
+    r"\{\s*'descr':\s*('[^']*'|\[.*\]),\s*'fortran_order':\s*(True|False),"
+    r"\s*'shape':\s*\(([\dL, ]*)\),?\s*\}\s*"
+)
 
 
 def read_archive(source: Source) -> dict[str, StoredTensor | OtherTensor]:
@@ -45,19 +49,19 @@ def _array_at(piece: Piece) -> StoredTensor | OtherTensor:
     if length > min(HEADER_BYTES, piece.size - start):
         raise DamagedError(f"the header of {piece.name!r} is longer than an array's")
     text = piece.source.read(piece.start + start, length).decode("latin1")
-    try:
-        header = ast.literal_eval(text)
-        descr, fortran, shape = header["descr"], header["fortran_order"], tuple(map(whole_number, header["shape"]))
-    except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError) as error:
-        raise DamagedError(f"the header of {piece.name!r} describes no array") from error
-    found = re.fullmatch(r"([<>|=])([fiubc]\d{1,2})", descr) if isinstance(descr, str) else None
+    header = HEADER.fullmatch(text)
+    sizes = [size.strip().removesuffix("L") for size in header[3].split(",") if size.strip()] if header else []
+    if not header or not all(size.isdigit() and len(size) < 20 for size in sizes):
+        raise DamagedError(f"the header of {piece.name!r} describes no array")
+    shape = tuple(map(int, sizes))
+    found = re.fullmatch(r"'([<>|=])([fiubc]\d{1,2})'", header[1])
     if not found or found[2] not in NUMPY:
-        return OtherTensor(f"an array of {str(descr)[:40]!r}")
+        return OtherTensor(f"an array of {header[1][:40]}")
     dtype = NUMPY[found[2]]
     data = start + length
-    if piece.size - data != prod(shape) * dtype.itemsize:
+    if len(shape) > DIMENSIONS or piece.size - data != prod(shape) * dtype.itemsize:
         raise DamagedError(f"{piece.name!r} of shape {shape} has {piece.size - data} bytes")
-    strides = strides_of(shape, first_fastest=bool(fortran))
+    strides = strides_of(shape, first_fastest=header[2] == "True")
     # The whole entry is read, since its checksum is of all of it; the header's bytes are numbers that no view shows.
     if data % dtype.itemsize:
         raise DamagedError(f"the header of {piece.name!r} has {data} bytes, no multiple of its numbers'")

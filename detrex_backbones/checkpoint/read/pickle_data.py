@@ -11,13 +11,25 @@ from __future__ import annotations
 
 import codecs
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-__all__ = ["Call", "Data", "Name", "PersistentId", "PickleError", "parse_pickle", "persistent_ids"]
+__all__ = [
+    "Call",
+    "Data",
+    "Name",
+    "PersistentId",
+    "PickleError",
+    "is_safe_key",
+    "parse_pickle",
+    "persistent_ids",
+    "without_halves",
+]
 
 LONG = 1 << 12  # bytes of a string from which on it stays a view of the file's bytes
 DIGITS = 600  # of a number that is written as text, and bytes of one that isn't: larger ones are no weight's
+RECORDS = 1_000_000  # lists, dicts, tuples and calls in any pickle: an instruction of one byte makes one
+RECORD_BYTES = 16  # bytes of a larger pickle for each further one; a tensor has six records and about a hundred bytes
 KEYS = (str, int, float, bytes, type(None))  # what is hashed; bool is an int
 
 
@@ -62,11 +74,23 @@ class Call:
     def __init__(self, function: Any, arguments: Any) -> None:
         self.function, self.arguments = function, arguments
         self.state: Any = None
-        self.items: list[Any] = []
-        self.pairs: list[tuple[Any, Any]] = []
+        self.items: Sequence[Any] = ()  # lists of their own only where they are needed: a million records are many
+        self.pairs: Sequence[tuple[Any, Any]] = ()
 
     def __repr__(self) -> str:
         return f"{self.function!r}(...)" if isinstance(self.function, Name) else "<a call>"
+
+
+def is_safe_key(key: Any) -> bool:
+    """Whether it can be hashed by the ten thousand: of longer integers, any number can have one and the same hash."""
+    return isinstance(key, KEYS) and not (isinstance(key, int) and key.bit_length() > 64)
+
+
+def _longer(values: Sequence[Any], more: Iterable[Any]) -> list[Any]:
+    """The list with more in it; a new one in the place of an empty tuple."""
+    made = values if isinstance(values, list) else []
+    made.extend(more)
+    return made
 
 
 class Data(dict[Any, Any]):
@@ -75,16 +99,16 @@ class Data(dict[Any, Any]):
     __slots__ = ("others",)
 
     def __init__(self) -> None:
-        self.others: list[tuple[Any, Any]] = []
+        self.others: Sequence[tuple[Any, Any]] = ()
 
     def put(self, key: Any, value: Any) -> None:
         """Set a key, or keep the pair aside."""
         if isinstance(key, memoryview):
             key = str(key, "latin1")
-        if isinstance(key, KEYS) and not (isinstance(key, int) and key.bit_length() > 64):
+        if is_safe_key(key):
             self[key] = value
         else:
-            self.others.append((key, value))
+            self.others = _longer(self.others, [(key, value)])
 
 
 def parse_pickle(given: bytes | memoryview, at: int = 0) -> tuple[Any, int]:
@@ -148,13 +172,21 @@ def persistent_ids(value: Any) -> Iterator[PersistentId]:
 class _Machine:
     """The stack, the places in it where marks are, and the memo."""
 
-    __slots__ = ("data", "marks", "memo", "size", "stack")
+    __slots__ = ("data", "made", "marks", "memo", "most", "size", "stack")
 
     def __init__(self, data: memoryview) -> None:
-        self.data, self.size = data, len(data)
+        self.data, self.size, self.made = data, len(data), 0
+        self.most = RECORDS + self.size // RECORD_BYTES
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+
+    def push(self, record: Any) -> None:
+        """Put a container or a call on the stack. Of these there are no more than a checkpoint of this size has."""
+        self.made += 1
+        if self.made > self.most:
+            raise PickleError(f"the pickle has more than {self.most:,} lists, dicts, tuples and calls")
+        self.stack.append(record)
 
     def marked(self) -> list[Any]:
         """The values above the last mark, which leave the stack."""
@@ -263,6 +295,15 @@ def _written_string(line: bytes) -> str:
     return str(codecs.escape_decode(line[1:-1])[0], "latin1")
 
 
+def _written_text(line: bytes) -> str:
+    return without_halves(str(line, "raw-unicode-escape", "backslashreplace"))
+
+
+def without_halves(text: str) -> str:
+    """Text that can be written as UTF-8: half of a pair of surrogates becomes its escape."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _constant(value: Any) -> Step:
     def step(run: _Machine, at: int) -> int:
         run.stack.append(value)
@@ -273,7 +314,7 @@ def _constant(value: Any) -> Step:
 
 def _make(kind: Callable[[], Any]) -> Step:
     def step(run: _Machine, at: int) -> int:
-        run.stack.append(kind())
+        run.push(kind())
         return at
 
     return step
@@ -333,7 +374,8 @@ def _tuple_of(count: int) -> Step:
         values = tuple(run.stack[-count:])
         if len(values) < count:
             raise IndexError
-        run.stack[-count:] = [values]
+        del run.stack[-count:]
+        run.push(values)
         return at
 
     return step
@@ -344,7 +386,7 @@ def _gather(kind: Callable[[list[Any]], Any]) -> Step:
 
     def step(run: _Machine, at: int) -> int:
         values = run.marked()
-        run.stack.append(kind(values))
+        run.push(kind(values))
         return at
 
     return step
@@ -365,7 +407,7 @@ def _in_pairs(values: list[Any]) -> Iterator[tuple[Any, Any]]:
 
 def _extend(target: Any, values: list[Any]) -> None:
     if isinstance(target, Call):
-        target.items.extend(values)
+        target.items = _longer(target.items, values)
     elif isinstance(target, list):
         target.extend(values)
     else:
@@ -375,7 +417,7 @@ def _extend(target: Any, values: list[Any]) -> None:
 def _update(target: Any, values: list[Any]) -> None:
     pairs = _in_pairs(values)
     if isinstance(target, Call):
-        target.pairs.extend(pairs)
+        target.pairs = _longer(target.pairs, pairs)
     elif isinstance(target, Data):
         for key, value in pairs:
             target.put(key, value)
@@ -406,21 +448,21 @@ def _set_state(target: Any, values: list[Any]) -> None:
 
 
 def _reduce(run: _Machine, at: int) -> int:
-    arguments = run.stack.pop()
-    run.stack[-1] = Call(run.stack[-1], arguments)
+    arguments, function = run.stack.pop(), run.stack.pop()
+    run.push(Call(function, arguments))
     return at
 
 
 def _reduce_with_keywords(run: _Machine, at: int) -> int:
     keywords, arguments, function = run.stack.pop(), run.stack.pop(), run.stack.pop()
-    run.stack.append(Call(function, (arguments, keywords)))
+    run.push(Call(function, (arguments, keywords)))
     return at
 
 
 def _instance(run: _Machine, at: int) -> int:
     module, at = run.line(at)
     name, at = run.line(at)
-    run.stack.append(Call(_name(module.decode(), name.decode()), tuple(run.marked())))
+    run.push(Call(Name(module.decode(), name.decode()), tuple(run.marked())))
     return at
 
 
@@ -462,7 +504,7 @@ for _code, _step in {
     b"M": _number("<H"), b"J": _number("<i"), b"G": _number(">d"),
     b"\x8a": _binary_long(1), b"\x8b": _binary_long(4),
     b"I": _written(_written_integer), b"L": _written(_written_integer), b"F": _written(_written_float),
-    b"S": _written(_written_string), b"V": _written(lambda line: str(line, "raw-unicode-escape", "backslashreplace")),
+    b"S": _written(_written_string), b"V": _written(_written_text),
     b"U": _binary_bytes(1, text=True), b"T": _binary_bytes(4, text=True),
     b"C": _binary_bytes(1), b"B": _binary_bytes(4), b"\x8e": _binary_bytes(8), b"\x96": _binary_bytes(8),
     b"\x8c": _binary_text(1), b"X": _binary_text(4), b"\x8d": _binary_text(8),

@@ -16,14 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from detrex_backbones.checkpoint.read.pickle_data import KEYS, Call, Data, Name, PersistentId, PickleError
+from detrex_backbones.checkpoint.read.pickle_data import KEYS, Call, Data, Name, PersistentId, PickleError, is_safe_key
 from detrex_backbones.checkpoint.read.source import Piece, Source
 from detrex_backbones.checkpoint.read.stored import LazyTensor, StoredTensor, strides_of
 
 __all__ = ["OtherTensor", "Storage", "rebuild", "storage_type", "whole_number"]
 
 DEPTH = 100  # containers in one another; a training run's state has about ten
-ODD_KEYS = 1000  # keys of a dict that are tuples
+ODD_KEYS = 1000  # keys of a dict that are tuples or long integers
+DIMENSIONS = 64  # of a tensor; numpy's limit
 
 
 class Storage(NamedTuple):
@@ -72,6 +73,10 @@ class _Rebuilder:
         self.storage = storage
         # What a file uses twice is one thing. The record is kept too, so that its id stays its own.
         self.made: dict[int, tuple[Any, Any]] = {}
+        self.within: dict[int, Storage] = {}
+        self.encoded: dict[int, bytes] = {}
+        self.sources: dict[int, Source] = {}
+        self.unfolded: set[int] = set()
 
     def value(self, item: Any, depth: int) -> Any:
         """What a record stands for."""
@@ -114,11 +119,11 @@ class _Rebuilder:
         odd = 0
         for key, item in pairs:
             key = self.value(key, depth)
-            plain = isinstance(key, KEYS)
-            if not plain:
+            if not is_safe_key(key):
                 odd += 1
-                tuples = isinstance(key, tuple) and len(key) <= 8 and all(isinstance(part, KEYS) for part in key)
-                key = key if tuples and odd <= ODD_KEYS else f"<key {odd}: {type(key).__name__}>"
+                parts = key if isinstance(key, tuple) else (key,)
+                known = len(parts) <= 8 and all(isinstance(part, KEYS) for part in parts)
+                key = key if known and odd <= ODD_KEYS else f"<key {odd}: {type(key).__name__}>"
             made[key] = self.value(item, depth)
 
     def call(self, call: Call, depth: int) -> Any:
@@ -146,14 +151,47 @@ class _Rebuilder:
             raise PickleError(f"it has no arguments for {call.function!r}")
         return call.arguments
 
+    def unfold(self, record: Any) -> list[Any]:
+        """The items of a container that a call takes. No other call may: copies of copies would fill the memory."""
+        if not isinstance(record, list | tuple | Data) or id(record) in self.unfolded:
+            raise PickleError("a call copies what isn't its own")
+        if record:  # an empty tuple is one and the same everywhere
+            self.unfolded.add(id(record))
+        return [*record.items(), *record.others] if isinstance(record, Data) else [*record]
+
     def storage_of(self, record: Any) -> Storage:
         """The storage that a record names."""
         if isinstance(record, PersistentId):
             return self.storage(record.value)
         if _calls(record, "torch.storage", "_load_from_bytes"):
             (data,) = self.arguments(record, 0)
-            return self.storage(_as_bytes(data))
+            if id(data) not in self.within:
+                self.within[id(data)] = self.storage(self.bytes_of(data))
+            return self.within[id(data)]
         raise PickleError("a tensor has no storage")
+
+    def bytes_of(self, record: Any) -> memoryview:
+        """Bytes, however the pickle's protocol writes them; what is used twice is made once."""
+        if _calls(record, "_codecs", "encode"):
+            record, encoding = record.arguments
+            if encoding not in ("latin1", "latin-1"):
+                raise PickleError("it has bytes in an encoding that Python's pickles don't use")
+        elif _calls(record, "builtins", "bytes") or _calls(record, "__builtin__", "bytes"):
+            record = b"" if record.arguments == () else None
+        if isinstance(record, str):
+            if id(record) not in self.encoded:
+                self.encoded[id(record)] = record.encode("latin1")
+            return memoryview(self.encoded[id(record)])
+        if not isinstance(record, bytes | memoryview):
+            raise PickleError(f"bytes were expected where a {type(record).__name__} stands")
+        return memoryview(record)
+
+    def source_of(self, record: Any) -> Source:
+        """The same as a source that tensors can be read from."""
+        if id(record) not in self.sources:
+            self.keep(record, record)
+            self.sources[id(record)] = Source.of_memory(self.bytes_of(record))
+        return self.sources[id(record)]
 
     def whole_storage(self, record: Any) -> StoredTensor:
         """A storage that stands alone, as the tensor of all its numbers."""
@@ -162,10 +200,10 @@ class _Rebuilder:
 
     def sizes(self, record: Any) -> tuple[int, ...]:
         """A shape or strides."""
-        if isinstance(record, Call):
+        if _calls(record, "torch", "Size"):
             (record,) = self.arguments(record, 0)
-        if not isinstance(record, tuple | list):
-            raise PickleError("a tensor has no shape")
+        if not isinstance(record, tuple | list) or len(record) > DIMENSIONS:
+            raise PickleError(f"a tensor has no shape, or more than {DIMENSIONS} dimensions")
         return tuple(whole_number(size) for size in record)
 
 
@@ -184,7 +222,7 @@ def storage_type(record: Any) -> torch.dtype:
     """
     if isinstance(record, Name) and record.module in STORAGE_MODULES and record.name in STORAGES:
         return STORAGES[record.name]
-    raise PickleError(f"it has a storage of an unknown kind: {record!r}")
+    raise PickleError(f"it has a storage of an unknown kind: {_told(record)}")
 
 
 def _calls(record: Any, module: str, name: str) -> bool:
@@ -193,19 +231,9 @@ def _calls(record: Any, module: str, name: str) -> bool:
     return isinstance(function, Name) and (function.module, function.name) == (module, name)
 
 
-def _as_bytes(data: Any) -> memoryview:
-    """Bytes, however the pickle's protocol writes them."""
-    if _calls(data, "_codecs", "encode"):
-        data, encoding = data.arguments
-        if encoding not in ("latin1", "latin-1"):
-            raise PickleError(f"it has bytes in the encoding {encoding!r}")
-    elif isinstance(data, Call) and data.function.name in ("bytes", "bytearray") and not data.arguments:
-        return memoryview(b"")
-    if isinstance(data, str):
-        return memoryview(data.encode("latin1"))
-    if not isinstance(data, bytes | memoryview):
-        raise PickleError(f"bytes were expected where a {type(data).__name__} stands")
-    return memoryview(data)
+def _told(record: Any) -> str:
+    """A record for a message. Only names are shown: containers can hold one another so often that no text ends."""
+    return repr(record) if isinstance(record, Name) else f"a {type(record).__name__}"
 
 
 # What the table's functions are given: the rebuilder, the call, and how deep it stands.
@@ -223,6 +251,8 @@ def _tensor(with_dtype: bool = False) -> Constructor:
         _check_inside(piece.size // dtype.itemsize, offset, shape, steps)
         bits = metadata if isinstance(metadata, dict) else {}
         negative, conjugate = bits.get("neg") is True, bits.get("conj") is True
+        if (negative and dtype not in SIGNED) or (conjugate and not dtype.is_complex):
+            raise PickleError(f"a tensor of {dtype} has a bit that says that it is negated or conjugated")
         return StoredTensor(piece, dtype, shape, steps, offset, swapped=swapped, negative=negative, conjugate=conjugate)
 
     return make
@@ -251,7 +281,7 @@ def _of_type(run: _Rebuilder, call: Call, depth: int) -> Any:
     function, kind, arguments, *_ = run.arguments(call, depth)
     if isinstance(kind, Name) and (kind.module, kind.name) in PLAIN_TYPES:
         return run.value(Call(function, arguments), depth)
-    return OtherTensor(f"a tensor of the class {kind!r}")
+    return OtherTensor(f"a tensor of the class {_told(kind)}")
 
 
 def _other(kind: str) -> Constructor:
@@ -264,8 +294,7 @@ def _mapping(run: _Rebuilder, call: Call, depth: int) -> Any:
     made: Any = run.keep(call, {"OrderedDict": OrderedDict, "Counter": Counter}.get(name, dict)())
     given = call.arguments[1:] if name == "defaultdict" else call.arguments
     for pairs in given:
-        pairs = run.value(pairs, depth)
-        run.fill(made, pairs.items() if isinstance(pairs, dict) else [(key, item) for key, item in pairs], depth)
+        run.fill(made, [(key, item) for key, item in run.unfold(pairs)], depth)
     run.fill(made, call.pairs, depth)
     state = run.value(call.state, depth)
     metadata = state.get("_metadata") if isinstance(state, dict) else None
@@ -278,8 +307,9 @@ def _collection(kind: Callable[[Iterable[Any]], Any]) -> Constructor:
     """A list, a tuple or a set. A set of what can't be hashed safely stays a list."""
 
     def make(run: _Rebuilder, call: Call, depth: int) -> Any:
-        items = [run.value(item, depth) for given in (*call.arguments, call.items) for item in run.value(given, depth)]
-        return kind(items) if kind in (list, tuple) or all(isinstance(item, KEYS) for item in items) else items
+        given = [item for part in call.arguments for item in run.unfold(part)]
+        items = [run.value(item, depth) for item in (*given, *call.items)]
+        return kind(items) if kind in (list, tuple) or all(map(is_safe_key, items)) else items
 
     return make
 
@@ -295,11 +325,14 @@ def _number_of(kind: Callable[..., Any]) -> Constructor:
 
 
 def _bytes(run: _Rebuilder, call: Call, depth: int) -> Any:
-    return bytes(_as_bytes(call))
+    view = run.bytes_of(call)
+    return view.obj if isinstance(view.obj, bytes) and len(view.obj) == len(view) else bytes(view)
 
 
 def _device(run: _Rebuilder, call: Call, depth: int) -> Any:
     kind, *index = run.arguments(call, depth)
+    if not isinstance(kind, str):  # a number is a device of this machine's
+        raise PickleError("it has a device without a name")
     return torch.device(kind, *(whole_number(number) for number in index))
 
 
@@ -310,12 +343,12 @@ def _array(run: _Rebuilder, call: Call, depth: int) -> Any:
     shape, dtype, fortran, data = call.state[-4:]
     if isinstance(data, list):
         return OtherTensor("an array of objects")
-    return _from_bytes(data, dtype, run.sizes(shape), first_fastest=bool(fortran))
+    return _from_bytes(run, data, dtype, run.sizes(shape), first_fastest=fortran is True)
 
 
 def _from_buffer(run: _Rebuilder, call: Call, depth: int) -> Any:
     data, dtype, shape, order = run.arguments(call, depth)
-    return _from_bytes(data, dtype, run.sizes(shape), first_fastest=order == "F")
+    return _from_bytes(run, data, dtype, run.sizes(shape), first_fastest=order == "F")
 
 
 def _scalar(run: _Rebuilder, call: Call, depth: int) -> Any:
@@ -323,17 +356,19 @@ def _scalar(run: _Rebuilder, call: Call, depth: int) -> Any:
     spec, swapped = _numpy_dtype(dtype)
     if not spec:
         return call
-    return np.frombuffer(_as_bytes(data), np.dtype(spec).newbyteorder(">" if swapped else "="), count=1)[0]
+    return np.frombuffer(run.bytes_of(data), np.dtype(spec).newbyteorder(">" if swapped else "="), count=1)[0]
 
 
-def _from_bytes(data: Any, dtype: Any, shape: tuple[int, ...], *, first_fastest: bool) -> LazyTensor | OtherTensor:
+def _from_bytes(
+    run: _Rebuilder, data: Any, dtype: Any, shape: tuple[int, ...], *, first_fastest: bool
+) -> LazyTensor | OtherTensor:
     spec, swapped = _numpy_dtype(dtype)
     if spec not in NUMPY:
         return OtherTensor(f"an array of {spec or 'structures'}, which torch doesn't have")
-    view, kind = _as_bytes(data), NUMPY[spec]
-    if len(view) != prod(shape) * kind.itemsize:
-        raise PickleError(f"an array of shape {shape} has {len(view)} bytes")
-    piece = Piece(Source.of_memory(view), 0, len(view))
+    source, kind = run.source_of(data), NUMPY[spec]
+    if source.size != prod(shape) * kind.itemsize:
+        raise PickleError(f"an array of shape {shape} has {source.size} bytes")
+    piece = Piece(source, 0, source.size)
     return StoredTensor(piece, kind, shape, strides_of(shape, first_fastest=first_fastest), swapped=swapped)
 
 
@@ -345,7 +380,8 @@ def _numpy_dtype(record: Any) -> tuple[str, bool]:
         return NUMPY_CLASSES.get(record.function.name, ""), False
     if (record.function.module, record.function.name) != ("numpy", "dtype") or record.items or record.pairs:
         raise PickleError("an array has no dtype")
-    found = re.fullmatch(r"([<>=|]?)([fiubc]\d{1,2})", str(record.arguments[0]))
+    name = record.arguments[0]
+    found = re.fullmatch(r"([<>=|]?)([fiubc]\d{1,2})", name) if isinstance(name, str) else None
     state = record.state
     order = found[1] if found else ""
     if state is not None:
@@ -376,6 +412,9 @@ NUMPY_CLASSES = {
     for kind, letter in (("Float", "f"), ("Int", "i"), ("UInt", "u"))
     for width in (1, 2, 4, 8)
 } | {"BoolDType": "b1"}
+SIGNED = {value for value in DTYPES.values() if value.is_complex} | {
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+}  # fmt: skip
 PLAIN_TYPES = {("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch.nn.parameter", "Buffer")}
 
 QUANTISED = _other("a quantised tensor; save model.dequantize()'s or the float model's")
@@ -406,7 +445,7 @@ TABLE: dict[tuple[str, str], Constructor] = {
 for _module in ("builtins", "__builtin__"):
     TABLE |= {(_module, name): _number_of(kind) for name, kind in (("complex", complex), ("bool", bool))}
     TABLE |= {(_module, kind.__name__): _collection(kind) for kind in (list, tuple, set, frozenset)}
-    TABLE |= {(_module, "dict"): _mapping, (_module, "bytes"): _bytes, (_module, "bytearray"): _bytes}
+    TABLE |= {(_module, "dict"): _mapping, (_module, "bytes"): _bytes}
 for _module in ("numpy.core", "numpy._core"):
     TABLE[f"{_module}.multiarray", "_reconstruct"] = _array
     TABLE[f"{_module}.multiarray", "scalar"] = _scalar

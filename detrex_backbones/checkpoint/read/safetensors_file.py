@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from detrex_backbones.checkpoint.read.pickle_data import without_halves
 from detrex_backbones.checkpoint.read.source import DamagedError, Piece, Source
 from detrex_backbones.checkpoint.read.stored import StoredTensor
 
@@ -18,6 +19,7 @@ __all__ = ["read_header", "read_safetensors"]
 
 LENGTH = 8  # bytes of the number that the file begins with
 METADATA = "__metadata__"
+DIMENSIONS = 64
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
@@ -43,10 +45,10 @@ def read_safetensors(source: Source) -> dict[str, StoredTensor]:
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         except (TypeError, KeyError, ValueError) as error:
             raise DamagedError(f"its header doesn't describe {name!r}") from error
-        if not isinstance(shape, list) or not all(map(_is_count, (*shape, begin, end))):
+        if not isinstance(shape, list) or len(shape) > DIMENSIONS or not all(map(_is_count, (*shape, begin, end))):
             raise DamagedError(f"its header gives {name!r} a shape or a place that is none")
-        if dtype not in DTYPES:
-            raise DamagedError(f"{name!r} has the dtype {dtype!r}. Known: {', '.join(DTYPES)}")
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            raise DamagedError(f"{name!r} has the dtype {str(dtype)[:20]!r}. Known: {', '.join(DTYPES)}")
         if prod(shape) * DTYPES[dtype].itemsize != end - begin:
             raise DamagedError(f"{name!r} of {dtype} and shape {shape} can't have {end - begin} bytes")
         places.append((begin, end, name))
@@ -80,7 +82,7 @@ def read_header(source: Source) -> tuple[dict[str, Any], int]:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
+    made = {without_halves(name): value for name, value in pairs}
     if len(made) != len(pairs):
         raise ValueError("a name stands in it twice")
     return made

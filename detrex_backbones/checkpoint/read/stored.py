@@ -4,25 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from detrex_backbones.checkpoint.read.source import Piece, read_pieces
+from detrex_backbones.checkpoint.read.source import DamagedError, Piece, read_pieces
 
 __all__ = [
     "DerivedTensor",
     "GivenTensor",
     "LazyTensor",
     "StoredTensor",
+    "Views",
     "as_lazy",
     "joined",
     "load_tensors",
     "strides_of",
 ]
 
-Views = Mapping[Piece, Tensor]
-"""Piece -> its bytes, as a tensor that owns them."""
+LARGEST = 1 << 58  # numbers: their bytes can be counted in 63 bits
+
+
+class Views:
+    """The bytes of pieces, as numbers. However many tensors are views of a storage, each change of it is made once.
+
+    Args:
+        found: piece -> its bytes.
+        owned: whether the numbers have to begin where the processor wants them.
+    """
+
+    def __init__(self, found: Mapping[Piece, memoryview], owned: bool) -> None:
+        self._found, self._owned = found, owned
+        self._made: dict[tuple[Any, ...], Tensor] = {}
+
+    def numbers(self, piece: Piece, dtype: torch.dtype, swapped: bool, negative: bool, conjugate: bool) -> Tensor:
+        """All numbers of a storage, in one dimension.
+
+        Args:
+            piece: the storage.
+            dtype: of the numbers.
+            swapped: whether their highest bytes come first.
+            negative: whether they are to be negated.
+            conjugate: whether they are to be conjugated.
+        """
+        key = (piece, dtype, swapped, negative, conjugate)
+        if key not in self._made:
+            flat = self._bytes(piece, dtype.itemsize)
+            if swapped:
+                flat = flat.view(-1, dtype.itemsize // (2 if dtype.is_complex else 1)).flip(1).reshape(-1)
+            values = flat.view(dtype)
+            if negative or conjugate:
+                parts = (torch.view_as_real(values) if dtype.is_complex else values).clone()
+                if negative:
+                    parts.neg_()
+                if conjugate:
+                    parts[..., 1].neg_()
+                values = torch.view_as_complex(parts) if dtype.is_complex else parts
+            self._made[key] = values
+        return self._made[key]
+
+    def _bytes(self, piece: Piece, width: int) -> Tensor:
+        size = piece.size // width * width  # a storage of bytes can have some left over
+        flat = torch.frombuffer(self._found[piece], dtype=torch.uint8)[:size]
+        if self._owned and flat.data_ptr() % width:
+            flat = flat.clone()
+        return flat
 
 
 class LazyTensor:
@@ -97,6 +144,8 @@ class StoredTensor(LazyTensor):
         conjugate: bool = False,
     ) -> None:
         super().__init__(shape, dtype)
+        if prod(max(size, 1) for size in self.shape) >= LARGEST or any(step >= LARGEST for step in stride or ()):
+            raise DamagedError(f"a tensor has the shape {self.shape}, which none can have")
         self.piece, self.offset = piece, offset
         contiguous = strides_of(self.shape)
         self.stride = contiguous if stride is None else tuple(stride)
@@ -109,20 +158,10 @@ class StoredTensor(LazyTensor):
     def build(self, views: Views) -> Tensor:
         if not prod(self.shape):
             return torch.empty(self.shape, dtype=self.dtype)
-        flat = views[self.piece]
-        if self.piece.size % self.dtype.itemsize:  # a storage of bytes, whose tensor has larger numbers
-            flat = flat[: self.piece.size // self.dtype.itemsize * self.dtype.itemsize]
-        if self.swapped:
-            width = self.dtype.itemsize // (2 if self.dtype.is_complex else 1)
-            flat = flat.view(-1, width).flip(1).reshape(-1)
-        values = flat.view(self.dtype)
+        values = views.numbers(self.piece, self.dtype, self.swapped, self.negative, self.conjugate)
         if self.whole and len(values) == prod(self.shape):
-            values = values.view(self.shape)
-        else:
-            values = values.as_strided(self.shape, self.stride, self.offset)
-        if self.negative:
-            values = -values
-        return values.conj().resolve_conj() if self.conjugate else values
+            return values.view(self.shape)
+        return values.as_strided(self.shape, self.stride, self.offset)
 
 
 class DerivedTensor(LazyTensor):
@@ -188,13 +227,8 @@ def load_tensors(wanted: Iterable[LazyTensor], *, owned: bool = True) -> list[Te
     """
     wanted = list(wanted)
     found = read_pieces((piece for tensor in wanted for piece in tensor.pieces()), owned=owned)
-    views = {
-        piece: torch.frombuffer(view, dtype=torch.uint8) if piece.size else torch.empty(0, dtype=torch.uint8)
-        for piece, view in found.items()
-    }
-    tensors = [tensor.build(views) for tensor in wanted]
-    # Only what begins where the processor wants it is handed out.
-    return [t.clone() if owned and t.data_ptr() % t.element_size() else t for t in tensors]
+    views = Views(found, owned)
+    return [tensor.build(views) for tensor in wanted]
 
 
 def strides_of(shape: Iterable[int], *, first_fastest: bool = False) -> tuple[int, ...]:

@@ -111,6 +111,8 @@ def _parse_legacy(data: memoryview) -> tuple[Any, Callable[[Any], Storage]]:
         dtype, key, _ = _described(saved)
         piece = pieces[key]
         if len(saved) > 5 and saved[5] is not None:  # a part of a storage, as torch 0.4 wrote it
+            if not isinstance(saved[5], tuple) or len(saved[5]) != 3:
+                raise PickleError(f"a part of the storage {key!r} is none")
             _, offset, count = saved[5]
             start, size = whole_number(offset) * dtype.itemsize, whole_number(count) * dtype.itemsize
             if start + size > piece.size:
@@ -135,7 +137,8 @@ def _legacy_pieces(
     data: memoryview, at: int, keys: Any, declared: dict[str, tuple[torch.dtype, int]]
 ) -> dict[str, Piece]:
     """Where the bytes of each storage are. Every one that is declared is there, once and whole."""
-    if not isinstance(keys, list) or len(set(keys)) != len(keys) or set(keys) != declared.keys():
+    texts = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not texts or len(set(keys)) != len(keys) or set(keys) != declared.keys():
         raise PickleError("the storages that it names are not those that it holds")
     source, pieces = Source.of_memory(data), {}
     for key in keys:

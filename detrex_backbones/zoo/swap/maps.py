@@ -113,16 +113,8 @@ def match(
     same stride, the deepest of several. Dilation halves strides and keeps maps, on either side, so that what has no
     stride of its own left there is the next deeper map.
 
-    Args:
-        old: maps of the old backbone.
-        new: maps to choose from, in the order of the network.
-        after: where the old ones are named, see `consumers`.
-        name: of the new backbone.
-        below_fpn: whether only strides count.
-        spare: old maps that may go without where they are coarser than all of the new ones.
-
-    Raises:
-        ArgumentError: a map that is needed has no match.
+    `after` says where the old maps are named, see `consumers`; those in `spare` may go without a match where they are
+    coarser than all of the new ones. An ArgumentError names any other that has none.
     """
     needed = needed_of(old, after)
     if not below_fpn and set(needed) <= {*ALL_STAGES} & {*new}:

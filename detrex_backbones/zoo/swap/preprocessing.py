@@ -23,10 +23,7 @@ FORMAT_KEYS = ("image_format", "img_format")  # of detectron2's and detrex's dat
 def preprocessing_edits(cfg: DictConfig, found: NamedBackbone, *, has_fpn: bool = False) -> dict[Path, Any]:
     """Where the model has them and the number of channels is the same; the data's channel order follows the model's.
 
-    Args:
-        cfg: the config.
-        found: the new backbone.
-        has_fpn: whether it stands in an FPN, at `model.backbone`.
+    `has_fpn` says that the backbone stands in an FPN, at `model.backbone`.
 
     Raises:
         ArgumentError: weights that want BGR in a torchvision detector that has nothing to turn the channels round.

@@ -48,12 +48,6 @@ def pyramid_around(found: NamedBackbone, offer: Offer, old: DictConfig, old_shap
 def in_place_of_fpn(found: NamedBackbone, offer: Offer, fpn: DictConfig, old_shapes: Shapes) -> DictConfig:
     """The pyramid that stands for an FPN: its strides, `out_channels` and `top_block`. The names are the same, too.
 
-    Args:
-        found: the new backbone.
-        offer: its maps.
-        fpn: the old node, with its `in_features`.
-        old_shapes: of the network under the FPN.
-
     Raises:
         ArgumentError: the pyramid can't give a stride that is needed.
         ConfigKeyError: the FPN doesn't say its `in_features` or `out_channels`.

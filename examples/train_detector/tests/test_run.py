@@ -16,7 +16,7 @@ from torchvision.models.detection import RetinaNet
 
 from detrex_backbones import build_model, instantiate, load_checkpoint
 from detrex_backbones.config import LazyCall as L
-from detrex_backbones.errors import ArgumentError, CheckpointFileError, ConfigKeyError, InputError
+from detrex_backbones.errors import ArgumentError, CheckpointFileError, ConfigKeyError, InputError, OverrideError
 from train_detector import TrainingError, train
 from train_detector.config import load_config
 from train_detector.log import read_metrics
@@ -154,6 +154,13 @@ def test_two_processes_are_one_with_twice_the_batch(run):
             torch.testing.assert_close(value, others[key], rtol=8 * ROUNDING, atol=atol)  # 4 steps, 4 averages
 
 
+def test_a_runs_own_config_can_be_run(run, tmp_path):
+    folder, _ = run
+    others = [f"train.output={tmp_path / 'again'}", "train.steps=2", "train.device=cpu"]
+    train(load_config(str(folder / "whole" / "config.yaml"), others))
+    assert losses(tmp_path / "again") == losses(folder / "whole")[:2]  # while the rate goes up
+
+
 @pytest.mark.parametrize("clip", [0.01, 0.0])
 def test_gradients_are_clipped(tmp_path, clip):
     """Plain gradient descent at a rate of 1 moves all weights together by the norm of the gradient."""
@@ -234,14 +241,19 @@ def test_a_broken_checkpoint(run, tmp_path):
         ("train.steps=0", ArgumentError, r"train\.steps=0"),
         ("train.steps=many", ArgumentError, "not int"),
         ("train.amp=fp8", ArgumentError, "'bf16'"),
-        ("train.paralel=ddp", ConfigKeyError, "Did you mean 'parallel'"),
-        ("trian.steps=3", ConfigKeyError, "trian is nothing that training reads. Did you mean 'train'"),
-        ("data.worker=2", ConfigKeyError, r"data\.worker is .* Did you mean 'workers'"),
+        ("train.paralel=ddp", OverrideError, "parallel"),
+        ("trian.steps=3", OverrideError, "train"),
+        ("data.worker=2", OverrideError, "workers"),
+        ("model.num_clases=5", OverrideError, "num_classes"),
+        # What is added on purpose is looked at, too.
+        ("+train.paralel=ddp", ConfigKeyError, "Did you mean 'parallel'"),
+        ("+trian.steps=3", ConfigKeyError, "trian is nothing that training reads. Did you mean 'train'"),
+        ("+data.worker=2", ConfigKeyError, r"data\.worker is .* Did you mean 'workers'"),
         ("train.parallel=fsdp", ArgumentError, "Did you mean 'fsdp2'"),
         ("train.ema=1.5", ArgumentError, r"train\.ema"),
         ("train.output=", ArgumentError, r"train\.output"),
         ("train.clip=-1", ArgumentError, r"train\.clip"),
-        ("model.num_clases=5", ConfigKeyError, "Did you mean 'num_classes'"),
+        ("+model.num_clases=5", ConfigKeyError, "Did you mean 'num_classes'"),
         ("~schedule", ConfigKeyError, "no schedule"),
         ("~train.output", ConfigKeyError, r"train\.output"),
         ("schedule.warmup=9", ArgumentError, r"schedule\.warmup=9"),

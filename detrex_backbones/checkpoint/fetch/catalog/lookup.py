@@ -55,6 +55,7 @@ SOURCES = {
     published.MOCO_SCHEME: _table(published.MOCO),
     timm_weights.SCHEME: Source(timm_weights.names, timm_weights.get),
 }
+"""Scheme of a name, such as "timm://" -> whose weights they are."""
 
 
 def find_weight(name: str) -> Weight:

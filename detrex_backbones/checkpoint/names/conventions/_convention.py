@@ -32,7 +32,7 @@ class Convention:
         left_out: pattern of names that are no part of the network -> what they are.
         elsewhere: beginnings of names that stand outside the prefix and belong to the network all the same -> what
             they begin with inside it.
-        twins: what else these very names can be, where it is another network: said in the report, never guessed.
+        lookalikes: what else these very names can be, where it is another network: said in the report, never guessed.
         adapt: changes values where names alone won't do (rows of a classifier, parts to be put together), or None.
         kept: pattern of this library's names that files of this source never hold -> what they are. A model that has
             them keeps its own values.
@@ -46,7 +46,7 @@ class Convention:
     pairs: tuple[Pair, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     elsewhere: dict[str, str] = field(default_factory=dict)
-    twins: str = ""
+    lookalikes: str = ""
     adapt: Adaptation | None = None
     kept: dict[str, str] = field(default_factory=dict)
     suggests: dict[str, Any] = field(default_factory=dict)

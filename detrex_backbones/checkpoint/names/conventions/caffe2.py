@@ -161,7 +161,7 @@ CONVENTIONS = (
         pairs=_pairs(FUSED_NORM, ("fc1000", "pred")),
         left_out=LEFT_OUT,
         adapt=adapt,
-        twins="Detectron's ResNet-50 and 101 have stride_in_1x1=True, its ResNeXts stride_in_1x1=False",
+        lookalikes="Detectron's ResNet-50 and 101 have stride_in_1x1=True, its ResNeXts stride_in_1x1=False",
         suggests={**BGR, "pixel_mean": [102.9801, 115.9465, 122.7717]},
     ),
     Convention(

@@ -19,6 +19,6 @@ CONVENTION = Convention(
         )
     ),
     left_out={r"\.num_batches_tracked$": "batch counter"},
-    twins="these weights need LeakyReLU(0.1); timm's darknet53 has LeakyReLU(0.01), and so other outputs with them",
+    lookalikes="these weights need LeakyReLU(0.1); timm's darknet53 has LeakyReLU(0.01), and so other outputs",
     suggests={"pixel_mean": [0.0, 0.0, 0.0], "pixel_std": [255.0, 255.0, 255.0], "input_format": "RGB"},
 )

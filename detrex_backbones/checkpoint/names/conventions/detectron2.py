@@ -15,6 +15,6 @@ CONVENTION = Convention(
         r"^pixel_(mean|std)$": "preprocessing, which the config holds",
     },
     elsewhere={"roi_heads.res5.": "res5."},
-    twins="detectron2's MSRA weights (stride_in_1x1=True, BGR) and those converted from torchvision "
+    lookalikes="detectron2's MSRA weights (stride_in_1x1=True, BGR) and those converted from torchvision "
     "(stride_in_1x1=False, RGB) have the same names and shapes",
 )

@@ -20,7 +20,7 @@ TORCHVISION_BODY = Convention(
     others_same=True,
     left_out=BATCH_COUNTERS,
     kept=KEPT,
-    twins=DC5,
+    lookalikes=DC5,
 )
 
 CONVENTIONS = (DETREX, TORCHVISION_BODY)

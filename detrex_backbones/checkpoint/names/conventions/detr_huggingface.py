@@ -82,7 +82,7 @@ CONVENTION = Convention(
     ),
     left_out={r"^(mask_head|bbox_attention)\.": "panoptic head", **BATCH_COUNTERS},
     elsewhere={name: name for name in ("mask_head.", "bbox_attention.")},
-    twins=DC5,
+    lookalikes=DC5,
     suggests=RGB,
     adapt=_adapt,
     kept=KEPT,

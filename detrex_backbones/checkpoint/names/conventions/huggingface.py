@@ -22,6 +22,6 @@ CONVENTION = Convention(
     ),
     left_out={r"^classifier\.": "head", r"\.num_batches_tracked$": "batch counter"},
     elsewhere={"classifier.": "classifier."},
-    twins="a ResNet with downsample_in_bottleneck (stride_in_1x1=True) has the same names and shapes",
+    lookalikes="a ResNet with downsample_in_bottleneck (stride_in_1x1=True) has the same names and shapes",
     suggests=RGB,
 )

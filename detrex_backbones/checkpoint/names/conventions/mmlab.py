@@ -70,8 +70,8 @@ CONVENTIONS = (
             HEAD,
         ),
         left_out=HEADS,
-        twins="OpenMMLab's networks with weight standardisation (resnet50_gn_ws) have the same names and shapes, and "
-        "standardise each convolution's weights as they run",
+        lookalikes="OpenMMLab's networks with weight standardisation (resnet50_gn_ws) have the same names and shapes, "
+        "and standardise each convolution's weights as they run",
     ),
     Convention(
         name="mmpretrain",

@@ -39,7 +39,7 @@ CONVENTIONS = (
             Pair("head.fc.{leaf}", "head.fc.{leaf}"),
         ),
         left_out=LEFT_OUT,
-        twins=TAKES_BGR,
+        lookalikes=TAKES_BGR,
         suggests=BGR,
     ),
     Convention(
@@ -81,7 +81,7 @@ CONVENTIONS = (
             Pair("fc.{leaf}", "head.fc.{leaf}"),
         ),
         left_out=LEFT_OUT,
-        twins=TAKES_BGR,
+        lookalikes=TAKES_BGR,
         suggests=BGR,
     ),
     Convention(
@@ -105,8 +105,8 @@ CONVENTIONS = (
             Pair("fc.{leaf}", "head.fc.{leaf}"),
         ),
         left_out=LEFT_OUT,
-        twins="torchvision's regnet_x_400mf, regnet_y_800mf and regnet_y_8gf are wider than timm's and pycls' of these "
-        "names; the weights of torchvision take RGB images, pycls' BGR",
+        lookalikes="torchvision's regnet_x_400mf, regnet_y_800mf and regnet_y_8gf are wider than timm's and pycls' of "
+        "these names; the weights of torchvision take RGB images, pycls' BGR",
         suggests=RGB,
     ),
 )

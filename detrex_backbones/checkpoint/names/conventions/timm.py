@@ -16,23 +16,23 @@ CONVENTIONS = (
         anchors=(("s1.b1.conv1.conv.weight", "stem.conv.weight"),),
         aliases=("timm",),
         left_out=HEAD,
-        twins="pycls' and OpenMMLab's weights in these names take BGR images; timm's *.pycls_in1k take RGB: the first "
-        "convolution was flipped",
+        lookalikes="pycls' and OpenMMLab's weights in these names take BGR images; timm's *.pycls_in1k take RGB: the "
+        "first convolution was flipped",
     ),
     Convention(
         name="timm-darknet",
         anchors=(("stages.0.conv_down.conv.weight", "stem.conv1.conv.weight"),),
         aliases=("timm",),
         left_out=HEAD,
-        twins="OpenMMLab's Darknet-53 in these names needs LeakyReLU(0.1), timm's LeakyReLU(0.01)",
+        lookalikes="OpenMMLab's Darknet-53 in these names needs LeakyReLU(0.1), timm's LeakyReLU(0.01)",
     ),
     Convention(
         name="timm-resnest",
         anchors=(("layer1.0.conv2.fc1.weight", "conv1.0.weight", "bn1.weight"),),
         aliases=("timm", "resnest"),
         left_out=HEAD,
-        twins="OpenMMLab's and detectron2's ResNeSt weights take pixel_mean 123.68, 116.779, 103.939 and pixel_std "
-        "58.393, 57.12, 57.375, the original ones ImageNet's usual",
+        lookalikes="OpenMMLab's and detectron2's ResNeSt weights take pixel_mean 123.68, 116.779, 103.939 and "
+        "pixel_std 58.393, 57.12, 57.375, the original ones ImageNet's usual",
     ),
     Convention(
         name="timm-hrnet",
@@ -48,7 +48,8 @@ CONVENTIONS = (
         ),
         aliases=("timm",),
         left_out=HEAD,
-        twins="Cadene's SE networks (timm's legacy_*) pool without padding behind the stem, and legacy_seresnet50, 101 "
-        "and 152 have stride_in_1x1=True: Gluon's SE networks are others, and their weights not interchangeable",
+        lookalikes="Cadene's SE networks (timm's legacy_*) pool without padding behind the stem, and "
+        "legacy_seresnet50, 101 and 152 have stride_in_1x1=True: Gluon's SE networks are others, and their weights not "
+        "interchangeable",
     ),
 )

@@ -21,6 +21,7 @@ CONVENTION = Convention(
         r"^features\.33\.": "fc7 of SSD's VGG-16, a 1x1 convolution, which the model doesn't have",
         r"^(l2_norm|extra)\b": "SSD's own layers",
     },
-    twins="these weights are for pooling with ceil_mode=True; torchvision's and timm's VGG-16 rounds odd sizes down",
+    lookalikes="these weights are for pooling with ceil_mode=True; torchvision's and timm's VGG-16 rounds odd sizes "
+    "down",
     suggests={"pixel_mean": [123.675, 116.28, 103.53], "pixel_std": [1.0, 1.0, 1.0], "input_format": "RGB"},
 )

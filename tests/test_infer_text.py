@@ -1,4 +1,4 @@
-"""Python text made of values: it says what was meant, whatever words are in it."""
+"""Python text of inferred configs and of to_py: it says what was meant, whatever words are in it."""
 
 import ast
 import itertools
@@ -9,9 +9,7 @@ import torchvision
 
 from detrex_backbones import LazyConfig
 from detrex_backbones.config import LazyCall as L
-from detrex_backbones.errors import ConfigValueError
-from detrex_backbones.python_text import Call, Name, Source, check_text, expression, write_config
-from detrex_backbones.zoo.config_from_file import Inferred, infer_config
+from detrex_backbones.zoo import Inferred, infer_config
 
 HOSTILE = [
     'a"""\nimport os\nos.mkdir("evil")\n"""',
@@ -51,61 +49,13 @@ def test_infer_of_a_file_whose_prefix_ends_the_docstring(tmp_path):
     prefix = 'a"""\nimport os\nos.mkdir("evil")\n"""'
     state = torchvision.models.resnet18(weights=None).state_dict()
     path = tmp_path / 'net"""\nimport os\n""".pth'
-    with path.open("wb") as file:
+    with path.open("wb") as file:  # the archive does not repeat the name then
         torch.save({f"{prefix}.{key}": value for key, value in state.items()}, file)
     text = infer_config(path).to_py(str(path))
     assert statements(text) == ["Expr", "ImportFrom", "ImportFrom", "Assign", "Assign"]
     (tmp_path / "config.py").write_text(text)
     assert LazyConfig.load(tmp_path / "config.py").train.init_checkpoint == str(path)
     assert not (tmp_path / "evil").exists()
-
-
-def test_the_text_is_laid_out_as_people_write_it():
-    stem = Call(Call(Name("L"), positional=(Name("Stem"),)), {"width": 64, "norm": "BN"})
-    text = write_config("What it is.", ["import a"], ["why"], {"model": Call(Name("Net"), {"stem": stem, "n": 1e-5})})
-    model = 'model = Net(\n    stem=L(Stem)(width=64, norm="BN"),\n    n=1e-05,\n)\n'
-    assert text == f'"""What it is."""\n\nimport a\n\n# why\n{model}'
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        'a = "x"\nb = 2',
-        "a = 'y'",
-        "a = f('x')",
-        "b = 'x'",
-        "a = 'x'; import os",
-        '"""doc"""\na = "x"',
-        "a, = 'x'",
-        "a = b = 'x'",
-    ],
-)
-def test_text_that_says_something_else_is_refused(text):
-    check_text("a = 'x'", {"a": "x"})
-    with pytest.raises(ConfigValueError, match="would say something else"):
-        check_text(text, {"a": "x"})
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("a = f(1)", Call(Name("f"), {"x": 1})),
-        ("a = f(x=1, **g())", Call(Name("f"), {"x": 1})),
-        ("a = g(x=1)", Call(Name("f"), {"x": 1})),
-        ("a = f(x=1)()", Call(Name("f"), {"x": 1})),
-        ("a = f().g", Name("f.g")),
-        ("a = [1, 2]", [1]),
-        ("a = (1,)", [1]),
-        ("a = {1: 2, 3: 4}", {1: 2}),
-        ("a = {**b}", {1: 2}),
-        ("a = 1", True),
-        ("a = 1.0", 1),
-    ],
-)
-def test_another_value_is_refused(text, value):
-    check_text(f"a = {expression(value)}", {"a": value})
-    with pytest.raises(ConfigValueError):
-        check_text(text, {"a": value})
 
 
 @pytest.mark.parametrize("words", HOSTILE)
@@ -129,6 +79,5 @@ class Odd:
 
 @pytest.mark.parametrize("shown", ["<odd>\nimport os", "1\nimport os", "x)\nimport os", "1; import os", "1 #"])
 def test_an_object_is_shown_in_one_line(shown):
-    assert expression(Source("tensor([1,\n 2])")) == "tensor([1,\n 2])"
     text = LazyConfig.to_py({"a": Odd(shown), "b": 1})
     assert "\nimport os" not in text and len(text.splitlines()) == 2
