@@ -17,7 +17,6 @@ import torch
 
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.errors import CheckpointFileError
-from detrex_backbones.text import visible
 from tests.checkpoint.nets import raw, small_state
 from tests.checkpoint.test_reading import WRITERS
 from tests.hostile.child import ROOM, Watch, attempt, memory, tell
@@ -25,9 +24,8 @@ from tests.hostile.child import ROOM, Watch, attempt, memory, tell
 
 def warm_up(folder: Path) -> None:
     """So that what Python imports late, its own codecs among it, has been imported."""
-    visible("\n\u00fc\ud800")
-    for code in ("latin1", "ascii", "raw_unicode_escape", "unicode_escape", "utf_8"):
-        "a".encode(code)
+    for codec in ("ascii", "latin1", "raw_unicode_escape", "unicode_escape", "utf_8"):
+        "a".encode(codec)
     for write in WRITERS.values():
         for state in (small_state(), {"other": torch.ones(2)}):
             write(state, folder / "warm")

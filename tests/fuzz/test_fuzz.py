@@ -1,9 +1,12 @@
 """The properties, on a few examples that are the same each time; on many by `python -m tests.soak fuzz`."""
 
+import sys
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.fuzz.properties import PROPERTIES
+from tests.fuzz.run import check
 
 FEW = {"conversions": 6, "files": 25, "loads": 25}
 USUAL = 60
@@ -21,3 +24,12 @@ def test_property(name):
         suppress_health_check=list(HealthCheck),
     )
     few(given(**strategies)(function))()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_files_that_are_right_or_nearly_so():
+    """Nothing is called, calls and memory are in proportion to the file, and tensors are those that torch reads."""
+    figures = check(300, again=True)
+    assert figures["files drawn"] == 300
+    for what in ("of them right, and read", "changed, and refused", "read by torch and ours, alike"):
+        assert int(figures[what]) > 30, what

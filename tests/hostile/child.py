@@ -112,6 +112,8 @@ def memory(name: str) -> int:
 
 def warm_up(folder: Path) -> None:
     """Load a good and a bad file of each format, so that what is imported late has been imported."""
+    for codec in ("ascii", "latin1", "raw_unicode_escape", "unicode_escape", "utf_8"):  # Python's own
+        "a".encode(codec)
     for write in WRITERS.values():
         for state in (small_state(), {"other": torch.ones(2)}):
             write(state, folder / "warm")

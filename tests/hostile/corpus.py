@@ -90,7 +90,7 @@ def calls() -> dict[str, bytes]:
         "itertools.starmap": call(named("itertools", "starmap"), Code(system), [(SHELL,)]),
         "timeit": call(named("timeit", "timeit"), PYTHON),
         "code.interact": call(named("code", "interact")),
-        "our own loader": call(named("detrex_backbones.checkpoint.unpickler", "_storage_from_bytes"), "x"),
+        "our own loader": call(named("detrex_backbones.checkpoint.read.torch_file", "_within"), "x"),
         "our own configs": call(named("detrex_backbones.config.imports", "execute"), "canary.py"),
         "__reduce__ chain": call(call(named("builtins", "getattr"), Code(named("os", "system")), "__call__"), SHELL),
         "defaultdict's factory": call(named("collections", "defaultdict"), Code(system)) + value("x") + b"N" + b"s",

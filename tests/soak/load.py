@@ -1,5 +1,4 @@
-"""Load: many keys and large files in the memory of one tensor beyond the model; one copy of a file for all processes
-of a machine; and many threads at once.
+"""Load: many keys and large files in the memory of one tensor beyond the model, and many threads at once.
 
 Large files are sparse: of each tensor the first and the last number are written, and the rest are holes.
 """
@@ -24,9 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones import get_config, load_checkpoint
-from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.config import LazyConfig
-from tests.soak.crash import ended, fork
 
 MB = 1 << 20
 PAGE = 4096
@@ -165,52 +162,6 @@ def beyond_the_model(path: Path, keys: int, size: int, largest: int) -> int:
     return most - before
 
 
-# -------------------------------------------------------------------------------------- one copy for processes
-
-
-def one_copy(path: Path, size: int, processes: int) -> dict[str, float]:
-    """Read a file in many processes at once; what the kernel says of its pages, as shares of the file's size.
-
-    Returns:
-        "copies": how often it is in memory, all processes together; "changed": what they have changed of it;
-        "beside": the most that one of them has in memory of its own.
-    """
-    tensor = torch.arange(size // 4 // 8, dtype=torch.float32)
-    write_dense(path, {f"weight{index}": tensor + index for index in range(8)})
-    children = []
-    for _ in range(processes):
-        told_reader, told = os.pipe()
-
-        def work(writer: int, told_reader: int = told_reader) -> None:
-            before = anonymous(os.getpid())
-            tensors = read_checkpoint(path).tensors
-            assert float(sum(value.double().sum() for value in (value[::512] for value in tensors.values()))) > 0
-            os.write(writer, b"read")
-            os.read(told_reader, 1)  # until all have read it
-            pages = smaps(path)
-            os.write(writer, json.dumps({**pages, "beside": anonymous(os.getpid()) - before}).encode())
-            os.read(told_reader, 1)  # until all have looked
-
-        child, reader = fork(work)
-        children.append((child, reader, told))
-    assert [os.read(reader, 4) for _, reader, _ in children] == [b"read"] * processes
-    found = []
-    for _, reader, told in children:
-        os.write(told, b".")
-        found.append(json.loads(os.read(reader, 10_000)))
-    for child, reader, told in children:
-        os.write(told, b".")
-        assert ended(child)
-        os.close(reader)
-    whole = path.stat().st_size
-    return {
-        "copies": sum(each["Pss"] for each in found) / whole,
-        "seen by each": min(each["Rss"] for each in found) / whole,
-        "changed": sum(each["Anonymous"] for each in found) / whole,
-        "beside": max(each["beside"] for each in found) / whole,
-    }
-
-
 def write_dense(path: Path, tensors: dict[str, Tensor]) -> None:
     """By its extension."""
     if path.suffix == ".pth":
@@ -221,19 +172,6 @@ def write_dense(path: Path, tensors: dict[str, Tensor]) -> None:
         from safetensors.torch import save_file
 
         save_file(tensors, path)
-
-
-def smaps(path: Path) -> dict[str, int]:
-    """What the kernel says of this process's pages of a file: field -> bytes."""
-    fields = {"Rss": 0, "Pss": 0, "Anonymous": 0}
-    inside = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        first, *rest = line.split()
-        if "-" in first and not first.endswith(":"):
-            inside = bool(rest) and rest[-1] == str(path)
-        elif inside and first.rstrip(":") in fields:
-            fields[first.rstrip(":")] += int(rest[0]) * 1024
-    return fields
 
 
 # ----------------------------------------------------------------------------------------------------- threads
@@ -276,7 +214,7 @@ def in_threads(folder: Path, configs: list[str], rounds: int, threads: int = 8) 
     return rounds * len(works)
 
 
-def run(gigabytes: float = 4, keys: int = 20_000, processes: int = 8, rounds: int = 20) -> dict[str, int | float | str]:
+def run(gigabytes: float = 4, keys: int = 20_000, rounds: int = 20) -> dict[str, int | float | str]:
     """Everything."""
     from detrex_backbones import list_configs
 
@@ -291,12 +229,6 @@ def run(gigabytes: float = 4, keys: int = 20_000, processes: int = 8, rounds: in
             assert beyond <= largest, f"{extension}: {beyond / MB:.0f} MB beyond the model"
             path.unlink()
             figures[f".{extension}: MB beyond the model (its largest tensor: {largest // MB})"] = round(beyond / MB)
-        for extension in ("pth", "safetensors", "pkl"):
-            path = folder / f"shared.{extension}"
-            found = one_copy(path, 256 * MB, processes)
-            assert found["copies"] < 1.1 and found["seen by each"] > 0.9 and not found["changed"], found
-            figures[f".{extension}: copies in memory for {processes} processes"] = round(found["copies"], 2)
-            path.unlink()
         figures["loads in 8 threads, each as alone"] = in_threads(folder, list_configs(), rounds)
     return figures
 
