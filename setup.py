@@ -45,9 +45,10 @@ setup(
     packages=[*find_packages(include=["detrex_backbones", "detrex_backbones.*"]), *config_packages],
     package_dir=config_packages,
     package_data={
+        "": ["*.pyi"],
         "detrex_backbones": ["py.typed"],
-        "detrex_backbones.checkpoint.catalog": ["*.csv"],
-        "detrex_backbones.cli": ["*.html"],
+        "detrex_backbones.checkpoint.fetch.catalog": ["*.csv"],
+        "detrex_backbones.view": ["*.html"],
     },
     install_requires=[
         "torch>=2.4",
@@ -61,13 +62,14 @@ setup(
         "numpy>=1.26",
         "filelock>=3.13",
         "huggingface_hub>=0.24",
+        "requests>=2.32",
         "tqdm>=4.66",
         "rich>=13",
         "matplotlib>=3.8",
     ],
     extras_require={
         "test": [*TEST, *EXPORT],
-        "train": TRAIN,  # what `examples/train_detector.py` takes beyond the rest
+        "train": TRAIN,  # what `examples/train_detector` takes beyond the rest
         "export": EXPORT,
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         # The pictures need nothing beyond the ordinary install; the name is kept for requirement files.

@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.measure import Options, Row, attempt, compared, in_turn
 from benchmarks.peers import detectron2_there
 from detrex_backbones.checkpoint.files import Checkpoint
-from detrex_backbones.checkpoint.plan import plan_checkpoint
+from detrex_backbones.checkpoint.match.plan import plan_checkpoint
 
 GROUP = "matching"
 FEW = 2_000

@@ -4,7 +4,6 @@
     ├── ArgumentError (ValueError)            an argument of a layer, backbone or function is not one of those allowed
     ├── InputError (ValueError)               an image or a tensor that can't be run
     ├── DeviceError (RuntimeError)            a device that isn't there
-    ├── TrainingError (RuntimeError)          a run whose loss is no number any more
     ├── ExportError (RuntimeError)            a model that can't be written as .onnx or .pt2
     ├── ConfigError
     │   ├── ConfigTypeError (TypeError)       not something that a config can be made of
@@ -29,6 +28,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from detrex_backbones.text import visible_lines
+
 __all__ = [
     "ArgumentError",
     "CheckpointError",
@@ -47,7 +48,6 @@ __all__ = [
     "OverrideError",
     "PreprocessingError",
     "RankError",
-    "TrainingError",
     "closest",
 ]
 
@@ -56,8 +56,9 @@ class DetrexBackbonesError(Exception):
     """Base of every error that this library raises on purpose."""
 
     def __str__(self) -> str:
-        # KeyError would show the repr of its message: quotes around it, newlines escaped.
-        return str(self.args[0]) if self.args else ""
+        # KeyError would show the repr of its message: quotes around it, newlines escaped. What a terminal would obey
+        # is escaped all the same: names of strangers' files may be in it.
+        return visible_lines(self.args[0]) if self.args else ""
 
 
 class ArgumentError(DetrexBackbonesError, ValueError):
@@ -70,10 +71,6 @@ class InputError(DetrexBackbonesError, ValueError):
 
 class DeviceError(DetrexBackbonesError, RuntimeError):
     """A device that was asked for and isn't there."""
-
-
-class TrainingError(DetrexBackbonesError, RuntimeError):
-    """A run that can't go on: its loss is no number any more."""
 
 
 class ExportError(DetrexBackbonesError, RuntimeError):

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+from detrex_backbones.atomic_write import write_whole
+from detrex_backbones.backbones.images.extractor import FeatureExtractor
 from detrex_backbones.errors import ArgumentError, ExportError
-from detrex_backbones.whole_file import write_whole
 
 __all__ = ["Exported", "check_path", "export_model"]
 
@@ -35,7 +35,7 @@ class Exported:
     """What was written.
 
     Args:
-        path: of the file.
+        path: path of the file.
         maps: name of each output -> (channels, stride).
         difference: the largest relative difference, `||file - model|| / ||model||`, of all maps, at another size and
             batch than those that were traced; None where onnxruntime isn't installed.
@@ -51,8 +51,9 @@ def export_model(
 ) -> Exported:
     """Write a model with its preprocessing as `.onnx` or `.pt2`, norms folded into the convolutions.
 
-    The file takes "images": (N, C, H, W), float32 of 0-255, RGB, and gives the maps under their names. It subtracts the
-    mean, divides by the deviation, turns RGB into BGR where the weights want it, and pads to what the backbone takes.
+    The file takes "images": (N, C, H, W), float32 of 0-255, RGB, and gives the maps under their names. It turns RGB
+    into BGR where the weights want it, subtracts the mean, divides by the standard deviation, and pads to what the
+    backbone takes.
 
     Args:
         model: on the CPU or a GPU; it is left as it is.

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
-__all__ = ["visible", "visible_in_cell", "visible_in_comment", "visible_json"]
+__all__ = [
+    "LONGEST_PATH",
+    "shorten",
+    "visible",
+    "visible_in_cell",
+    "visible_in_comment",
+    "visible_json",
+    "visible_lines",
+]
 
+SHOWN = 8  # names of a kind before "and N more"
 LONGEST = 200  # characters of one name in a message
+LONGEST_PATH = 4096  # characters of a path that is to be copied
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 
 
@@ -20,13 +31,16 @@ def visible(text: object, longest: int = LONGEST) -> str:
         text: shown by `str`.
         longest: characters after which the middle is left out.
     """
-    shown = "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in str(text)
-    )
+    shown = _escaped(str(text))
     if len(shown) <= longest:
         return shown
     half = longest // 2 - 2
     return f"{shown[:half]}...{shown[-half:]}"
+
+
+def visible_lines(text: object) -> str:
+    """The same for text of several lines that are ours: line ends stay, and nothing is left out."""
+    return "\n".join(map(_escaped, str(text).split("\n")))
 
 
 def visible_in_comment(text: object) -> str:
@@ -43,3 +57,18 @@ def visible_in_cell(text: object) -> str:
 def visible_json(value: object) -> str:
     """JSON that is pure ASCII, and whose text can stand inside a page's script element."""
     return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def shorten(names: Iterable[object], count: int = SHOWN) -> str:
+    """The first few names, made visible, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(map(visible, names[:count])) + more
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )

@@ -98,8 +98,7 @@ def _config_row(row: dict[str, Any]) -> str:
 
 def weights_page() -> str:
     """The known weights but timm's, as `detrex-backbones weights` has them."""
-    from detrex_backbones.checkpoint.catalog import list_weights
-    from detrex_backbones.checkpoint.catalog.lookup import SOURCES
+    from detrex_backbones.checkpoint.fetch import SOURCES, list_weights
     from detrex_backbones.cli.weights import overrides_of
 
     timm = "timm://"

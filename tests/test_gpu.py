@@ -17,7 +17,7 @@ from detrex_backbones import (
     load_checkpoint,
     make_stage,
 )
-from detrex_backbones.checkpoint.distributed import load_checkpoint_distributed
+from detrex_backbones.checkpoint.place.distributed import load_checkpoint_distributed
 from tests.reference import assert_same_maps, noise, randomise_norms
 
 pytestmark = pytest.mark.gpu

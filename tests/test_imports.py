@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,43 +44,50 @@ PUBLIC = [
     "TorchvisionBackbone",
     "TorchvisionResNet",
     "build_model",
+    "convert_checkpoint",
+    "evaluate",
+    "export_model",
     "fuse_norms",
     "get_backbone",
     "get_config",
     "get_norm",
+    "infer_config",
     "instantiate",
     "list_backbones",
     "list_configs",
     "load_checkpoint",
     "load_checkpoint_distributed",
     "make_stage",
+    "read_checkpoint",
+    "read_image",
     "swap_backbone",
 ]
 
-# Part of the package -> the parts that it may import besides itself.
+# Part of the package -> the parts that it may import besides itself. Every package has its names from `lazy_exports`.
 ALLOWED = {
-    "errors": set(),
-    "patterns": set(),
-    "whole_file": set(),
+    "errors": {"text"},
+    "glob_match": set(),
+    "atomic_write": set(),
+    "lazy_exports": set(),
+    "text": set(),
     "layers": {"errors"},
-    "backbones": {"errors", "layers", "interop"},
+    "backbones": {"errors", "text", "layers", "interop"},
     "interop": {"backbones"},
-    "config": {"errors", "whole_file"},
-    "checkpoint": {"errors", "patterns", "whole_file"},
-    "shapes": {"errors", "config", "layers"},
-    "zoo": {"errors", "layers", "backbones", "config", "checkpoint"},
-    "named": {"errors", "patterns", "backbones", "config", "checkpoint", "zoo"},
-    "swap": {"errors", "backbones", "config", "named", "shapes"},
-    "infer": {"errors", "backbones", "checkpoint"},
-    "export": {"errors", "whole_file", "backbones"},
-    "evaluation": {"errors", "layers", "backbones", "config", "checkpoint", "zoo"},
-    "training": {"errors", "whole_file", "layers", "backbones", "config", "checkpoint", "zoo"},
+    "config": {"errors", "atomic_write", "text"},
+    "checkpoint": {"errors", "glob_match", "atomic_write", "text"},
+    "zoo": {"errors", "glob_match", "layers", "backbones", "config", "checkpoint", "text"},
+    "export": {"errors", "text", "atomic_write", "backbones"},
+    "evaluation": {"errors", "text", "layers", "backbones", "config", "checkpoint", "zoo"},
+    "view": {"errors", "text", "backbones", "checkpoint", "atomic_write"},
     "cli": {
-        *("errors", "patterns", "layers", "backbones", "config", "checkpoint"),
-        *("zoo", "named", "shapes", "swap", "infer", "export", "evaluation"),
+        *("errors", "glob_match", "text", "atomic_write", "layers", "backbones", "config", "checkpoint"),
+        *("zoo", "export", "evaluation", "view"),
     },
     "__main__": {"cli"},
 }
+
+# The packages whose names are in a stub, and are imported when they are first asked for.
+FRONT_DOORS = sorted(path.parent.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("__init__.pyi"))
 
 
 def modules() -> dict[str, Path]:
@@ -119,7 +128,7 @@ def test_every_part_is_known():
 def test_imports_only_what_its_part_may_know(module):
     part = module.partition(".")[0]
     used = {name.partition(".")[0] for name in inside(MODULES[module])}
-    assert used <= ALLOWED[part] | {part}
+    assert used <= ALLOWED[part] | {part, "lazy_exports"}
 
 
 def test_the_config_layer_never_imports_torch():
@@ -135,6 +144,18 @@ def test_interop_knows_the_base_class_alone():
 def test_only_the_package_of_backbones_asks_interop():
     asking = {module for module, path in MODULES.items() if any(name.startswith("interop") for name in inside(path))}
     assert asking == {"backbones"}
+
+
+def test_matplotlib_is_imported_only_where_pictures_are_drawn():
+    using = {
+        module for module, path in MODULES.items() if any(name.split(".")[0] == "matplotlib" for name in imported(path))
+    }
+    assert using and {module.partition(".")[0] for module in using} == {"view"}
+
+
+def test_the_library_and_its_configs_know_no_example():
+    for path in [*MODULES.values(), *(PACKAGE.parent / "configs").rglob("*.py")]:
+        assert not re.search(r"(from|import) (train_detector|examples)\b", path.read_text(encoding="utf-8")), path
 
 
 def test_nothing_imports_detectron2():
@@ -159,6 +180,7 @@ def loaded_by(code: str) -> set[str]:
             {"timm", "torchvision", "matplotlib", "fvcore", "detectron2"},
         ),
         ("from detrex_backbones.config import LazyCall, LazyConfig, instantiate", {"torch", "matplotlib", "black"}),
+        ("import detrex_backbones.view", {"matplotlib", "timm", "torchvision"}),
     ],
 )
 def test_loads_nothing_heavy(code, heavy):
@@ -186,6 +208,48 @@ def test_a_public_name_is_there(name):
     value = getattr(detrex_backbones, name)
     assert value is getattr(detrex_backbones, name)
     assert value.__doc__
+
+
+@pytest.mark.parametrize("package", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_what_a_package_exports_is_no_module(package):
+    module = importlib.import_module(f"{NAME}.{package}")
+    assert [name for name in getattr(module, "__all__", []) if inspect.ismodule(getattr(module, name))] == []
+
+
+@pytest.mark.parametrize("package", FRONT_DOORS)
+def test_every_name_of_a_front_door_is_there_and_its_stub_is_its_own(package):
+    module = importlib.import_module(package.replace("/", "."))
+    assert module.__all__ and all(getattr(module, name).__doc__ for name in module.__all__)
+    assert set(module.__all__) <= set(dir(module))
+    stub = (PACKAGE.parent / package / "__init__.pyi").read_text(encoding="utf-8")
+    exported = [line.split()[1] for line in stub.splitlines() if line.startswith("from ")]
+    assert len(exported) == len(stub.splitlines()) - (2 if package == NAME else 0)
+    assert all(name.startswith(f"{module.__name__}.") for name in exported)
+
+
+@pytest.mark.parametrize("package", [package for package in FRONT_DOORS if package.count("/") == 2])
+def test_the_names_of_a_package_within_a_package_are_its_too(package):
+    inner = importlib.import_module(package.replace("/", "."))
+    assert set(inner.__all__) <= set(importlib.import_module(inner.__name__.rpartition(".")[0]).__all__)
+
+
+@pytest.mark.parametrize(
+    ("package", "names"),
+    [
+        ("backbones", {"Backbone", "ResNet", "BasicStem", "make_stage", "TimmBackbone", "FPN", "read_image"}),
+        ("backbones.resnet", {"ResNet", "make_stage"}),
+        ("checkpoint", {"load_checkpoint", "read_checkpoint", "convert_checkpoint", "LoadOptions", "Checkpoint"}),
+        ("layers", {"Conv2d", "FrozenBatchNorm2d", "get_norm"}),
+        ("zoo", {"build_model", "get_config", "get_backbone", "swap_backbone", "infer_config"}),
+    ],
+)
+def test_a_package_exports_its_names(package, names):
+    assert names <= set(importlib.import_module(f"{NAME}.{package}").__all__)
+
+
+def test_importing_the_library_or_its_packages_alone_does_not_import_torch():
+    packages = [package.replace("/", ".") for package in FRONT_DOORS]
+    assert "torch" not in loaded_by("\n".join(f"import {package}" for package in packages))
 
 
 def test_an_unknown_name_is_an_attribute_error():

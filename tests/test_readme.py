@@ -27,8 +27,7 @@ def test_readme_shows_what_the_demo_prints(tmp_path, monkeypatch, capsys):
     assert missing_lines(shown, capsys.readouterr().out, but_for="largest relative difference") == []
 
 
-# That one takes minutes: tests/training/ runs it with few steps.
-EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.name != "train_detector.py")
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

@@ -18,8 +18,7 @@ from detrex_backbones import (
     list_backbones,
     swap_backbone,
 )
-from detrex_backbones.checkpoint.catalog import find_weight
-from detrex_backbones.checkpoint.download import cache_path
+from detrex_backbones.checkpoint.fetch import cache_path, find_weight
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config.nodes import to_plain
 from detrex_backbones.errors import (
@@ -30,7 +29,7 @@ from detrex_backbones.errors import (
     ConfigKeyError,
     ConfigTypeError,
 )
-from detrex_backbones.named import weights_of
+from detrex_backbones.zoo.backbone_names import weights_of
 from tests.swap_models import BGR, Pyramid, TheirShape, config, detr, dino, resnet, retinanet, runs
 
 RESNETS = ["resnet18", "resnet/resnet50.py", "gluon/resnet50_v1d"]
@@ -115,7 +114,7 @@ def test_a_feature_extractor_gets_weights_and_pixels():
 
 
 def test_changes_are_lines_and_logged(caplog):
-    with caplog.at_level(logging.INFO, "detrex_backbones.swap"):
+    with caplog.at_level(logging.INFO, "detrex_backbones.zoo.swap"):
         changes = swap_backbone(dino(), "resnet18")
     assert [record.getMessage() for record in caplog.records] == [str(change) for change in changes]
     assert str(changes[1]) == (
@@ -314,3 +313,20 @@ def test_weights_that_dont_fit_are_refused(tmp_path, monkeypatch):
 def test_names_that_are_none(wrong):
     with pytest.raises(ArgumentError):
         get_backbone(wrong)
+
+
+def test_a_freeze_at_that_the_new_network_has_no_stage_for_is_not_carried_over(caplog):
+    cfg = get_config("resnet/resnet50")
+    cfg.model.backbone.freeze_at, cfg.model.backbone.out_features = 5, ["res4"]
+    with caplog.at_level(logging.WARNING, "detrex_backbones.zoo.swap"):
+        swap_backbone(cfg, "timm/levit_128s", pretrained=False)
+    assert cfg.model.backbone.freeze_at == 0
+    assert "freeze_at=5 is not carried over: freeze_at=5 is out of range for levit_128s" in caplog.text
+
+
+def test_an_error_of_another_cause_is_told_as_it_is():
+    cfg = get_config("resnet/resnet50")
+    cfg.model.backbone.freeze_at = 2
+    node = L(TimmBackbone)(model_name="resnet18", out_indices=[9])
+    with pytest.raises(ArgumentError, match=r"out_indices=\[9\]"):
+        swap_backbone(cfg, node)

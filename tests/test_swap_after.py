@@ -10,7 +10,7 @@ from detrex_backbones import ShapeSpec, TimmBackbone, swap_backbone
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config.nodes import to_plain
 from detrex_backbones.errors import ArgumentError, ConfigValueError
-from detrex_backbones.shapes import shapes_of
+from detrex_backbones.zoo import shapes_of
 from tests.swap_models import BGR, config, detr, dino, resnet, retinanet, runs
 
 

@@ -3,11 +3,13 @@
 import copy
 import logging
 import pickle
+from collections import Counter
 
 import pytest
 import torch
 
-from detrex_backbones import LazyConfig, build_model, get_config, instantiate, list_configs
+from detrex_backbones import FPN, LazyCall, LazyConfig, build_model, get_config, instantiate, list_configs
+from detrex_backbones.checkpoint.fetch.catalog import weight
 from detrex_backbones.errors import (
     CheckpointFileError,
     CheckpointMatchError,
@@ -16,11 +18,11 @@ from detrex_backbones.errors import (
     ConfigKeyError,
     DeviceError,
 )
-from detrex_backbones.zoo import build_model_with_report, config_file
+from detrex_backbones.zoo import build, build_model_with_report, config_file
 from tests.checkpoint.nets import converted, snapshot, theirs, weights
 from tests.reference import assert_close, noise, torchvision_maps
 
-LOGGER = "detrex_backbones.zoo"
+LOGGER = "detrex_backbones.zoo.build"
 
 RESNET_STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
@@ -116,6 +118,15 @@ def test_every_ready_config_builds_and_its_maps_have_the_strides_it_says(name):
         assert tuple(value.shape) == (1, shapes[key].channels, 64 // stride, 96 // stride), key
 
 
+def test_the_preprocessing_of_ready_configs_is_the_catalogues():
+    written = LazyConfig.load(config_file("resnet/resnet18").parents[1] / "common" / "preprocessing.py")
+    for name in ("imagenet", "caffe2", "ssd", "yolo"):
+        known = getattr(weight, name.upper())
+        (own,) = [value for key, value in written.items() if key.startswith(f"{name}_")]
+        assert (tuple(own.pixel_mean), tuple(own.pixel_std)) == (known.pixel_mean, known.pixel_std)
+        assert own.input_format == known.input_format
+
+
 # build_model.
 
 
@@ -145,6 +156,31 @@ def test_what_a_checkpoint_leaves_is_drawn_as_without_one(r18):
     assert sorted(report.missing) == sorted(left)
     assert all(torch.equal(model.state_dict()[name], expected[name]) for name in left)
     assert_close(model.backbone.stem.conv1.weight, weights["conv1.weight"], 0)
+
+
+def test_a_detector_is_built_once_and_its_file_read_once(r18, monkeypatch):
+    r18.model.backbone = LazyCall(FPN)(bottom_up=r18.model.backbone)
+    torch.manual_seed(0)
+    expected = instantiate(r18.model).state_dict()
+    calls = Counter()
+
+    def counted(name, usual):
+        def call(*args, **kwargs):
+            calls[name] += 1
+            return usual(*args, **kwargs)
+
+        return call
+
+    for name in ("instantiate", "load_checkpoint"):
+        monkeypatch.setattr(build, name, counted(name, getattr(build, name)))
+    torch.manual_seed(0)
+    model, report = build_model_with_report(r18)
+    assert calls == {"instantiate": 1, "load_checkpoint": 1}
+    assert report.scope == "backbone.bottom_up"
+    own = model.state_dict()
+    drawn = [name for name in own if ".fpn." in name]
+    assert drawn and all(torch.equal(own[name], expected[name]) for name in drawn)
+    assert_close(own["backbone.bottom_up.stem.conv1.weight"], torch.load(r18.train.init_checkpoint)["conv1.weight"], 0)
 
 
 def test_without_a_checkpoint_the_weights_are_random_and_that_is_said_once(caplog):
@@ -186,7 +222,7 @@ def test_on_the_gpu(r18, device):
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "cpu0", "GPU:0", "3", 2.5, ["cpu"], -1])
 def test_a_device_that_is_not_there(r18, monkeypatch, device):
-    monkeypatch.setattr("detrex_backbones.zoo.instantiate", lambda node: pytest.fail("was built first"))
+    monkeypatch.setattr("detrex_backbones.zoo.build.instantiate", lambda node: pytest.fail("was built first"))
     r18.train.device = device
     with pytest.raises(DeviceError, match=r"isn't there \(") as caught:
         build_model(r18)

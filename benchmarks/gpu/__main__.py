@@ -24,7 +24,7 @@ import torch
 from benchmarks.gpu.jobs import Budget, Setting, rows_of
 from benchmarks.measure import Options, Row, failure
 from benchmarks.table import line, machine, text
-from detrex_backbones.whole_file import write_whole
+from detrex_backbones.atomic_write import write_whole
 
 # Part -> the seconds that are to be left for those after it.
 PARTS = {"suite": 300.0, "loading": 280.0, "speed": 75.0, "memory": 60.0, "epoch": 0.0}

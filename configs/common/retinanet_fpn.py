@@ -1,4 +1,4 @@
-"""torchvision's RetinaNet over an FPN, for the scenes of common/detection.py."""
+"""torchvision's RetinaNet over an FPN, for images of 128 to 256 pixels."""
 
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator

@@ -1,6 +1,6 @@
 """RetinaNet with an FPN over ResNet-18, from random weights."""
 
-from ..common.detection import data, optimizer, schedule, train
 from ..common.retinanet_fpn import model
+from ..common.train import train
 
-__all__ = ["data", "model", "optimizer", "schedule", "train"]
+__all__ = ["model", "train"]

@@ -5,25 +5,27 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.errors import ArgumentError, InputError
+from detrex_backbones.errors import ArgumentError, InputError, closest
 from detrex_backbones.layers import ShapeSpec, fuse_norms
 from detrex_backbones.layers.fuse import loose_norms
 
-__all__ = ["Backbone", "check_batch", "first_convolution"]
+__all__ = ["Backbone", "check_batch", "check_names", "first_convolution"]
 
 logger = logging.getLogger(__name__)
 
-SMALL = 128  # pixels: a few entries in a map of the usual strides
+SMALL = 128  # height and width of an image in pixels: a few entries in a map of the usual strides
 
 
 class Backbone(nn.Module, ABC):
     """A network that turns images into named feature maps. The contract is detectron2's.
 
-    A subclass sets `_out_features`, `_out_feature_channels` and `_out_feature_strides`, or overrides `output_shape`.
+    A subclass sets `_out_features`, `_out_feature_channels` and `_out_feature_strides` (by `_set_maps`, or itself), or
+    overrides `output_shape`.
     """
 
     _out_features: list[str]
@@ -33,6 +35,12 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {name: map (N, C', H / stride, W / stride)}, in the order of `output_shape()`."""
+
+    def _set_maps(self, maps: Mapping[str, tuple[int, int]]) -> None:
+        """Name of each map, in the order of `forward` -> its channels and its stride."""
+        self._out_features = list(maps)
+        self._out_feature_channels = {name: channels for name, (channels, _) in maps.items()}
+        self._out_feature_strides = {name: stride for name, (_, stride) in maps.items()}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of every map that `forward` returns, known before the first forward."""
@@ -83,14 +91,40 @@ class Backbone(nn.Module, ABC):
         return {}
 
 
-def check_batch(x: Tensor) -> None:
-    """Refuse what is no batch of images.
+def check_batch(x: Tensor, channels: int | None = None) -> None:
+    """Refuse, by an InputError, what is no batch (N, C, H, W) of images, or one of another number of channels."""
+    if x.dim() != 4:
+        raise InputError(
+            f"a backbone takes a batch of shape (N, C, H, W), not {tuple(x.shape)}. One image: image[None]."
+        )
+    if channels not in (None, x.shape[1]):
+        raise InputError(f"the network has in_channels={channels}, but the batch {tuple(x.shape)} has {x.shape[1]}.")
+
+
+def check_names(argument: str, names: Sequence[str], allowed: Iterable[str], hint: str = "") -> list[str]:
+    """The names as a list.
+
+    Args:
+        argument: what they were given as.
+        names: to be checked.
+        allowed: what they may be.
+        hint: what to add to the message about an unknown name; "" suggests the closest ones.
 
     Raises:
-        InputError: it doesn't have four dimensions.
+        ArgumentError: a string, a name that isn't allowed, none at all, or one twice.
     """
-    if x.dim() != 4:
-        raise InputError(f"a backbone takes a batch of shape (N, C, H, W), not {tuple(x.shape)}.")
+    wanted, allowed = [names] if isinstance(names, str) else list(names), list(allowed)
+    for name in wanted:
+        if name not in allowed:
+            raise ArgumentError(
+                f"{argument}={names!r}: there is no {name!r}. Allowed: {', '.join(allowed)}."
+                f"{hint or closest(name, allowed)}"
+            )
+    if isinstance(names, str):
+        raise ArgumentError(f"{argument}={names!r} is a string: it takes a list of names, {argument}=[{names}].")
+    if not wanted or len(set(wanted)) != len(wanted):
+        raise ArgumentError(f"{argument}={names!r}: at least one name, none of them twice, of {', '.join(allowed)}.")
+    return wanted
 
 
 def first_convolution(module: nn.Module) -> nn.Conv2d:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from detrex_backbones.backbones.timm_backbone import TimmBackbone
+from detrex_backbones.backbones.timm.backbone import TimmBackbone
 from detrex_backbones.errors import ArgumentError
 
 __all__ = ["Darknet53"]
@@ -22,7 +22,7 @@ class Darknet53(TimmBackbone):
     Args:
         out_indices: which maps, of strides 1, 2, 4, 8, 16, 32 for 0 to 5. YOLOv3 takes 3, 4 and 5.
         norm_layer: as of `TimmBackbone`.
-        negative_slope: of every LeakyReLU: 0.1 for Darknet's own weights and OpenMMLab's, 0.01 for timm's.
+        negative_slope: slope of every LeakyReLU: 0.1 for Darknet's own weights and OpenMMLab's, 0.01 for timm's.
         **kwargs: further arguments of `TimmBackbone`, except for the name.
 
     Raises:

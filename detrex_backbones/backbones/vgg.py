@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, check_batch
-from detrex_backbones.errors import ArgumentError, closest
+from detrex_backbones.backbones.base import Backbone, check_batch, check_names
 
 __all__ = ["SSDVGG"]
 
@@ -37,9 +36,7 @@ class SSDVGG(Backbone):
 
     def __init__(self, in_channels: int = 3, out_features: Sequence[str] = ("conv4_3", "fc7")) -> None:
         super().__init__()
-        self._out_features = _check_out_features(out_features)
-        self._out_feature_channels = {name: MAPS[name][1] for name in self._out_features}
-        self._out_feature_strides = {name: MAPS[name][2] for name in self._out_features}
+        self._set_maps({name: MAPS[name][1:] for name in check_names("out_features", out_features, MAPS)})
         last = max(MAPS[name][0] for name in self._out_features)
         self.features = nn.Sequential(*_layers(in_channels)[: last + 1])
         for module in self.features:
@@ -71,17 +68,3 @@ def _layers(in_channels: int) -> list[nn.Module]:
     layers += [nn.Conv2d(in_channels, 1024, 3, padding=6, dilation=6), nn.ReLU()]
     layers += [nn.Conv2d(1024, 1024, 1), nn.ReLU()]
     return layers
-
-
-def _check_out_features(out_features: Sequence[str]) -> list[str]:
-    wanted = [out_features] if isinstance(out_features, str) else list(out_features)
-    for name in wanted:
-        if name not in MAPS:
-            raise ArgumentError(
-                f"out_features={wanted!r}: there is no {name!r}. Allowed: {', '.join(MAPS)}.{closest(name, MAPS)}"
-            )
-    if not wanted or isinstance(out_features, str) or len(set(wanted)) != len(wanted):
-        raise ArgumentError(
-            f"out_features={out_features!r}: it takes a list of at least one of {', '.join(MAPS)}, none of them twice."
-        )
-    return wanted

@@ -1,1 +1,5 @@
 """Checkpoints: read, matched, loaded, reported."""
+
+from detrex_backbones.lazy_exports import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__)

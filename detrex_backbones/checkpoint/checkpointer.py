@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,16 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
-from detrex_backbones.checkpoint.dcp import write_folder, writing
-from detrex_backbones.checkpoint.distributed import TIMEOUT, distribute_checkpoint, receive_nested
-from detrex_backbones.checkpoint.files import read_checkpoint
+from detrex_backbones.atomic_write import write_whole
+from detrex_backbones.checkpoint.files import load_values, open_checkpoint
 from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, copy_checkpoint
-from detrex_backbones.checkpoint.nested import put_in, take_out
-from detrex_backbones.checkpoint.ranks import Ranks, several
+from detrex_backbones.checkpoint.place.distributed import TIMEOUT, distribute_checkpoint, receive_nested
+from detrex_backbones.checkpoint.place.distributed_folder import write_folder, writing
+from detrex_backbones.checkpoint.place.ranks import Ranks, several
+from detrex_backbones.checkpoint.place.sharded import is_sharded, like
+from detrex_backbones.checkpoint.read.nested import put_in, take_out
 from detrex_backbones.checkpoint.report import LoadReport
-from detrex_backbones.checkpoint.sharded import is_sharded, like
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, CheckpointMatchError, closest
-from detrex_backbones.whole_file import write_whole
 
 __all__ = ["DetectionCheckpointer"]
 
@@ -83,13 +85,12 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
         if not path:
             logger.info("no checkpoint given: the model keeps its weights")
             return {}
-        checkpoint = read_checkpoint(path, chosen.container)
-        attempt = check_checkpoint(self.model, checkpoint, chosen)
-        # Copied, since optimisers keep the tensors that they are given, and these are mapped from the file.
-        structure, tensors = take_out(copy.copy(checkpoint.extra))
-        rest = put_in(copy.deepcopy(structure), {name: self._kept(name, value) for name, value in tensors.items()})
-        self._load_rest(rest, names, attempt.report)
-        copy_checkpoint(self.model, attempt)
+        with open_checkpoint(path, chosen.container) as checkpoint:
+            attempt = check_checkpoint(self.model, checkpoint, chosen)
+            structure, stored = take_out(checkpoint.extra)
+            tensors = load_values(checkpoint, stored)
+            rest = put_in(structure, {name: self._kept(name, value) for name, value in tensors.items()})
+            copy_checkpoint(self.model, checkpoint, attempt, lambda: self._load_rest(rest, names, attempt.report))
         self._loaded(attempt.report)
         return rest  # type: ignore[no-any-return]
 
@@ -104,11 +105,14 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
             if not path:
                 logger.info("no checkpoint given: the model keeps its weights")
                 return {}
-            checkpoint = ranks.together(lambda: read_checkpoint(path, chosen.container) if ranks.first else None)
-            rest = receive_nested(ranks, checkpoint.extra if checkpoint else {}, self._kept)
-            report = distribute_checkpoint(
-                ranks, self.model, checkpoint, chosen, lambda report: self._load_rest(rest, names, report)
-            )
+            with ExitStack() as opened:
+                checkpoint = ranks.together(
+                    lambda: opened.enter_context(open_checkpoint(path, chosen.container)) if ranks.first else None
+                )
+                rest = receive_nested(ranks, checkpoint.extra if checkpoint else {}, self._kept)
+                report = distribute_checkpoint(
+                    ranks, self.model, checkpoint, chosen, lambda report: self._load_rest(rest, names, report)
+                )
         self._loaded(report)
         return rest
 
@@ -140,11 +144,25 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
             return like(param if param.shape == value.shape else value, value)
         return value.clone()
 
-    def _load_rest(self, rest: dict[str, Any], names: list[str], report: LoadReport) -> None:
-        for name in names:
-            if name in rest:
+    def _load_rest(self, rest: dict[str, Any], names: list[str], report: LoadReport) -> Callable[[], object]:
+        """Load what else was saved; all of it, or none. Gives what takes it back."""
+        found = [name for name in names if name in rest]
+        before = {name: copy.deepcopy(self.checkpointables[name].state_dict()) for name in found}
+
+        def take_back() -> None:
+            for name in found:
+                self.checkpointables[name].load_state_dict(before[name])
+
+        try:
+            for name in found:
                 logger.info("loading %s from %s", name, report.path)
-                self._load_checkpointable(name, rest.pop(name), report)
+                self._load_checkpointable(name, rest[name], report)
+        except BaseException:
+            take_back()
+            raise
+        for name in found:
+            del rest[name]
+        return take_back
 
     def _loaded(self, report: LoadReport) -> None:
         self.report = report

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detrex_backbones.checkpoint.conventions import Convention, conventions, sources
-from detrex_backbones.checkpoint.files import read_checkpoint
-from detrex_backbones.checkpoint.reading import AS_STORED, Reading, readings
-from detrex_backbones.checkpoint.report import shorten
+from detrex_backbones.atomic_write import write_whole
+from detrex_backbones.checkpoint.files import load_values, open_checkpoint
+from detrex_backbones.checkpoint.names.conventions import Convention, conventions, sources
+from detrex_backbones.checkpoint.names.readings import AS_STORED, Reading, readings
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest
-from detrex_backbones.whole_file import write_whole
+from detrex_backbones.text import shorten
 
 __all__ = ["Conversion", "convert_checkpoint"]
 
@@ -63,18 +63,20 @@ def convert_checkpoint(
     save = _writer(output)
     if to not in sources():
         raise ArgumentError(f"to={to!r} is not known. Allowed: {', '.join(sources())}.{closest(to, sources())}")
-    reading = _only_reading(readings(read_checkpoint(path).tensors, source), str(path))
-    names, target = _rename(reading, [conventions()[name] for name in sources()[to]], str(path))
+    with open_checkpoint(path) as checkpoint:
+        reading = _only_reading(readings(checkpoint.tensors, source), str(path))
+        names, target = _rename(reading, [conventions()[name] for name in sources()[to]], str(path))
+        tensors = load_values(checkpoint, {ours: reading.named[ours].values for ours in names})
     dotted = prefix.rstrip(".") + "." if prefix else ""
     try:
-        save({dotted + name: reading.tensors[ours] for ours, name in names.items()}, reading.source, output)
+        save({dotted + name: tensors[ours] for ours, name in names.items()}, reading.source, output)
     except OSError as error:
         raise CheckpointFileError(f"output {str(output)!r} can't be written: {error}. Nothing was written.") from error
     return Conversion(
         reading.source,
         target,
-        {reading.origin[ours]: dotted + name for ours, name in names.items()},
-        dict(reading.left_over),
+        {reading.named[ours].checkpoint_key: dotted + name for ours, name in names.items()},
+        {entry.checkpoint_key: entry.why for entry in reading.entries if not entry.ours},
     )
 
 
@@ -82,12 +84,13 @@ def _only_reading(found: list[Reading], path: str) -> Reading:
     """The convention whose marks the file bears; where a part of it bears those of another, the one of the whole."""
     recognised = [reading for reading in found if reading.source != AS_STORED]
     if not recognised:
+        names = shorten(entry.checkpoint_key for entry in found[0].named.values())
         raise CheckpointError(
-            f"checkpoint {path!r} bears the marks of no known convention. It has: {shorten(found[0].origin.values())}. "
+            f"checkpoint {path!r} bears the marks of no known convention. It has: {names}. "
             f"Known: {', '.join(conventions())}."
         )
-    most = max(len(reading.tensors) for reading in recognised)
-    widest = [reading for reading in recognised if len(reading.tensors) == most]
+    most = max(len(reading.named) for reading in recognised)
+    widest = [reading for reading in recognised if len(reading.named) == most]
     if len(widest) > 1:
         places = ", ".join(f"{reading.source} at {reading.prefix or 'the top'!r}" for reading in widest)
         raise CheckpointError(
@@ -100,9 +103,9 @@ def _rename(reading: Reading, targets: list[Convention], path: str) -> tuple[dic
     """Our name -> the target's, for every tensor; and which target it is, of those that an alias stands for."""
     problems = []
     for target in targets:
-        names = {ours: target.write(ours, tensor.dim()) for ours, tensor in reading.tensors.items()}
+        names = {ours: target.write(ours, len(entry.shape)) for ours, entry in reading.named.items()}
         found = {ours: name for ours, name in names.items() if name is not None}
-        nameless = [reading.origin[ours] for ours, name in names.items() if name is None]
+        nameless = [reading.named[ours].checkpoint_key for ours, name in names.items() if name is None]
         if target.one_way:
             problems.append(f"{target.name}: {target.one_way}")
         elif nameless:

@@ -1,54 +1,21 @@
-"""What a load did, key by key: for people in 80 columns, for programs as a dict."""
+"""What a load did, tensor by tensor: for people in 80 columns, for programs as a dict."""
 
 from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any
 
-__all__ = ["LoadReport", "Loaded", "Mismatch"]
+from detrex_backbones.checkpoint.entry import Entry, Status
+from detrex_backbones.text import shorten, visible
+
+__all__ = ["LoadReport", "describe"]
 
 WIDTH = 80
-SHOWN = 8  # keys of a kind before "and N more"; to_dict() has all
-
-
-class Loaded(NamedTuple):
-    """One tensor that found its place.
-
-    Attributes:
-        model_key: its name in the model.
-        checkpoint_key: its name in the file.
-        shape: of both.
-        rule: what led from one name to the other: the convention, and how its name stands in the model's.
-        cast: "float16 -> float32" where the dtype changed on the way, otherwise "".
-        adapted: what was done to the values on the way, otherwise "".
-    """
-
-    model_key: str
-    checkpoint_key: str
-    shape: tuple[int, ...]
-    rule: str = ""
-    cast: str = ""
-    adapted: str = ""
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """A model key whose tensor in the file has another shape.
-
-    Args:
-        model_key: its name in the model.
-        checkpoint_key: its name in the file.
-        model_shape: of the model's.
-        checkpoint_shape: of the file's.
-    """
-
-    model_key: str
-    checkpoint_key: str
-    model_shape: tuple[int, ...]
-    checkpoint_shape: tuple[int, ...]
+LONGEST_LINE = 20_000  # characters
 
 
 @dataclass
@@ -62,15 +29,11 @@ class LoadReport:
         source: the naming convention that was recognised, "as stored" for names used as they are.
         prefix: what stood before every name in the file and was taken off.
         scope: path of the submodule that was loaded, "" for the whole model.
-        loaded: every tensor that found its place.
+        entries: every tensor of the file, with what became of it.
         missing: model keys of the scope that the file has nothing for.
-        mismatched: model keys of the scope whose tensor has another shape.
         kept: model key of the scope that files of this source never hold -> what it is. It kept its value.
-        left_over: checkpoint key -> why it was not used.
-        unplaced: keys left over of stages that the model has otherwise: the file is of another architecture, and such a
-            load is refused.
         outside: model keys outside the scope, which kept their values.
-        twins: what else these very names can be, where names alone don't tell.
+        lookalikes: what else these very names can be, where names alone don't tell.
         ambiguous: what could as well have been matched otherwise; such a load is refused.
         not_finite: model key -> how many of its numbers are NaN or infinite.
     """
@@ -81,16 +44,38 @@ class LoadReport:
     source: str = ""
     prefix: str = ""
     scope: str = ""
-    loaded: list[Loaded] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    mismatched: list[Mismatch] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
-    left_over: dict[str, str] = field(default_factory=dict)
-    unplaced: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
-    twins: str = ""
+    lookalikes: str = ""
     ambiguous: str = ""
     not_finite: dict[str, int] = field(default_factory=dict)
+
+    def of(self, *statuses: Status) -> list[Entry]:
+        """The tensors of the file that became this."""
+        return [entry for entry in self.entries if entry.status in statuses]
+
+    @property
+    def loaded(self) -> list[Entry]:
+        """Every tensor that found its place."""
+        return self.of(Status.LOADED)
+
+    @property
+    def mismatched(self) -> list[Entry]:
+        """Those whose place in the model has another shape."""
+        return self.of(Status.OTHER_SHAPE)
+
+    @property
+    def left_over(self) -> dict[str, str]:
+        """Checkpoint key -> why it was not used."""
+        placed = (Status.LOADED, Status.OTHER_SHAPE)
+        return {entry.checkpoint_key: entry.why for entry in self.entries if entry.status not in placed}
+
+    @property
+    def unplaced(self) -> list[str]:
+        """Keys left over of stages that the model has otherwise: of another architecture, so the load is refused."""
+        return [entry.checkpoint_key for entry in self.of(Status.OTHER_ARCHITECTURE)]
 
     @property
     def expected(self) -> int:
@@ -129,7 +114,7 @@ class LoadReport:
                     "model_key": item.model_key,
                     "checkpoint_key": item.checkpoint_key,
                     "model_shape": list(item.model_shape),
-                    "checkpoint_shape": list(item.checkpoint_shape),
+                    "checkpoint_shape": list(item.shape),
                 }
                 for item in self.mismatched
             ],
@@ -137,13 +122,13 @@ class LoadReport:
             "left_over": dict(self.left_over),
             "unplaced": list(self.unplaced),
             "outside": list(self.outside),
-            "twins": self.twins,
+            "lookalikes": self.lookalikes,
             "ambiguous": self.ambiguous,
             "not_finite": dict(self.not_finite),
         }
 
     def __str__(self) -> str:
-        numbers = sum(_count(item.shape) for item in self.loaded)
+        numbers = sum(prod(item.shape) for item in self.loaded)
         container = f", under {self.container!r}" if self.container else ""
         prefix = f", prefix {self.prefix!r} taken off" if self.prefix else ""
         scope = repr(self.scope) if self.scope else "the whole model"
@@ -170,8 +155,8 @@ class LoadReport:
             lines.append(_line("kept", ", ".join(reasons(self.kept))))
         if self.left_over:
             lines.append(_line("left over", ", ".join(reasons(self.left_over))))
-        if self.twins:
-            lines.append(_line("note", f"names alone don't tell: {self.twins}"))
+        if self.lookalikes:
+            lines.append(_line("note", f"names alone don't tell: {self.lookalikes}"))
         if self.ambiguous:
             lines.append(_line("AMBIGUOUS", self.ambiguous))
         if self.not_finite:
@@ -180,16 +165,9 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def describe(item: Mismatch) -> str:
-    """A mismatch as text."""
-    return f"{item.model_key} {item.model_shape} in the model, {item.checkpoint_shape} in the file"
-
-
-def shorten(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def describe(item: Entry) -> str:
+    """A tensor of another shape than the model's as text."""
+    return f"{item.model_key} {item.model_shape} in the model, {item.shape} in the file"
 
 
 def reasons(keys_and_reasons: dict[str, str]) -> Iterator[str]:
@@ -200,12 +178,8 @@ def reasons(keys_and_reasons: dict[str, str]) -> Iterator[str]:
 
 
 def _line(title: str, text: str) -> str:
+    text = visible(
+        text, longest=LONGEST_LINE
+    )  # whatever names the file has: they can neither forge a line nor hide one
     indent = " " * 12
     return textwrap.fill(text, WIDTH, initial_indent=f"{title:<12}", subsequent_indent=indent, break_on_hyphens=False)
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for length in shape:
-        count *= length
-    return count

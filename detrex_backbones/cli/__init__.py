@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
-import sys
 from collections.abc import Sequence
 
 from detrex_backbones.cli import convert, demo, evaluate, export, features, infer, list_configs, match, show, weights
+from detrex_backbones.cli.terminal import Parser, escaped_logs, flush_output, print_error
 from detrex_backbones.errors import DetrexBackbonesError
+from detrex_backbones.text import visible
 
 __all__ = ["main"]
 
-FINE, OUR_ERROR, USAGE = 0, 1, 2
+FINE, OUR_ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = (demo, features, show, list_configs, weights, match, infer, convert, evaluate, export)
 
@@ -21,7 +20,7 @@ EPILOG = """\
 CONFIG is a ready config (detrex-backbones list) or a path to a config file.
 OVERRIDE changes it: model.backbone.stages.depth=101  model.pixel_std=[1,1,1]
 
-exit status: 0 fine, 1 an error that is explained, 2 wrong usage
+exit status: 0 fine, 1 an error that is explained, 2 wrong usage, 130 interrupted
 """
 
 
@@ -32,9 +31,53 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None for those of the process.
 
     Returns:
-        The exit status: 0 fine, 1 an error that is explained, 2 wrong usage.
+        The exit status: 0 fine, 1 an error that is explained, 2 wrong usage, 130 interrupted.
     """
-    parser = argparse.ArgumentParser(
+    status = _run(argv)
+    error = flush_output()
+    if error is not None and status == FINE:
+        print_error(_in_one_line(error))
+        return OUR_ERROR
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        with escaped_logs():
+            args = _parse(_parser(), argv)
+            args.run(args)
+    except SystemExit as stop:  # argparse has said what is wrong, or printed the help
+        return stop.code if isinstance(stop.code, int) else USAGE
+    except DetrexBackbonesError as error:
+        print_error(error, getattr(error, "__notes__", []))
+        return OUR_ERROR
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has seen enough: `| head`
+        return FINE
+    except (OSError, MemoryError) as error:
+        print_error(_in_one_line(error))
+        return OUR_ERROR
+    except Exception as error:
+        notes = getattr(error, "__notes__", [])
+        if not any(note.startswith("instantiate:") for note in notes):
+            raise
+        print_error(f"{type(error).__name__}: {error}", notes)  # of what the config calls, with its place
+        return OUR_ERROR
+    return FINE
+
+
+def _in_one_line(error: OSError | MemoryError) -> str:
+    """What the system says of a file, a disk or the memory, where none of our errors says it."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory."
+    name = f" '{visible(error.filename)}'" if error.filename is not None else ""
+    return visible(f"{error.strerror or error}{name}.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
         prog="detrex-backbones",
         description="From a lazy config to the features of a photo, with proof that the weights loaded.",
         epilog=EPILOG,
@@ -43,20 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)
-    try:
-        args = _parse(parser, argv)
-    except SystemExit as stop:  # argparse has said what is wrong, or printed the help
-        return stop.code if isinstance(stop.code, int) else USAGE
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    try:
-        args.run(args)
-        sys.stdout.flush()
-    except DetrexBackbonesError as error:
-        print("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
-        return OUR_ERROR
-    except BrokenPipeError:  # the reader has seen enough: `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return FINE
+    return parser
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

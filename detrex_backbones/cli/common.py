@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-import textwrap
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from detrex_backbones.errors import ConfigImportError, DetrexBackbonesError
+from detrex_backbones.atomic_write import write_whole
+from detrex_backbones.cli.terminal import print_note, say
+from detrex_backbones.errors import ConfigImportError, DetrexBackbonesError, InputError
+from detrex_backbones.text import LONGEST_PATH, visible
 
 __all__ = [
     "COLUMNS",
@@ -18,12 +19,15 @@ __all__ = [
     "add_config_arguments",
     "add_json_argument",
     "add_overrides_argument",
+    "check_writable",
+    "is_file",
     "load_config",
     "output_folder",
     "parse_size",
-    "print_json",
     "print_note",
-    "print_table",
+    "print_written",
+    "write_file",
+    "write_output",
 ]
 
 COLUMNS = ("name", "channels", "stride", "height", "width")  # of a feature map
@@ -75,11 +79,11 @@ def load_config(args: argparse.Namespace) -> Any:
     from detrex_backbones.zoo import config_file
 
     path = Path(args.config)
-    if not path.is_file():
+    if not is_file(path):
         try:
             path = config_file(args.config)
         except ConfigImportError as error:
-            raise ConfigImportError(f"{error} Nor is there a file {args.config!r}.") from None
+            raise ConfigImportError(f"{error} Nor is there a file '{visible(args.config)}'.") from None
     cfg = LazyConfig.load(path)
     overrides = list(args.overrides)
     if "backbone" not in cfg:  # else it is a key like any other
@@ -91,7 +95,7 @@ def load_config(args: argparse.Namespace) -> Any:
 
 
 def _swap(cfg: Any, name: str) -> None:
-    from detrex_backbones.swap import swap_backbone
+    from detrex_backbones.zoo.swap import swap_backbone
 
     for change in swap_backbone(cfg, name):
         print_note(str(change))
@@ -103,8 +107,62 @@ def output_folder(path: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DetrexBackbonesError(f"--output {path!r} can't be used as a folder: {error}.") from error
+        raise DetrexBackbonesError(
+            f"--output '{visible(path, LONGEST_PATH)}' can't be used as a folder: {visible(error.strerror or error)}."
+        ) from error
     return folder
+
+
+def write_file(path: str | Path, write: Callable[[Any], object], option: str = "") -> None:
+    """Write a file for people: whole, or not at all.
+
+    Args:
+        path: of the file.
+        write: given the opened binary file.
+        option: as the user gave it, for the error: "--graph".
+
+    Raises:
+        DetrexBackbonesError: it can't be written; what was there before still is.
+    """
+    try:
+        write_whole(Path(path), write)
+    except OSError as error:
+        raise DetrexBackbonesError(f"{_can_not_write(path, option)}: {visible(error.strerror or error)}.") from error
+
+
+def write_output(option: str, path: str | Path, write: Callable[[Any], object]) -> None:
+    """Write the file of an option, as `write_file` does, and say so on standard error."""
+    write_file(path, write, option)
+    print_note(f"wrote {visible(path, LONGEST_PATH)}")
+
+
+def check_writable(path: str | Path, option: str) -> None:
+    """Raise before the work is done that a file could not take."""
+    path = Path(path)
+    try:
+        reason = "it is a folder" if path.is_dir() else "" if path.parent.is_dir() else "its folder isn't there"
+        reason = reason or ("" if os.access(path.parent, os.W_OK) else "its folder is read-only")
+    except OSError as error:  # a name that is too long
+        reason = visible(error.strerror)
+    if reason:
+        raise InputError(f"{_can_not_write(path, option)}: {reason}.")
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a path is that of an ordinary file; a name that no file can have is none."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
+def _can_not_write(path: str | Path, option: str) -> str:
+    return f"{option} '{visible(path, LONGEST_PATH)}' can't be written".lstrip()
+
+
+def print_written(path: str | Path) -> None:
+    """Where a file went."""
+    say(f"wrote {visible(path, LONGEST_PATH)}")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -113,29 +171,3 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"{text!r} is no size: HEIGHTxWIDTH in pixels, such as 800x1333")
     return int(height), int(width)
-
-
-def print_json(content: Any) -> None:
-    """As JSON on standard output."""
-    print(json.dumps(content, indent=2))
-
-
-def print_note(text: str) -> None:
-    """On standard error, in lines of 80 columns."""
-    lines = textwrap.wrap(text, 80, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-    print("\n".join(lines), file=sys.stderr)
-
-
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Aligned columns: text on the left, numbers on the right."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        numeric = all(isinstance(row[index], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(str(value) for value in row))
-    Console().print(table)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from detrex_backbones.cli.common import add_command, add_json_argument, print_json
+from detrex_backbones.cli.common import add_command, add_json_argument, print_written
+from detrex_backbones.cli.terminal import print_json, say
+from detrex_backbones.text import visible
 
 EXAMPLES = """\
 examples:
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
             }
         )
         return
-    print(f"{len(done.names)} tensors, {done.source} -> {done.target}")
+    say(f"{len(done.names)} tensors, {done.source} -> {done.target}")
     if done.left_out:
-        print(f"left out    {', '.join(reasons(done.left_out))}")
-    print(f"wrote {args.output}")
+        say(f"left out    {', '.join(map(visible, reasons(done.left_out)))}")
+    print_written(args.output)

@@ -5,8 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from detrex_backbones.cli.common import COLUMNS, add_command, add_json_argument, output_folder, print_json, print_table
-from detrex_backbones.cli.features import check_extractor, describe, extract, sample_photo, save
+from detrex_backbones.cli.common import (
+    COLUMNS,
+    add_command,
+    add_json_argument,
+    output_folder,
+    print_written,
+    write_file,
+)
+from detrex_backbones.cli.features import check_extractor, describe, save
+from detrex_backbones.cli.terminal import print_json, print_table, say
 from detrex_backbones.errors import DetrexBackbonesError
 
 if TYPE_CHECKING:
@@ -43,20 +51,21 @@ def run(args: argparse.Namespace) -> None:
     """The demo."""
     import torch
 
-    from detrex_backbones.backbones.images import read_image
+    from detrex_backbones.backbones.images.tensors import read_image
     from detrex_backbones.config import LazyConfig
+    from detrex_backbones.view import extract_maps, sample_photo
     from detrex_backbones.zoo import build_model_with_report, get_config
 
     folder = output_folder(args.output)
     checkpoint = folder / "torchvision_resnet50_random.pth"
     reference = torchvision_resnet50()
-    torch.save(reference.state_dict(), checkpoint)
+    write_file(checkpoint, lambda file: torch.save(reference.state_dict(), file))
     cfg = LazyConfig.apply_overrides(get_config(CONFIG), ["train.device=cpu"])
     cfg.train.init_checkpoint = str(checkpoint)
     model, report = build_model_with_report(cfg)
     extractor = check_extractor(model)
     photo = read_image(sample_photo())
-    maps, centres = extract(extractor, photo)
+    maps, centres = extract_maps(extractor, photo)
     difference = largest_difference(maps, reference_maps(reference, photo))
     files = save(extractor, photo, maps, centres, folder, stem="demo_features")
     rows = describe(extractor, maps)
@@ -65,12 +74,12 @@ def run(args: argparse.Namespace) -> None:
         written = [str(file) for file in (checkpoint, *files)]
         print_json({"maps": table, "report": report and report.to_dict(), "difference": difference, "files": written})
     else:
-        print(f"torchvision's ResNet-50, random weights (seed {SEED}), into {CONFIG}:\n\n{report}")
+        say(f"torchvision's ResNet-50, random weights (seed {SEED}), into {CONFIG}:\n\n{report}")
         print_table(COLUMNS, rows)
-        print(f"largest relative difference to torchvision's own features: {difference:.1e}\n")
+        say(f"largest relative difference to torchvision's own features: {difference:.1e}\n")
         for file in (checkpoint, *files):
-            print(f"wrote {file}")
-        print(f"\nThe same with real weights:\n{real_weights_line()}")
+            print_written(file)
+        say(f"\nThe same with real weights:\n{real_weights_line()}")
     if not difference <= TOLERANCE:
         raise DetrexBackbonesError(
             f"the features differ from torchvision's by {difference:.1e}, more than the {TOLERANCE:.0e} that rounding "

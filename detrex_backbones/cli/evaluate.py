@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detrex_backbones.cli.common import add_command, add_config_arguments, add_json_argument, load_config, print_json
+from detrex_backbones.cli.common import (
+    add_command,
+    add_config_arguments,
+    add_json_argument,
+    check_writable,
+    is_file,
+    load_config,
+    write_file,
+)
+from detrex_backbones.cli.terminal import print_json, say
 from detrex_backbones.errors import InputError
+from detrex_backbones.text import visible, visible_in_cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from detrex_backbones.evaluation.evaluate import Prediction
+    from detrex_backbones.evaluation import Evaluation
 
 EXAMPLES = """\
 examples:
@@ -57,58 +64,54 @@ def run(args: argparse.Namespace) -> None:
     """Print the accuracies, and what was decided on the way."""
     from omegaconf import OmegaConf
 
-    from detrex_backbones.checkpoint.catalog import find_known
-    from detrex_backbones.evaluation.evaluate import evaluate, override_recipe
+    from detrex_backbones.checkpoint.fetch import find_known
+    from detrex_backbones.evaluation import evaluate, override_recipe
 
     cfg = load_config(args)
     if args.device:
         OmegaConf.update(cfg, "train.device", args.device, force_add=True)
     weight = find_known(OmegaConf.select(cfg, "train.init_checkpoint", default="") or "")
-    with _writer(args.predictions) as each:
-        result = evaluate(
-            cfg,
-            args.data,
-            batch_size=args.batch_size,
-            workers=args.workers,
-            limit=args.limit,
-            classes=_read_classes(args.classes) if args.classes else None,
-            recipe=override_recipe(weight, resize=args.resize, crop=args.crop, interpolation=args.interpolation),
-            keep=[override.partition("=")[0].lstrip("+") for override in args.overrides],
-            each=each,
-        )
+    rows: list[tuple[object, ...]] = []
+    if args.predictions:
+        check_writable(args.predictions, "--predictions")  # an evaluation takes long
+    result = evaluate(
+        cfg,
+        args.data,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        limit=args.limit,
+        classes=_read_classes(args.classes) if args.classes else None,
+        recipe=override_recipe(weight, resize=args.resize, crop=args.crop, interpolation=args.interpolation),
+        keep=[override.partition("=")[0].lstrip("+") for override in args.overrides],
+        each=lambda item: rows.append((visible_in_cell(item.path), item.label, " ".join(map(str, item.top)))),
+    )
+    _print_result(args, result)
+    if args.predictions:  # at the end: the accuracies are told even where the disk is full
+        table = io.StringIO(newline="")
+        csv.writer(table).writerows([("path", "label", "top5"), *rows])
+        write_file(args.predictions, lambda file: file.write(table.getvalue().encode()), "--predictions")
+
+
+def _print_result(args: argparse.Namespace, result: Evaluation) -> None:
     content = result.to_dict()
     if args.json:
         print_json(content)
         return
     for note in result.notes:
-        print(note)
+        say(visible(note))
     published = f" (published: {content['published_top1']:.3f} %)" if content["published_top1"] else ""
-    print(f"top-1  {content['top1']:.3f} %{published}")
-    print(f"top-5  {content['top5']:.3f} %")
+    say(f"top-1  {content['top1']:.3f} %{published}")
+    say(f"top-5  {content['top5']:.3f} %")
 
 
 def _read_classes(path: str) -> list[str]:
+    if not is_file(path):  # a pipe might never end
+        raise InputError(f"--classes '{visible(path)}' can't be read: it is no file, or isn't there.")
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--classes {path!r} can't be read: {error}.") from error
+        raise InputError(f"--classes '{visible(path)}' can't be read: {visible(error)}.") from error
     return [line.strip() for line in lines if line.strip()]
-
-
-@contextmanager
-def _writer(path: str | None) -> Iterator[Callable[[Prediction], None] | None]:
-    """What writes a row for each prediction; opened first, as an evaluation takes long."""
-    if path is None:
-        yield None
-        return
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(Path(path).open("w", newline="", encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"--predictions {path!r} can't be written: {error}.") from error
-        rows = csv.writer(file)
-        rows.writerow(("path", "label", "top5"))
-        yield lambda item: rows.writerow((item.path, item.label, " ".join(map(str, item.top))))
 
 
 def _pixels(text: str) -> int:

@@ -12,9 +12,9 @@ from detrex_backbones.cli.common import (
     add_overrides_argument,
     load_config,
     parse_size,
-    print_json,
-    print_table,
+    print_written,
 )
+from detrex_backbones.cli.terminal import print_json, print_table, say
 from detrex_backbones.errors import ExportError
 
 EXAMPLES = """\
@@ -69,10 +69,10 @@ def run(args: argparse.Namespace) -> None:
         print_json({"path": str(done.path), "maps": maps, "difference": done.difference, "fixed": args.fixed})
         return
     if report:
-        print(report)
+        say(report)
     print_table(COLUMNS[:3], rows)
     if done.difference is None:
-        print("not checked: onnxruntime is not installed")
+        say("not checked: onnxruntime is not installed")
     else:
-        print(f"largest relative difference to the model: {done.difference:.1e}")
-    print(f"wrote {done.path}")
+        say(f"largest relative difference to the model: {done.difference:.1e}")
+    print_written(done.path)

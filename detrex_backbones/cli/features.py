@@ -14,15 +14,16 @@ from detrex_backbones.cli.common import (
     add_json_argument,
     load_config,
     output_folder,
-    print_json,
-    print_table,
+    print_written,
+    write_file,
 )
-from detrex_backbones.errors import ConfigTypeError, DetrexBackbonesError
+from detrex_backbones.cli.terminal import print_json, print_table, say
+from detrex_backbones.errors import ConfigTypeError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+    from detrex_backbones.backbones.images.extractor import FeatureExtractor
 
 EXAMPLES = """\
 examples:
@@ -52,7 +53,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the load report and the maps, write the maps and the picture."""
-    from detrex_backbones.backbones.images import read_image
+    from detrex_backbones.backbones.images.tensors import read_image
+    from detrex_backbones.view import extract_maps, sample_photo
     from detrex_backbones.zoo import build_model_with_report
 
     cfg = load_config(args)
@@ -60,29 +62,22 @@ def run(args: argparse.Namespace) -> None:
     photo = read_image(photo_file)
     model, report = build_model_with_report(cfg)
     extractor = check_extractor(model)
-    maps, centres = extract(extractor, photo)
+    maps, centres = extract_maps(extractor, photo)
     files = save(extractor, photo, maps, centres, output_folder(args.output), stem=f"{photo_file.stem}_features")
     if args.json:
         rows = [dict(zip(COLUMNS, row, strict=True)) for row in describe(extractor, maps)]
         print_json({"maps": rows, "report": report and report.to_dict(), "files": [str(file) for file in files]})
         return
     if report:
-        print(report)
+        say(report)
     print_table(COLUMNS, describe(extractor, maps))
     for file in files:
-        print(f"wrote {file}")
-
-
-def sample_photo() -> Path:
-    """The photo of Grace Hopper that matplotlib ships."""
-    from matplotlib import cbook
-
-    return Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+        print_written(file)
 
 
 def check_extractor(model: Any) -> FeatureExtractor:
     """The model, if it is what images can be fed to."""
-    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
+    from detrex_backbones.backbones.images.extractor import FeatureExtractor
 
     if not isinstance(model, FeatureExtractor):
         raise ConfigTypeError(
@@ -90,20 +85,6 @@ def check_extractor(model: Any) -> FeatureExtractor:
             f"model = L(FeatureExtractor)(backbone=..., pixel_mean=[...], pixel_std=[...], input_format='RGB')."
         )
     return model
-
-
-def extract(extractor: FeatureExtractor, photo: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The maps of one photo, name -> (C, H, W), and the photo's row that the first row of each lies at."""
-    import torch
-
-    from detrex_backbones.cli.show_field import follow
-
-    extractor.eval()
-    with torch.inference_mode():
-        maps, fields = follow(extractor.backbone, extractor.preprocess([photo]))
-    strides = {name: shape.stride or 1 for name, shape in extractor.output_shape().items()}
-    centres = {name: field.centre(strides[name]) for name, field in fields.items()}
-    return {name: value[0] for name, value in maps.items() if value.dim() == 4}, centres
 
 
 def describe(extractor: FeatureExtractor, maps: Mapping[str, Tensor]) -> list[tuple[Any, ...]]:
@@ -121,15 +102,15 @@ def save(
     stem: str,
 ) -> tuple[Path, Path]:
     """Write the maps as .safetensors and a picture of them as .png."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
-    from detrex_backbones.cli.picture import draw_features
+    from detrex_backbones.view import draw_features
 
     tensors, picture = folder / f"{stem}.safetensors", folder / f"{stem}.png"
     strides = {name: shape.stride or 0 for name, shape in extractor.output_shape().items()}
-    try:
-        save_file({name: value.contiguous().cpu() for name, value in maps.items()}, tensors)
-        draw_features(photo, maps, strides, centres, picture)
-    except OSError as error:
-        raise DetrexBackbonesError(f"the maps can't be written to {str(folder)!r}: {error}.") from error
+    content = to_bytes({name: value.contiguous().cpu() for name, value in maps.items()})
+    write_file(tensors, lambda file: file.write(content))
+    figure = draw_features(photo, maps, strides, centres)
+    options: dict[str, Any] = {"dpi": 100, "pil_kwargs": {"optimize": True}}
+    write_file(picture, lambda file: figure.savefig(file, format="png", **options))
     return tensors, picture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from detrex_backbones.cli.common import add_command, add_json_argument, print_json
+from detrex_backbones.cli.common import add_command, add_json_argument
+from detrex_backbones.cli.terminal import print_json, say
 
 EXAMPLES = """\
 examples:
@@ -34,11 +35,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the config."""
-    from detrex_backbones.infer import infer_config
+    from detrex_backbones.zoo import infer_config
 
     inferred = infer_config(args.checkpoint, args.source, args.prefix)
     if not args.json:
-        print(inferred.to_py(args.checkpoint), end="")
+        say(inferred.to_py(args.checkpoint), end="")
         return
     print_json(
         {

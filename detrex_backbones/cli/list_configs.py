@@ -7,9 +7,10 @@ import ast
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from detrex_backbones.cli.common import add_command, add_json_argument, print_json, print_note, print_table
+from detrex_backbones.cli.common import add_command, add_json_argument
+from detrex_backbones.cli.terminal import print_json, print_note, print_table, say
 from detrex_backbones.errors import ArgumentError, DetrexBackbonesError, InputError, closest
-from detrex_backbones.patterns import matcher
+from detrex_backbones.glob_match import matcher
 
 EXAMPLES = """\
 examples:
@@ -57,12 +58,12 @@ def run(args: argparse.Namespace) -> None:
         print_table(("config", "what it is"), [(row["name"], row["description"]) for row in rows])
     else:
         for row in rows:
-            print(_lines(row))
+            say(_lines(row))
 
 
 def _find(pattern: str) -> list[str]:
-    from detrex_backbones.named import list_backbones
     from detrex_backbones.zoo import list_configs
+    from detrex_backbones.zoo.backbone_names import list_backbones
 
     names = list_configs()
     matches = matcher(pattern)
@@ -99,7 +100,7 @@ def _with_figures(rows: list[dict[str, Any]], filters: dict[str, Callable[[Any],
     """The rows that pass, with their figures; what is costly is left for those that have passed the rest."""
     from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-    from detrex_backbones.checkpoint.report import shorten
+    from detrex_backbones.text import shorten
 
     kept, without_top1, broken = [], [], []
     for row in tqdm(rows, delay=2, leave=False, unit="model", disable=None):
@@ -133,9 +134,9 @@ def _passes(row: dict[str, Any], filters: dict[str, Callable[[Any], bool]]) -> b
 
 def _figures(name: str) -> Iterator[dict[str, Any]]:
     """The figures of one backbone, the cheap ones first."""
-    from detrex_backbones.backbones.measure import measure
-    from detrex_backbones.named import find_backbone
-    from detrex_backbones.shapes import build_on_meta
+    from detrex_backbones.backbones.cost import measure
+    from detrex_backbones.zoo import build_on_meta
+    from detrex_backbones.zoo.backbone_names import find_backbone
 
     found = find_backbone(name)
     yield _weights(name, found.checkpoint)
@@ -157,8 +158,8 @@ def _figures(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _weights(name: str, checkpoint: str) -> dict[str, Any]:
-    from detrex_backbones.checkpoint.catalog import find_weight
-    from detrex_backbones.named import weights_of
+    from detrex_backbones.checkpoint.fetch import find_weight
+    from detrex_backbones.zoo.backbone_names import weights_of
 
     known = [checkpoint] if checkpoint else []
     weights = weights_of(name) if name.endswith(".py") else [find_weight(one) for one in known]

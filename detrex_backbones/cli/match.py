@@ -10,10 +10,11 @@ from detrex_backbones.cli.common import (
     add_json_argument,
     add_overrides_argument,
     load_config,
-    print_json,
-    print_note,
+    write_output,
 )
+from detrex_backbones.cli.terminal import print_json, say
 from detrex_backbones.errors import ConfigKeyError, DetrexBackbonesError
+from detrex_backbones.text import visible
 
 if TYPE_CHECKING:
     from detrex_backbones.checkpoint.report import LoadReport
@@ -54,10 +55,10 @@ def run(args: argparse.Namespace) -> None:
     """Print the report of a dry run, and raise where the load would."""
     import torch
 
-    from detrex_backbones.checkpoint.check import check_report
     from detrex_backbones.checkpoint.files import read_checkpoint
-    from detrex_backbones.checkpoint.plan import plan_checkpoint
-    from detrex_backbones.checkpoint.preprocessing import check_traits, traits_of
+    from detrex_backbones.checkpoint.match.plan import plan_checkpoint
+    from detrex_backbones.checkpoint.match.refusals import check_report
+    from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
     from detrex_backbones.config import instantiate
     from detrex_backbones.zoo import load_options
 
@@ -87,18 +88,18 @@ def run(args: argparse.Namespace) -> None:
 
 def _write_page(args: argparse.Namespace, report: LoadReport, refusal: str = "") -> None:
     if args.html:
-        from detrex_backbones.cli.match_page import write_page
+        from detrex_backbones.view import report_page
 
-        write_page(args.html, report, refusal)
-        print_note(f"wrote {args.html}")
+        page = report_page(report, refusal).encode("utf-8", "backslashreplace")
+        write_output("--html", args.html, lambda file: file.write(page))
 
 
 def print_report(report: LoadReport, every_key: bool) -> None:
     """The summary and, if wanted, a line for every key."""
-    print(report)
+    say(report)
     if every_key:
-        print()
+        say()
         for item in report.loaded:
-            print(f"{item.checkpoint_key} -> {item.model_key} {item.shape} ({item.rule})")
+            say(f"{visible(item.checkpoint_key)} -> {visible(item.model_key)} {item.shape} ({item.rule})")
         for key, why in report.left_over.items():
-            print(f"{key}: {why}")
+            say(f"{visible(key)}: {visible(why)}")

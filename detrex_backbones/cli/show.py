@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detrex_backbones.cli.common import (
@@ -12,16 +13,17 @@ from detrex_backbones.cli.common import (
     add_json_argument,
     load_config,
     parse_size,
-    print_json,
-    print_table,
+    write_output,
 )
 from detrex_backbones.cli.layout import lay_out
-from detrex_backbones.cli.show_graph import draw_graph
-from detrex_backbones.errors import ConfigKeyError, ConfigTypeError
+from detrex_backbones.cli.terminal import print_json, print_table, say
+from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError
+from detrex_backbones.text import LONGEST_PATH, visible
 
 if TYPE_CHECKING:
     from detrex_backbones.backbones.base import Backbone
 
+PICTURES = (".png", ".svg")
 MAP_COLUMNS = (*COLUMNS, "receptive_field")
 
 ABOUT_MAPS = """\
@@ -73,24 +75,36 @@ def run(args: argparse.Namespace) -> None:
     backbone, channels = build_backbone(cfg.model)
     figures = measure_backbone(backbone, args.size, channels)
     if args.graph:
-        draw_graph(backbone, channels, args.size, figures["maps"], args.graph)
+        write_graph(args.graph, backbone, args.size, channels)
     if args.json:
         print_json({"config": text, "size": list(args.size), **figures})
         return
     height, width = args.size
-    print(text.rstrip() + "\n")
-    print(f"parameters  {figures['parameters']:,} ({figures['trainable']:,} trainable)")
-    print(f"GFLOPs      {figures['gflops']:.2f} (multiply-adds for {height} x {width} pixels)")
+    say(text.rstrip() + "\n")
+    say(f"parameters  {figures['parameters']:,} ({figures['trainable']:,} trainable)")
+    say(f"GFLOPs      {figures['gflops']:.2f} (multiply-adds for {height} x {width} pixels)")
     titles = [column.replace("_", " ") for column in MAP_COLUMNS]
     print_table(titles, [[row[column] for column in MAP_COLUMNS] for row in figures["maps"]])
-    print(ABOUT_MAPS)
+    say(ABOUT_MAPS)
+
+
+def write_graph(file: str, backbone: Backbone, size: tuple[int, int], channels: int) -> None:
+    """The picture of the stages, in the format that the file's name asks for."""
+    suffix = Path(file).suffix.lower()
+    if suffix not in PICTURES:
+        raise ArgumentError(f"--graph '{visible(file, LONGEST_PATH)}': the picture can be {' or '.join(PICTURES)}.")
+    from detrex_backbones.view import draw_stages
+
+    figure = draw_stages(backbone, size, channels)
+    options: dict[str, Any] = {"dpi": 110, "bbox_inches": "tight", "pad_inches": 0.2}
+    write_output("--graph", file, lambda opened: figure.savefig(opened, format=suffix[1:], **options))
 
 
 def build_backbone(node: Any) -> tuple[Backbone, int]:
     """The backbone of a config's model, built without weights, and the channels of its image."""
     from detrex_backbones.backbones.base import Backbone
-    from detrex_backbones.backbones.feature_extractor import FeatureExtractor
-    from detrex_backbones.shapes import build_on_meta
+    from detrex_backbones.backbones.images.extractor import FeatureExtractor
+    from detrex_backbones.zoo import build_on_meta
 
     model = build_on_meta(node)
     channels = len(model.pixel_mean) if isinstance(model, FeatureExtractor) else 3
@@ -105,8 +119,8 @@ def build_backbone(node: Any) -> tuple[Backbone, int]:
 
 def measure_backbone(backbone: Backbone, size: tuple[int, int], channels: int) -> dict[str, Any]:
     """Parameters, GFLOPs and maps of a backbone on the meta device."""
-    from detrex_backbones.backbones.measure import measure
-    from detrex_backbones.cli.show_field import receptive_fields
+    from detrex_backbones.backbones.cost import measure
+    from detrex_backbones.view import receptive_fields
 
     shapes = backbone.output_shape()
     measures = measure(backbone, size, channels)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from detrex_backbones.cli.common import add_command, add_json_argument, print_json
+from detrex_backbones.cli.common import add_command, add_json_argument
+from detrex_backbones.cli.terminal import print_json, say
 from detrex_backbones.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from detrex_backbones.checkpoint.catalog import Weight
+    from detrex_backbones.checkpoint.fetch import Weight
 
 EXAMPLES = """\
 examples:
@@ -46,8 +47,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the weights whose names match."""
-    from detrex_backbones.checkpoint.catalog import list_weights
-    from detrex_backbones.checkpoint.catalog.lookup import SOURCES
+    from detrex_backbones.checkpoint.fetch import SOURCES, list_weights
 
     schemes = tuple(scheme for scheme in SOURCES if args.pattern or scheme != "timm://")
     found = list_weights(args.pattern, schemes)
@@ -57,11 +57,11 @@ def run(args: argparse.Namespace) -> None:
         print_json([to_dict(weight) for weight in found])
         return
     for weight in found:
-        print("\n".join(_lines(weight)))
+        say("\n".join(_lines(weight)))
     if not args.pattern:
         count = len(SOURCES["timm://"].names())
-        print(f"\nand {count} of timm: detrex-backbones weights 'timm://*'")
-    print("\nA file, a URL, hf-hub:org/name and hf-hub:org/name:file are taken too.")
+        say(f"\nand {count} of timm: detrex-backbones weights 'timm://*'")
+    say("\nA file, a URL, hf-hub:org/name and hf-hub:org/name:file are taken too.")
 
 
 def to_dict(weight: Weight) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _lines(weight: Weight) -> Iterator[str]:
 
 
 def _near(pattern: str) -> str:
-    from detrex_backbones.checkpoint.catalog.lookup import SOURCES
+    from detrex_backbones.checkpoint.fetch import SOURCES
     from detrex_backbones.errors import closest
 
     scheme, separator, rest = pattern.partition("://")

@@ -4,8 +4,9 @@ The behaviour is that of detectron2's lazy configs, so that a config written for
 their users reported as defects mended.
 """
 
+from detrex_backbones.config.by_name import object_named
 from detrex_backbones.config.call import LazyCall
 from detrex_backbones.config.instantiate import instantiate
 from detrex_backbones.config.lazy_config import LazyConfig
 
-__all__ = ["LazyCall", "LazyConfig", "instantiate"]
+__all__ = ["LazyCall", "LazyConfig", "instantiate", "object_named"]

@@ -1,8 +1,11 @@
-"""Notes on exceptions, also on Python 3.10."""
+"""What errors of the config layer say: notes on exceptions, also on Python 3.10, and values in few words."""
 
 from __future__ import annotations
 
-__all__ = ["add_note"]
+import reprlib
+from typing import Any
+
+__all__ = ["add_note", "short_repr"]
 
 
 def add_note(error: BaseException, note: str) -> None:
@@ -12,3 +15,19 @@ def add_note(error: BaseException, note: str) -> None:
         notes.append(note)
     else:
         error.__notes__ = [note]  # type: ignore[attr-defined]
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 60
+        self.maxlevel = 2
+
+    def repr_instance(self, value: Any, level: int) -> str:
+        text = super().repr_instance(value, level)
+        return f"<{type(value).__name__}>" if "\n" in text else text  # a module prints all of its children
+
+
+def short_repr(value: Any) -> str:
+    """A short repr, one that never raises."""
+    return _Short().repr(value)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
-from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, set_made_at, take, unshared
+from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, clone, set_made_at
 from detrex_backbones.config.signatures import unknown_argument
 from detrex_backbones.config.targets import describe, dotted_name, lookup
 from detrex_backbones.errors import ConfigTypeError
@@ -43,9 +43,8 @@ def LazyCall(target: Target) -> Callable[..., Any]:  # noqa: N802  (detectron2's
         layer = instantiate(conv)
 
     A node given as an argument is copied, with its structure but not the objects it holds: later edits of the
-    original don't show. Chains of calls build in linear time all the same: the copy is put off until it is read, and
-    from Python 3.11 on a node that nobody else has is taken over instead. A keyword that the target doesn't take is
-    warned about at the line where it is written. That line is also what `instantiate` names when the call fails.
+    original don't show. A keyword that the target doesn't take is warned about at the line where it is written. That
+    line is also what `instantiate` names when the call fails.
 
     Editors complete the target's parameters, and type checkers check them: `MISSING` of omegaconf stands for what comes
     later, and `SI("${..key}")` for what stands elsewhere in the config.
@@ -68,8 +67,6 @@ def LazyCall(target: Target) -> Callable[..., Any]:  # noqa: N802  (detectron2's
         )
     stored = _storable(target)
 
-    # A plain function, not an object with __call__: only into a function are arguments handed over without the
-    # interpreter keeping a reference of its own, which `take` would have to read as somebody else's.
     def call(*args: Any, **kwargs: Any) -> DictConfig:
         if args:
             raise ConfigTypeError(
@@ -109,29 +106,25 @@ def _storable(target: Target) -> Target:
 
 
 def _build(arguments: dict[str, Any]) -> DictConfig:
-    """A node of these arguments, in which nodes among them are put by `take` rather than copied by omegaconf."""
+    """A node of these arguments, in which nodes among them are put as copies that share the objects they hold."""
     found: list[tuple[tuple[Any, ...], Any]] = []
-    content = {"_target_": None}
-    content.update({key: _without_nodes(arguments, key, (key,), True, found) for key in arguments})
+    content = {"_target_": None, **_without_nodes(arguments, (), found)}
     node = DictConfig(content, flags=dict(ALLOW_OBJECTS))
     for path, child in found:
         parent: Any = node
         for key in path[:-1]:
             parent = vars(parent)["_content"][key]
-        adopt(parent, path[-1], child)
+        adopt(parent, path[-1], clone(child))
     return node
 
 
-def _without_nodes(holder: Any, key: Any, path: tuple[Any, ...], owned: bool, found: list[Any]) -> Any:
-    """`holder[key]`, with None in the place of each node in it, and the nodes with their paths added to `found`."""
-    if isinstance(holder[key], BaseContainer):
-        found.append((path, take(holder, key, owned)))
+def _without_nodes(value: Any, path: tuple[Any, ...], found: list[Any]) -> Any:
+    """The value with None in the place of each node in it, and the nodes with their paths added to `found`."""
+    if isinstance(value, BaseContainer):
+        found.append((path, value))
         return None
-    kind = type(holder[key])
-    if kind not in (dict, list, tuple):
-        return holder[key]
-    owned = owned and unshared(holder, key)
-    value = holder[key]
-    keys = list(value) if kind is dict else range(len(value))
-    items = [_without_nodes(value, inner, (*path, inner), owned, found) for inner in keys]
-    return dict(zip(keys, items, strict=True)) if kind is dict else kind(items)
+    if type(value) is dict:
+        return {key: _without_nodes(inner, (*path, key), found) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)([_without_nodes(inner, (*path, index), found) for index, inner in enumerate(value)])
+    return value

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
+import contextlib
 import contextvars
+import importlib.util
+import linecache
 import sys
 import traceback
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from detrex_backbones.config import _file
+from detrex_backbones.config import defined_in_a_config_file
 from detrex_backbones.config._notes import add_note
 from detrex_backbones.config.nodes import as_config
 from detrex_backbones.errors import ConfigImportError, DetrexBackbonesError, closest
 
 __all__ = ["DEFINED_IN_A_CONFIG", "execute"]
 
-DEFINED_IN_A_CONFIG = _file.__name__
+DEFINED_IN_A_CONFIG = defined_in_a_config_file.__name__
 """The `__module__` of functions and classes defined in a config file."""
 
 # The files being executed in this thread, outermost first.
@@ -29,6 +33,7 @@ def execute(path: Path) -> ModuleType:
 
     Its `import` statements are its own: relative ones go by file location, and dicts they bring in become
     DictConfigs; all others go to the interpreter's import, whatever that is at the time. Nothing global is changed.
+    What works in a module works in it, but for pickling the functions and classes that it defines.
 
     Raises:
         ConfigImportError: the file is missing, isn't Python, imports itself, or raises (chained from what it raised).
@@ -43,7 +48,8 @@ def execute(path: Path) -> ModuleType:
     module = ModuleType(DEFINED_IN_A_CONFIG)
     module.__file__ = str(path)
     module.__package__ = ""
-    vars(module)["__builtins__"] = {**vars(builtins), "__import__": _importer(path)}
+    own = {"__import__": _importer(path), "__build_class__": _build_class}
+    vars(module)["__builtins__"] = {**vars(builtins), **own}
     token = _loading.set((*chain, real))
     try:
         exec(code, vars(module))
@@ -81,11 +87,9 @@ def _chain_text(chain: tuple[Path, ...]) -> str:
 def _raised(error: Exception, path: Path, chain: tuple[Path, ...]) -> ConfigImportError:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line = frames[-1].lineno if frames else 1
-    return ConfigImportError(f"{path}:{line} raised {type(error).__name__}: {error}{_stop(error)}{_chain_text(chain)}")
-
-
-def _stop(error: Exception) -> str:
-    return "" if str(error).endswith((".", "?", "!")) else "."
+    told = str(error) or linecache.getline(str(path), line or 1).strip()  # an assert without a message
+    stop = "" if told.endswith((".", "?", "!")) else "."
+    return ConfigImportError(f"{path}:{line} raised {type(error).__name__}: {told}{stop}{_chain_text(chain)}")
 
 
 def _name_file(error: DetrexBackbonesError, path: Path) -> None:
@@ -93,6 +97,22 @@ def _name_file(error: DetrexBackbonesError, path: Path) -> None:
     told = [str(error), *getattr(error, "__notes__", [])]
     if not isinstance(error, ConfigImportError) and not any("while loading the config file" in text for text in told):
         add_note(error, f"while loading the config file {path}")
+
+
+def _build_class(body: Any, name: str, *bases: Any, **keywords: Any) -> Any:
+    """Make a class, and evaluate its annotations where they are text, as `from __future__ import annotations` has it.
+
+    dataclasses, omegaconf and `typing.get_type_hints` would look their names up in the class's module, which is empty.
+    What can't be evaluated yet, such as the name of a class further down, stays text.
+    """
+    made = builtins.__build_class__(body, name, *bases, **keywords)
+    annotations: Any = getattr(made, "__annotations__", None)
+    for key, value in list(annotations.items()) if isinstance(annotations, dict) else ():
+        text = getattr(value, "__forward_arg__", value)  # of a NamedTuple's or TypedDict's
+        if isinstance(text, str):
+            with contextlib.suppress(Exception):
+                annotations[key] = eval(text, body.__globals__, dict(vars(made)))
+    return made
 
 
 def _importer(path: Path) -> Any:
@@ -120,9 +140,11 @@ def _import_relative(importer: Path, name: str, names: tuple[str, ...], level: i
     file = target.with_name(target.name + ".py") if name else target
     where = f"{importer}:{_line(importer)}"
     if not name or (target.is_dir() and not file.is_file()):
+        package = _module_name(target / "__init__.py")
+        absolute = f" Code of a package is imported by its whole name: 'import {package}'." if package else ""
         raise ConfigImportError(
             f"{where}: {statement!r} is a relative import of a folder, {target}. "
-            "In a config file a relative import names a file: 'from .file import name'."
+            f"In a config file a relative import names a file: 'from .file import name'.{absolute}"
         )
     if "*" in names:
         raise ConfigImportError(
@@ -131,6 +153,10 @@ def _import_relative(importer: Path, name: str, names: tuple[str, ...], level: i
     if not file.is_file():
         near = closest(file.name, [f.name for f in file.parent.glob("*.py")]) if file.parent.is_dir() else ""
         raise ConfigImportError(f"{where}: {statement!r} needs the file {file}, which does not exist.{near}")
+    code = set(names) & _functions_and_classes(file)
+    real = _real_module(file, where) if code else None
+    if real is not None and code == set(names):
+        return real
     module = execute(file)
     for wanted in names:
         if not hasattr(module, wanted):
@@ -138,8 +164,46 @@ def _import_relative(importer: Path, name: str, names: tuple[str, ...], level: i
             raise ConfigImportError(
                 f"{where}: {file} has no {wanted!r}.{closest(wanted, offered)} It has: {', '.join(offered)}."
             )
-        setattr(module, wanted, as_config(getattr(module, wanted)))
+        found = real if real is not None and wanted in code else module
+        setattr(module, wanted, as_config(getattr(found, wanted)))
     return module
+
+
+def _functions_and_classes(file: Path) -> set[str]:
+    """The names that a file gives to functions and classes of its own."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    try:
+        return {statement.name for statement in ast.parse(file.read_bytes()).body if isinstance(statement, kinds)}
+    except (SyntaxError, ValueError, OSError):  # which `execute` tells
+        return set()
+
+
+def _real_module(file: Path, where: str) -> ModuleType | None:
+    """The module that a package's file is to everybody else, or None if it is in no package that can be imported.
+
+    So a class that a config imports from beside it is the package's own, and no second one of the same name.
+    """
+    name = _module_name(file)
+    try:
+        spec = importlib.util.find_spec(name) if name else None
+    except Exception:  # a package that can't be imported, or another of the same name
+        return None
+    if name is None or spec is None or spec.origin is None or not file.samefile(spec.origin):
+        return None
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ConfigImportError(f"{where}: importing {name} raised {error!r}.") from error
+
+
+def _module_name(file: Path) -> str | None:
+    """The dotted name of a file inside a package, as far up as there are packages."""
+    words = [] if file.name == "__init__.py" else [file.stem]
+    folder = file.parent
+    while (folder / "__init__.py").is_file():
+        words.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(words) if len(words) > (file.name != "__init__.py") else None
 
 
 def _line(importer: Path) -> int:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
-from detrex_backbones.config._notes import add_note
-from detrex_backbones.config.allow import Allowlist
+from detrex_backbones.config._notes import add_note, short_repr
+from detrex_backbones.config.allow import ACTIVE, Allowlist
+from detrex_backbones.config.by_name import OBJECT_NAMED
 from detrex_backbones.config.nodes import (
-    ALLOW_OBJECTS,
     SEQUENCES,
     is_call,
+    is_tuple,
+    list_config,
     made_at,
+    nodes_below,
     path_text,
     peek,
     structured_type,
@@ -23,10 +25,13 @@ from detrex_backbones.config.nodes import (
 )
 from detrex_backbones.config.signatures import unknown_argument
 from detrex_backbones.config.targets import describe, locate
-from detrex_backbones.errors import InstantiateError
+from detrex_backbones.errors import ConfigImportError, InstantiateError
+from detrex_backbones.text import visible
 
 __all__ = ["instantiate", "target_of"]
 
+LONGEST_NOTE = 10_000  # characters of a line
+MOST_CALLS = 10_000  # of one `instantiate` with `allow`: interpolations can ask for a node again and again
 PLAIN = (str, int, float, type(None))  # most arguments, and quicker told apart than containers are
 
 
@@ -40,10 +45,12 @@ def instantiate(cfg: Any, *, allow: Iterable[str] | None = None, plain: bool = F
 
     Args:
         cfg: a node, list or tuple of a config, or any value.
-        allow: dotted names of targets that may be called, and prefixes ending with "." for all below them; None for
-            all. For configs from strangers: every target is checked, by the name it is given under and the one it
-            was defined under, before the first is called.
-        plain: give targets `list`, `dict` and `tuple` arguments instead of ListConfig and DictConfig. (Nodes with
+        allow: for configs from strangers, what may be called; None for everything. A full dotted name allows that
+            function or class; a prefix that ends with "." allows the public classes of the modules below it, and no
+            function. A target that another node makes is never allowed. Every target is checked before the first is
+            called, and by its name before a module is imported for it. The list also holds in the `instantiate` calls
+            that a target itself makes, beside their own.
+        plain: give targets `list` and `dict` arguments instead of ListConfig and DictConfig. (Nodes with
             `_target_` in a mapping without one stay nodes.)
         share: make one object of a node, however many interpolations point at it.
 
@@ -53,17 +60,19 @@ def instantiate(cfg: Any, *, allow: Iterable[str] | None = None, plain: bool = F
         omegaconf.MissingMandatoryValue: an argument is still `???`.
         Exception: whatever a target raises, the same object, with a note: path, target, arguments, file and line.
 
-    Where omegaconf keeps tuples (from 2.4), targets get tuples; with 2.3 they get the ListConfig that was kept.
-    The behaviour is that of detectron2's `instantiate`.
+    A tuple that the config holds reaches its target as a tuple. The behaviour is that of detectron2's `instantiate`.
     """
-    builder = _Builder(None if allow is None else Allowlist(allow), plain, share)
+    lists = ACTIVE.get() if allow is None else (*ACTIVE.get(), Allowlist(allow))
     root = cfg._get_full_key(None) if isinstance(cfg, BaseContainer) else ""
     path = (None, root) if root else None
-    if builder.allow is not None:
-        builder.dry = True
-        builder.build(cfg, path)
-        builder = _Builder(builder.allow, plain, share)
-    return builder.build(cfg, path)
+    if not lists:
+        return _Builder(lists, plain, share).build(cfg, path)
+    _Builder(lists, plain, share=True, dry=True).check(cfg, path)
+    token = ACTIVE.set(lists)
+    try:
+        return _Builder(lists, plain, share).build(cfg, path)
+    finally:
+        ACTIVE.reset(token)
 
 
 def target_of(node: Mapping[Any, Any]) -> Callable[..., Any]:
@@ -73,30 +82,42 @@ def target_of(node: Mapping[Any, Any]) -> Callable[..., Any]:
         node: a mapping with `_target_`.
 
     Raises:
-        InstantiateError: there is no `_target_`, or it isn't callable.
+        InstantiateError: there is no `_target_`, or it isn't callable, or not allowed where `instantiate` was given
+            `allow` and a target asks.
         ConfigImportError: its dotted name leads nowhere.
     """
     if not is_call(node):
-        raise InstantiateError(f"There is no _target_ in this node; its keys are: {', '.join(map(str, node))}.")
+        raise InstantiateError(f"There is no _target_ in this node; its keys are: {', '.join(map(visible, node))}.")
     target = instantiate(node["_target_"])
+    _Builder(ACTIVE.get(), plain=False, share=False).permit(target, node, None)
     found = locate(target) if isinstance(target, str) else target
     if not callable(found):
-        raise InstantiateError(f"The _target_ {target!r} is not callable but of type {type(found).__name__}.")
+        raise InstantiateError(f"The _target_ {target!r:.200} is not callable but of type {type(found).__name__}.")
     return found  # type: ignore[no-any-return]
 
 
 class _Builder:
     """One run of `instantiate`: its options, and what it has made so far.
 
-    A dry run makes nothing and only checks which targets would be called.
+    A dry run makes nothing and only collects which targets would be called.
     """
 
-    def __init__(self, allow: Allowlist | None, plain: bool, share: bool) -> None:
-        self.allow, self.plain, self.share = allow, plain, share
-        self.dry = False
+    def __init__(self, lists: tuple[Allowlist, ...], plain: bool, share: bool, dry: bool = False) -> None:
+        self.lists, self.plain, self.share, self.dry = lists, plain, share, dry
         self.active: set[int] = set()
         self.made: dict[int, tuple[Any, Any]] = {}  # node and object, which keeps the node and so its id alive
+        self.targets: list[tuple[Any, Any, Any]] = []  # of a dry run: each with its node and path
+        self.calls = 0
         self.explained: BaseException | None = None
+
+    def check(self, cfg: Any, path: Any) -> None:
+        """Refuse the config if one of its targets is not allowed: all names first, before a module is imported."""
+        self.build(cfg, path)
+        for target, node, place in self.targets:
+            if isinstance(target, str):
+                self.permit_name(target, node, place)
+        for target, node, place in self.targets:
+            self.permit(target, node, place)
 
     def build(self, value: Any, path: Any) -> Any:
         """What the value becomes; `path` is where it stands, as nested pairs (rendered only in messages)."""
@@ -119,20 +140,22 @@ class _Builder:
 
     def sequence(self, value: Any, path: Any) -> Any:
         items = [self.build(self.read(value, i, path), (path, i)) for i in range(len(value))]
-        if not isinstance(value, ListConfig):
+        if is_tuple(value):
             return tuple(items)
-        # A ListConfig would copy nodes, and with them the objects they hold, and cut their interpolations off.
-        return items if self.plain else ListConfig([to_plain(item) for item in items], flags=dict(ALLOW_OBJECTS))
+        return items if self.plain else list_config(items)
 
     def structured(self, value: DictConfig, path: Any) -> Any:
-        kind = structured_type(value)
-        self.permit(kind, None, value, path)
+        if self.lists:
+            for node in (value, *nodes_below(value)):
+                kind = structured_type(node)
+                if kind is not None:
+                    self.note_target(kind, node, path)
         if self.dry:
             return None
         try:
             return OmegaConf.to_object(value)
         except Exception as error:
-            self.explain(error, value, path, f"{describe(kind)}({_short(value)})")
+            self.explain(error, value, path, f"{describe(structured_type(value))}({short_repr(value)})")
             raise
 
     def once(self, node: Any, path: Any) -> Any:
@@ -153,45 +176,74 @@ class _Builder:
     def call(self, node: Any, path: Any) -> Any:
         arguments = {}
         for key in node:  # no comprehension: before Python 3.12 each takes a frame of the recursion limit
-            arguments[key] = self.build(self.read(node, key, path), (path, key))
+            value = self.read(node, key, path)
+            if self.lists and key == "_target_" and isinstance(value, (Mapping, *SEQUENCES, list, tuple)):
+                raise self.refuse(f"A target that a node makes is not allowed; allowed: {self.allowed()}", node, path)
+            arguments[key] = self.build(value, (path, key))
         target = arguments.pop("_target_")
-        if self.dry and target is None:  # what another node would make; looked at when it is there
-            return None
-        found = self.resolve(target, node, path)
+        if self.lists:
+            # A saved function or class is only looked up, which is allowed where calling it would be.
+            self.note_target(arguments.get("_name_") if _is_saved_object(target) else target, node, path)
         if self.dry:
             return None
+        self.calls += 1
+        if self.lists and self.calls > MOST_CALLS:
+            raise self.refuse(f"This config makes more than {MOST_CALLS:,} calls, by interpolations", node, path)
+        found = self.resolve(target, node, path)
         try:
             return found(**arguments)
         except Exception as error:
-            shown = ", ".join(f"{key}={_short(value)}" for key, value in arguments.items())
+            shown = ", ".join(f"{key}={short_repr(value)}" for key, value in arguments.items())
             hints = [unknown_argument(found, key) for key in arguments] if isinstance(error, TypeError) else []
             self.explain(error, node, path, f"{describe(found)}({shown})", *filter(None, hints))
             raise
 
     def resolve(self, target: Any, node: Any, path: Any) -> Callable[..., Any]:
-        """The callable, looked up by name if need be, and allowed."""
-        name = target if isinstance(target, str) else None
+        """The callable, looked up by name if need be."""
         found = target
-        if name is not None:
-            if self.allow is not None and not self.allow.allows_name(name):
-                raise self.refuse(f"The target {name} is not allowed; allowed: {self.allow}", node, path)
+        if isinstance(target, str):
             try:
-                found = locate(name)
+                found = locate(target)
             except Exception as error:
-                self.explain(error, node, path, name)
+                self.explain(error, node, path, target)
                 raise
         if not callable(found):
             kind = type(found).__name__
             raise self.refuse(
                 f"The _target_ must be callable or name a callable; {target!r} is of type {kind}", node, path
             )
-        self.permit(found, name, node, path)
         return found  # type: ignore[no-any-return]
 
-    def permit(self, found: Any, name: str | None, node: Any, path: Any) -> None:
-        if self.allow is not None and not self.allow.allows(found, name):
-            shown = describe(found) if name is None else f"{name}, which is {describe(found)},"
-            raise self.refuse(f"The target {shown} is not allowed; allowed: {self.allow}", node, path)
+    def note_target(self, target: Any, node: Any, path: Any) -> None:
+        """Remember the target for `check`; at the call itself, ask again, as an interpolation can change its mind."""
+        if self.dry:
+            self.targets.append((target, node, path))
+        else:
+            self.permit(target, node, path)
+
+    def permit_name(self, name: str, node: Any, path: Any) -> None:
+        for one in self.lists:
+            self.object_to(one.objection_to_name(name), name, node, path)
+
+    def permit(self, target: Any, node: Any, path: Any) -> None:
+        if self.lists and not (isinstance(target, str) or callable(target)):
+            self.resolve(target, node, path)  # whose error says that it can't be called
+        if isinstance(target, str):
+            self.permit_name(target, node, path)
+        try:
+            for one in self.lists:
+                self.object_to(one.objection_to(target), describe(target), node, path)
+        except ConfigImportError as error:
+            self.explain(error, node, path, str(target))
+            raise
+
+    def object_to(self, reason: str | None, shown: str, node: Any, path: Any) -> None:
+        if reason is not None:
+            problem = f"The target {visible(shown)} is not allowed{visible(reason and f': {reason}')}"
+            raise self.refuse(f"{problem}; allowed: {self.allowed()}", node, path)
+
+    def allowed(self) -> str:
+        return " and, inside it, ".join(map(str, self.lists))
 
     def read(self, container: Any, key: Any, path: Any) -> Any:
         try:
@@ -208,25 +260,14 @@ class _Builder:
         """Say on the error, once, which node it came from."""
         if error is not self.explained:
             self.explained = error
-            add_note(error, "\n  ".join(["instantiate: " + _where(node, path) + ": " + what, *filter(None, hints)]))
+            parts = ["instantiate: " + _where(node, path) + ": " + what, *filter(None, hints)]
+            add_note(error, "\n  ".join(visible(part, LONGEST_NOTE) for part in parts))
 
 
 def _where(node: Any, path: Any) -> str:
     place = made_at(node)
-    return f"at {path_text(path) or 'the top of the config'}" + (f", written at {place}" if place else "")
+    return f"at {visible(path_text(path)) or 'the top of the config'}" + (f", written at {place}" if place else "")
 
 
-class _Short(reprlib.Repr):
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = 60
-        self.maxlevel = 2
-
-    def repr_instance(self, value: Any, level: int) -> str:
-        text = super().repr_instance(value, level)
-        return f"<{type(value).__name__}>" if "\n" in text else text  # a module prints all of its children
-
-
-def _short(value: Any) -> str:
-    """A short repr, one that never raises."""
-    return _Short().repr(value)
+def _is_saved_object(target: Any) -> bool:
+    return isinstance(target, str) and target == OBJECT_NAMED

@@ -9,17 +9,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig
 
 from detrex_backbones.config.imports import execute
-from detrex_backbones.config.nesting import check_aliases, check_nesting
 from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, as_config, clone
 from detrex_backbones.config.overrides import apply_overrides
+from detrex_backbones.config.read_yaml import read_yaml
 from detrex_backbones.config.save import save, to_yaml
 from detrex_backbones.config.to_py import to_py
-from detrex_backbones.errors import ConfigImportError, ConfigKeyError, ConfigValueError, closest
+from detrex_backbones.errors import ConfigKeyError, ConfigValueError, closest
+from detrex_backbones.text import visible
 
 __all__ = ["LazyConfig"]
 
@@ -128,7 +127,7 @@ def _load(path: Path, keys: Keys) -> Any:
         module = execute(path)
         return _public(module) if keys is None else _pick(vars(module), keys, path, _offered(module))
     if path.suffix in (".yaml", ".yml"):
-        cfg = _load_yaml(path)
+        cfg = read_yaml(path)
         return cfg if keys is None else _pick(cfg, keys, path, list(cfg) if isinstance(cfg, DictConfig) else [])
     raise ConfigValueError(f"A config file ends in .py, .yaml or .yml; {path} doesn't.")
 
@@ -153,39 +152,8 @@ def _offered(module: ModuleType) -> list[str]:
 def _pick(values: Any, keys: str | Iterable[str], path: Path, offered: list[Any]) -> Any:
     def one(key: str) -> Any:
         if isinstance(values, ListConfig) or key not in values:
-            names = ", ".join(map(str, offered)) or "none"
+            names = ", ".join(map(visible, offered)) or "none"
             raise ConfigKeyError(f"{path} has no key {key!r}.{closest(key, offered)} It has: {names}.")
         return as_config(values[key])
 
     return one(keys) if isinstance(keys, str) else tuple(one(key) for key in keys)
-
-
-def _load_yaml(path: Path) -> Any:
-    """A YAML file by omegaconf's loader: PyYAML's safe one, that also reads 1e-4 and refuses duplicate keys."""
-    if not path.is_file():
-        beside = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise ConfigImportError(f"The config file {path} does not exist.{closest(path.name, beside)}")
-    try:
-        text = path.read_text(encoding="utf-8")
-        check_nesting(text, path)
-        check_aliases(text, path)
-        cfg = OmegaConf.load(path)
-    except yaml.constructor.ConstructorError as error:
-        raise ConfigValueError(_not_plain(path, error)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigImportError(f"The config file {path} isn't YAML: {error}") from error
-    except (OSError, RecursionError, OmegaConfBaseException) as error:
-        raise ConfigImportError(f"The config file {path} can't be read: {error}") from error
-    cfg._set_flag("allow_objects", True)
-    return cfg
-
-
-def _not_plain(path: Path, error: yaml.constructor.ConstructorError) -> str:
-    line = f":{error.problem_mark.line + 1}" if error.problem_mark is not None else ""
-    text = f"{path}{line} doesn't hold plain data: {error.problem}."
-    if "tag" in str(error.problem):
-        text += (
-            " YAML is read without Python tags, which could run code. What YAML can't hold was written beside it, "
-            f"to {path.name}.pkl, if this package saved it; that file is loaded with pickle, if you trust it."
-        )
-    return text

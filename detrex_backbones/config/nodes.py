@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import omegaconf
 from omegaconf import AnyNode, DictConfig, ListConfig, Node, OmegaConf
+from omegaconf.basecontainer import BaseContainer
 
 __all__ = [
     "ALLOW_OBJECTS",
@@ -17,12 +18,14 @@ __all__ = [
     "as_config",
     "clone",
     "is_call",
+    "is_tuple",
+    "list_config",
     "made_at",
+    "nodes_below",
     "path_text",
     "peek",
     "set_made_at",
     "structured_type",
-    "take",
     "to_plain",
 ]
 
@@ -30,7 +33,7 @@ NodeT = TypeVar("NodeT", bound=Node)
 
 ALLOW_OBJECTS = {"allow_objects": True}
 
-# omegaconf 2.4 keeps tuples apart from lists; 2.3 has no such class, and makes a ListConfig of a tuple.
+# omegaconf 2.4 keeps tuples apart from lists. 2.3 has no such class, and makes a ListConfig of a tuple: see `is_tuple`.
 SEQUENCES: tuple[Any, ...] = (ListConfig, *([omegaconf.TupleConfig] if hasattr(omegaconf, "TupleConfig") else []))
 
 
@@ -94,17 +97,14 @@ def clone(node: NodeT, parent: Node | None = None) -> NodeT:
 
     `copy.deepcopy` would copy a model that stands in the config, and fails on a generator.
     """
-    state = vars(node)
-    if isinstance(state, _Later) and "_content" not in state:  # not read: what it would be copied from can be shared
-        return _later(state.source, node, parent)
-    twin = object.__new__(type(node))
-    copied = state.copy()
-    copied["_metadata"] = _clone_metadata(state["_metadata"])
+    made = object.__new__(type(node))
+    copied = vars(node).copy()
+    copied["_metadata"] = _clone_metadata(copied["_metadata"])
     copied["_parent"], copied["_flags_cache"] = parent, None
     if "_content" in copied:
-        copied["_content"] = _clone_content(copied["_content"], twin)
-    object.__setattr__(twin, "__dict__", copied)  # DictConfig.__setattr__ would make a key of it
-    return twin
+        copied["_content"] = _clone_content(copied["_content"], made)
+    object.__setattr__(made, "__dict__", copied)  # DictConfig.__setattr__ would make a key of it
+    return made
 
 
 def _clone_content(content: Any, owner: Node) -> Any:
@@ -116,49 +116,12 @@ def _clone_content(content: Any, owner: Node) -> Any:
 
 
 def _clone_metadata(metadata: Any) -> Any:
-    twin = object.__new__(type(metadata))
+    made = object.__new__(type(metadata))
     state = vars(metadata).copy()
     state["flags"] = dict(state["flags"] or ())
     state["resolver_cache"] = state["resolver_cache"].copy()
-    twin.__dict__ = state
-    return twin
-
-
-class _Later(dict[str, Any]):
-    """The `__dict__` of a node whose content is copied from `source` when somebody first asks for it.
-
-    omegaconf reads a node's content as `node.__dict__["_content"]`, so that `__missing__` sees whoever comes first.
-    """
-
-    source: Any = None  # a node that nobody else has, and nobody changes
-    owner: Any = None
-
-    def __missing__(self, key: str) -> Any:
-        if key == "_content" and (source := self.source) is not None:
-            self.setdefault(key, _clone_content(vars(source)[key], self.owner))
-            self.source = self.owner = None
-        if key not in self:  # it may have been another thread that put it there
-            raise KeyError(key)
-        return self[key]
-
-    def __copy__(self) -> dict[str, Any]:  # what pickle asks for
-        return {"_content": self["_content"], **self}
-
-
-def _later(source: Node, like: NodeT, parent: Node | None = None) -> NodeT:
-    """A copy of `source`, with the metadata of `like`, whose content is copied when it is first read.
-
-    A chain grown around a named node copies what that node holds at every level, and so the innermost n times. Put
-    off like this, what was copied once and not looked at since is handed on.
-    """
-    twin = object.__new__(type(like))
-    state = _Later(vars(like))
-    state.pop("_content", None)
-    state["_metadata"] = _clone_metadata(like._metadata)
-    state["_parent"], state["_flags_cache"] = parent, None
-    state.source, state.owner = source, twin
-    object.__setattr__(twin, "__dict__", state)
-    return twin
+    made.__dict__ = state
+    return made
 
 
 def adopt(parent: Node, key: Any, node: Node) -> None:
@@ -168,45 +131,58 @@ def adopt(parent: Node, key: Any, node: Node) -> None:
     vars(parent)["_content"][key] = node
 
 
-def _children(node: Node) -> Iterator[Node]:
-    content = vars(node)["_content"]
-    return iter(content.values() if isinstance(content, dict) else content if isinstance(content, list) else ())
+def nodes_below(node: Any) -> Iterator[Node]:
+    """All nodes inside a node, whether they are values or containers."""
+    content = vars(node)["_content"] if isinstance(node, BaseContainer) else None
+    for child in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        yield child
+        yield from nodes_below(child)
 
 
-def _count_of_a_lone_value() -> int:
-    holder = {"key": object()}
-    return sys.getrefcount(holder["key"])
+def is_tuple(value: object) -> bool:
+    """Whether the value is a tuple, or a node that was made from one."""
+    if isinstance(value, ListConfig):
+        return bool(vars(value._metadata).get("_was_tuple"))
+    return isinstance(value, (tuple, *SEQUENCES))
 
 
-# Where the interpreter doesn't count references, nothing ever looks unshared, and `take` always copies.
-_LONE = _count_of_a_lone_value() if hasattr(sys, "getrefcount") else -1
+def _remember_tuples() -> None:
+    """Let omegaconf 2.3, which makes a ListConfig of a tuple, note on it that it was one.
 
-
-def unshared(holder: Any, key: Any) -> bool:
-    """Whether nobody but `holder` refers to `holder[key]`, so that nobody could tell it from a copy.
-
-    A count of exactly one is a proof: whatever else can reach the value would have been counted. Children point at
-    their parent, so each counts for one. (Whoever kept a node from deeper inside would see later edits; from Python
-    3.11 on a call's temporary arguments come out as unshared, before they don't and are copied.)
+    Tuples come into a config by so many ways, such as `node.sizes = (1, 2)`, that only omegaconf sees them all. The
+    note rides on the metadata, as the place where a node was written does, and changes nothing else.
     """
-    if _LONE < 0:
-        return False
-    inside = 0
-    if isinstance(holder[key], Node):
-        inside = sum(vars(child)["_parent"] is holder[key] for child in _children(holder[key]))
-    return sys.getrefcount(holder[key]) == _LONE + inside
+    original = ListConfig._set_value
+
+    @functools.wraps(original)
+    def set_value(self: ListConfig, value: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, value, *args, **kwargs)
+        vars(self._metadata)["_was_tuple"] = is_tuple(value)
+
+    ListConfig._set_value = set_value  # type: ignore[method-assign]
 
 
-def take(holder: Any, key: Any, owned: bool) -> Node:
-    """The node `holder[key]` for use in another parent: itself if nobody else has it, else a copy.
+if len(SEQUENCES) == 1:
+    _remember_tuples()
 
-    Neither is copied once more at every level, so that nested calls are linear in time: one written inside the next
-    is not copied, and of one with a name the copy is put off level by level.
+
+def list_config(items: list[Any]) -> ListConfig:
+    """A ListConfig of what may be any objects; a tuple among them stays the tuple that it is.
+
+    A ListConfig would copy nodes, and with them the objects they hold, and cut their interpolations off.
     """
-    if owned and holder[key]._get_node_flag("allow_objects") and unshared(holder, key):
-        return holder[key]  # type: ignore[no-any-return]
-    snapshot = clone(cast(Node, holder[key]))
-    return _later(snapshot, snapshot)
+    made = ListConfig([], flags=dict(ALLOW_OBJECTS))
+    for index, item in enumerate(items):
+        plain = to_plain(item)
+        if isinstance(plain, list):
+            child: Node = list_config(plain)
+        elif isinstance(plain, dict):
+            child = DictConfig(plain, flags=dict(ALLOW_OBJECTS))
+        else:
+            child = AnyNode(plain, flags=dict(ALLOW_OBJECTS))
+        vars(made)["_content"].append(child)
+        adopt(made, index, child)
+    return made
 
 
 def to_plain(value: Any, keep_calls: bool = False) -> Any:
@@ -224,5 +200,5 @@ def to_plain(value: Any, keep_calls: bool = False) -> Any:
         if value._is_none():
             return None
         items = ["???" if OmegaConf.is_missing(value, i) else to_plain(value[i], keep_calls) for i in range(len(value))]
-        return items if isinstance(value, ListConfig) else tuple(items)
+        return tuple(items) if is_tuple(value) else items
     return value

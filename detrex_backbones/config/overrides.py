@@ -10,11 +10,14 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, Node, open_dict
 from omegaconf.basecontainer import BaseContainer
 
-from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, clone, is_call
-from detrex_backbones.config.signatures import unknown_argument
-from detrex_backbones.config.targets import locate
+from detrex_backbones.config.by_name import OBJECT_NAMED
+from detrex_backbones.config.new_keys import known_target, objection_to_key, objection_to_value
+from detrex_backbones.config.nodes import ALLOW_OBJECTS, SEQUENCES, adopt, clone, is_call, is_tuple
+from detrex_backbones.config.signatures import named_parameters
+from detrex_backbones.config.targets import dotted_name, is_dotted_name, locate
 from detrex_backbones.config.values import parse_value
-from detrex_backbones.errors import ConfigTypeError, DetrexBackbonesError, OverrideError, closest
+from detrex_backbones.errors import ConfigImportError, ConfigTypeError, DetrexBackbonesError, OverrideError, closest
+from detrex_backbones.text import visible
 
 __all__ = ["apply_overrides"]
 
@@ -37,11 +40,17 @@ def apply_overrides(cfg: ConfigT, overrides: Iterable[str]) -> ConfigT:
     """Change a config in place by overrides, and return it. If one of them is wrong, none is applied.
 
     `a.b=1` sets; a dict is merged into the one that is there; new keys of plain dicts may be set. `a.0.x=1` and
-    `a[0].x=1` reach into lists and tuples. `+a.b=1` sets also what a target's signature doesn't take or a struct
-    doesn't have; `~a.b` deletes. For the values see `detrex_backbones.config.values.parse_value`.
+    `a[0].x=1` reach into lists and tuples. `~a.b` deletes. For the values see
+    `detrex_backbones.config.values.parse_value`; a list that takes the place of a tuple becomes one, and a dotted name
+    that takes the place of a class or function is looked up.
 
     A new key in a node with `_target_` must be an argument of that target, where its signature can be read (a dotted
-    name is imported for that) and has no `**kwargs`.
+    name is imported for that) and has no `**kwargs`; one in `train` must be one that this library reads; and none may
+    be within two letters of one that is there. `+a.b=1` sets it all the same, also in a struct. `train` itself, and
+    `model`, are changed by their keys.
+
+    A path that leads through an interpolation changes what stands at the path alone: a copy of what the interpolation
+    points at takes its place first.
 
     Args:
         cfg: a DictConfig or ListConfig.
@@ -59,18 +68,18 @@ def apply_overrides(cfg: ConfigT, overrides: Iterable[str]) -> ConfigT:
         raise ConfigTypeError(f"overrides is a list of texts; write [{overrides!r}] for one.")
     parsed = [_parse(text) for text in overrides]
     # A rehearsal on a copy of the structure: later overrides may depend on earlier ones, and all must fit.
-    for target in (_twin(cfg), cfg):
+    for target in (_in_a_copy(cfg), cfg):
         for override in parsed:
             _apply(target, override)
     return cfg
 
 
-def _twin(cfg: Any) -> Any:
+def _in_a_copy(cfg: Any) -> Any:
     """The counterpart of `cfg` in a copy of the whole config, as interpolations may lead out of it."""
     parent = cfg._get_parent()
     if parent is None:
         return clone(cfg)
-    content = vars(_twin(parent))["_content"]
+    content = vars(_in_a_copy(parent))["_content"]
     return content if isinstance(content, Node) else content[cfg._key()]
 
 
@@ -101,11 +110,14 @@ def _apply(cfg: Any, override: _Override) -> None:
         if override.mode == "~":
             _delete(node, override.path[-1], override)
         else:
-            _set(node, _key(node, override.path[-1], override), override.value, override)
+            key = _key(node, override.path[-1], override)
+            _check_key(node, key, override)
+            _set(node, key, override.value, override)
     except DetrexBackbonesError:
         raise
     except Exception as error:  # omegaconf's: a read-only config, a struct, a value of the wrong type
-        raise OverrideError(f"The override {override.text!r} doesn't fit: {error}") from error
+        told = visible((str(error) or type(error).__name__).splitlines()[0])
+        raise OverrideError(f"The override {override.text!r} doesn't fit: {told}") from error
 
 
 def _key(node: Any, name: str, override: _Override) -> Any:
@@ -113,7 +125,7 @@ def _key(node: Any, name: str, override: _Override) -> Any:
     if isinstance(node, DictConfig):
         number = int(name) if re.fullmatch(r"-?[0-9]+", name) else None
         return number if number in node.keys() and name not in node.keys() else name  # noqa: SIM118
-    place = node._get_full_key(None) or "the config"
+    place = _place(node) or "the config"
     if not re.fullmatch(r"-?[0-9]+", name):
         raise OverrideError(f"The override {override.text!r} needs an index, not {name!r}: {place} is a list.")
     if not -len(node) <= int(name) < len(node):
@@ -129,15 +141,20 @@ def _enter(node: Any, name: str, override: _Override, end: int) -> Any:
     if isinstance(node, DictConfig) and _is_empty(node, key):
         if override.mode == "~":
             raise _no_such_key(node, key, override)
-        _check_argument(node, key, override)
+        _check_key(node, key, override)
         _put(node, key, {}, override)
+    _copy_what_is_referred_to(node, key, override)
     inner = node[key]
     if not isinstance(inner, BaseContainer):
         raise OverrideError(
             f"The override {override.text!r} looks for {'.'.join(override.path[end:])!r} inside "
-            f"{node._get_full_key(key)}, which is no dict or list but {inner!r:.60} of type {type(inner).__name__}."
+            f"{_place(node, key)}, which is no dict or list but {inner!r:.60} of type {type(inner).__name__}."
         )
     return inner
+
+
+def _place(node: Any, key: Any = None) -> str:
+    return visible(node._get_full_key(key))
 
 
 def _is_empty(node: DictConfig, key: Any) -> bool:
@@ -145,44 +162,98 @@ def _is_empty(node: DictConfig, key: Any) -> bool:
     return child is None or child._is_none() or child._is_missing()
 
 
+def _copy_what_is_referred_to(node: Any, key: Any, override: _Override) -> None:
+    """Put a copy in the place of an interpolation to a dict or list, so that what it points at keeps its values."""
+    child = node._get_node(key)
+    if isinstance(child, Node) and child._is_interpolation() and isinstance(node[key], BaseContainer):
+        _refuse_read_only(node, override)
+        original = node[key]
+        copied = clone(original)
+        adopt(node, key, copied)
+        _keep_values(original, copied)
+
+
+def _keep_values(original: Any, copied: Any) -> None:
+    """Where a relative interpolation means something else in the copy, put what it meant in its place."""
+    for key in range(len(copied)) if not isinstance(copied, DictConfig) else list(copied.keys()):
+        child = copied._get_node(key)
+        if isinstance(child, BaseContainer) and not child._is_interpolation():
+            if not child._is_none() and not child._is_missing():
+                _keep_values(original._get_node(key), child)
+        elif child._is_interpolation() and "${." in str(child._value()):
+            meant = original._get_node(key)._maybe_dereference_node()
+            if meant is not None and child._maybe_dereference_node() != meant:
+                adopt(copied, key, clone(meant))
+
+
 def _set(node: Any, key: Any, value: Any, override: _Override) -> None:
     """Set one key; a dict is merged in key by key, so that each is checked."""
-    if isinstance(node, DictConfig):
-        _check_argument(node, key, override)
+    if isinstance(node, DictConfig) and override.mode != "+" and (problem := objection_to_value(node, key, value)):
+        raise OverrideError(f"The override {override.text!r} replaces {_place(node, key)}, but {problem}")
     if key == "_target_" and not (isinstance(value, (str, dict)) and value):
-        raise OverrideError(f"The override {override.text!r} sets {node._get_full_key(key)}, which is a dotted name.")
+        raise OverrideError(f"The override {override.text!r} sets {_place(node, key)}, which is a dotted name.")
     if not isinstance(value, dict) or not isinstance(node, DictConfig):
-        _put(node, key, value, override)
+        _put(node, key, _fitted(node, key, value, override), override)
         return
-    if _is_empty(node, key) or not isinstance(node[key], DictConfig):
+    if _is_empty(node, key):
+        _put(node, key, {}, override)
+    _copy_what_is_referred_to(node, key, override)
+    if not isinstance(node[key], DictConfig):
         _put(node, key, {}, override)
     inner = node[key]
-    for inner_key in sorted(value, key=lambda name: name != "_target_"):  # whose arguments the others are
+    if "_target_" in value:  # whose arguments the others are
+        _set(inner, "_target_", value["_target_"], override)
+    others = [inner_key for inner_key in value if inner_key != "_target_"]
+    for inner_key in others:  # before any is set, as they are no slips of each other
+        _check_key(inner, inner_key, override)
+    for inner_key in others:
         _set(inner, inner_key, value[inner_key], override)
 
 
-def _check_argument(node: DictConfig, key: Any, override: _Override) -> None:
-    """Refuse a new key that the target of the node doesn't take as an argument.
+def _check_key(node: Any, key: Any, override: _Override) -> None:
+    """Refuse a new key that is probably a slip.
 
     One that is there already isn't a slip of this override's; whoever wrote it was warned.
     """
-    if override.mode == "+" or key in node.keys() or not is_call(node):  # noqa: SIM118
+    if not isinstance(node, DictConfig) or override.mode == "+" or key in node.keys():  # noqa: SIM118
         return
-    problem = unknown_argument(_known_target(node), key)
+    problem = objection_to_key(node, key)
     if problem:
         raise OverrideError(
-            f"The override {override.text!r} sets {node._get_full_key(key)}, but {problem} "
+            f"The override {override.text!r} sets {_place(node, key)}, but {problem} "
             f"Write '+{override.text}' to set it all the same."
         )
 
 
-def _known_target(node: DictConfig) -> Any:
-    """The target of a node, or None where that isn't known before it is called."""
+def _fitted(node: Any, key: Any, value: Any, override: _Override) -> Any:
+    """The value as what stands there asks for it: a tuple for a tuple, the object of that name for an object."""
     try:
-        target = node["_target_"]
-        return locate(target) if isinstance(target, str) else target
-    except Exception:  # not there yet, or not on this machine: instantiate says so when it matters
-        return None
+        old = node[key]
+    except Exception:  # a new key, ??? or an interpolation that leads nowhere: the target's default, if it has one
+        target = known_target(node) if isinstance(node, DictConfig) and is_call(node) else None
+        old = named_parameters(target).get(key) if target is not None else None
+    if isinstance(value, list):
+        return _shaped(value, old)
+    is_name = isinstance(value, str) and "." in value and is_dotted_name(value) and key != "_target_"
+    now = old.get("_name_") if is_call(old) and old["_target_"] == OBJECT_NAMED else dotted_name(old)
+    if not is_name or override.mode == "+" or now is None:
+        return value
+    try:
+        return locate(value)
+    except ConfigImportError as error:
+        raise OverrideError(
+            f"The override {override.text!r} names what is to stand at {_place(node, key)}, where {visible(now)} "
+            f"stands now. {error} Write '+{override.text}' to set the text."
+        ) from error
+
+
+def _shaped(value: Any, old: Any) -> Any:
+    """A list over a tuple as a tuple, and so inside it, where what is longer goes on as it ended."""
+    kinds: tuple[Any, ...] = (list, tuple, *SEQUENCES)
+    if not isinstance(value, list) or not isinstance(old, kinds):
+        return value
+    items = [_shaped(item, old[min(index, len(old) - 1)] if len(old) else None) for index, item in enumerate(value)]
+    return tuple(items) if is_tuple(old) else items
 
 
 def _put(node: Any, key: Any, value: Any, override: _Override) -> None:
@@ -215,12 +286,12 @@ def _delete(node: Any, name: str, override: _Override) -> None:
 
 def _refuse_read_only(node: Any, override: _Override) -> None:
     if node._get_flag("readonly"):
-        raise OverrideError(f"The override {override.text!r} doesn't fit: {node._get_full_key(None)} is read-only.")
+        raise OverrideError(f"The override {override.text!r} doesn't fit: {_place(node)} is read-only.")
 
 
 def _no_such_key(node: DictConfig, key: Any, override: _Override) -> OverrideError:
-    names = [str(name) for name in node]
+    names = [visible(name) for name in node]
     return OverrideError(
-        f"The override {override.text!r} deletes {node._get_full_key(key)}, which isn't there.{closest(key, names)} "
+        f"The override {override.text!r} deletes {_place(node, key)}, which isn't there.{closest(key, names)} "
         f"There is: {', '.join(names) or 'nothing'}."
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import enum
+import functools
 import re
-import reprlib
 import warnings
 from pathlib import Path, PurePath
 from types import FunctionType
@@ -11,14 +12,18 @@ from typing import Any
 
 import cloudpickle
 import yaml
-from omegaconf import Node, OmegaConf
+from omegaconf import Node
 from omegaconf.basecontainer import BaseContainer
 
+from detrex_backbones.atomic_write import write_whole
+from detrex_backbones.config._notes import short_repr
+from detrex_backbones.config.by_name import OBJECT_NAMED
 from detrex_backbones.config.imports import DEFINED_IN_A_CONFIG
-from detrex_backbones.config.nodes import as_config, structured_type, to_plain
+from detrex_backbones.config.nodes import as_config, is_tuple, structured_type, to_plain
+from detrex_backbones.config.read_yaml import TUPLE, parse_yaml
 from detrex_backbones.config.targets import dotted_name
 from detrex_backbones.errors import ConfigTypeError, ConfigValueError
-from detrex_backbones.whole_file import write_whole
+from detrex_backbones.text import visible
 
 __all__ = ["save", "to_yaml"]
 
@@ -27,10 +32,13 @@ def save(cfg: Any, path: Path) -> None:
     """Write a config to a YAML file, which appears whole or not at all.
 
     Interpolations are written as they are, targets as the shortest dotted name that leads to the same object, nodes
-    made from a dataclass as `_target_` and fields, tuples as lists (plain YAML has none). The config isn't changed.
+    made from a dataclass as `_target_` and fields, tuples under PyYAML's tag for them. A class, a function, an enum's
+    member or a dtype that is an argument is written as a call of `detrex_backbones.config.object_named`, which finds it
+    again; so is a `functools.partial` of one. The config isn't changed.
 
     A config that holds what YAML can't, such as a lambda or a tensor, is written all the same, for reading; the whole
-    config goes to `<path>.pkl` beside it, by cloudpickle, and a warning says so.
+    config goes to `<path>.pkl` beside it, by cloudpickle, and a warning says so. So it is with a class in a plain dict,
+    in which `instantiate` makes nothing.
 
     Args:
         cfg: a DictConfig, ListConfig, dict or list.
@@ -87,6 +95,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 _Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(_Unsaveable, lambda dumper, text: dumper.represent_scalar("!unsaveable", str(text)))
+_Dumper.add_representer(tuple, lambda dumper, items: dumper.represent_sequence(TUPLE, items))
 _Dumper.add_multi_representer(
     PurePath,
     lambda dumper, path: dumper.represent_sequence("tag:yaml.org,2002:python/object/apply:pathlib.Path", [str(path)]),
@@ -97,8 +106,12 @@ _Dumper.add_implicit_resolver(
 )
 
 
-def _tree(value: Any, path: str, problems: list[str]) -> Any:
-    """The value as plain dicts, lists and scalars; what can't be one is added to `problems`."""
+def _tree(value: Any, path: str, problems: list[str], is_made: bool = True) -> Any:
+    """The value as plain dicts, lists, tuples and scalars; what can't be one is added to `problems`.
+
+    `is_made` says whether `instantiate` makes a call that stands here: not in a dict without a target.
+    """
+    was_tuple = is_tuple(value)
     if isinstance(value, BaseContainer):
         content = vars(value)["_content"]
         kind = structured_type(value)
@@ -108,34 +121,45 @@ def _tree(value: Any, path: str, problems: list[str]) -> Any:
     if isinstance(value, Node):
         value = value._value()
     if isinstance(value, dict):
-        return {key: _tree(inner, f"{path}.{key}" if path else str(key), problems) for key, inner in value.items()}
+        is_made = "_target_" in value
+        place = f"{path}." if path else ""
+        problems += [f"the key {place}{key} is of an enum" for key in value if isinstance(key, enum.Enum)]
+        names = [key.name if isinstance(key, enum.Enum) else key for key in value]
+        items = [_tree(inner, f"{place}{key}", problems, is_made) for key, inner in value.items()]
+        return dict(zip(names, items, strict=True))
     if isinstance(value, (list, tuple)):
-        return [_tree(inner, f"{path}[{index}]", problems) for index, inner in enumerate(value)]
-    return _leaf(value, path, problems)
+        items = [_tree(inner, f"{path}[{index}]", problems, is_made) for index, inner in enumerate(value)]
+        return tuple(items) if was_tuple else items
+    return _leaf(value, path, problems, is_made)
 
 
-def _leaf(value: Any, path: str, problems: list[str]) -> Any:
+def _leaf(value: Any, path: str, problems: list[str], is_made: bool) -> Any:
     if value is None or type(value) in (bool, int, float, str, bytes) or isinstance(value, Path):
         return value
-    if (
-        isinstance(value, (FunctionType, type))
-        and value.__module__ == DEFINED_IN_A_CONFIG
-        and "<" not in value.__name__
-    ):
+    held = value.func if type(value) is functools.partial else value
+    if isinstance(held, (FunctionType, type)) and held.__module__ == DEFINED_IN_A_CONFIG and "<" not in held.__name__:
         raise ConfigValueError(
-            f"Can't save {path}: {value.__qualname__} is defined inside a config file, where nothing else can import "
-            "it from. Move it to a module and import it by an absolute import."
+            f"Can't save {visible(path)}: {held.__qualname__} is defined inside a config file, where nothing else can "
+            "import it from. Move it to a module and import it by an absolute import."
         )
-    name = dotted_name(value) if path.rpartition(".")[2] == "_target_" else None
+    name = dotted_name(held)
+    is_target = path.rpartition(".")[2] == "_target_"
+    if name is None or (is_target and held is not value) or not (is_target or is_made):
+        problems.append(f"{visible(path)} is {visible(short_repr(value))} of type {type(value).__name__}")
     if name is None:
-        problems.append(f"{path} is {reprlib.repr(value)} of type {type(value).__name__}")
-        return _Unsaveable(reprlib.repr(value))
-    return name
+        return _Unsaveable(visible(short_repr(value)))
+    if is_target and held is value:
+        return name
+    node = {"_target_": OBJECT_NAMED, "_name_": name}
+    if held is not value:
+        node |= {"_args_": _tree(list(value.args), f"{path}.args", problems)} if value.args else {}
+        node |= {key: _tree(inner, f"{path}.{key}", problems) for key, inner in value.keywords.items()}
+    return node
 
 
 def _loads_again(text: str) -> bool:
     try:
-        return _dump(_tree(OmegaConf.create(text), "", [])) == text
+        return _dump(_tree(parse_yaml(text), "", [])) == text
     except Exception:  # whatever the reason, it doesn't load
         return False
 

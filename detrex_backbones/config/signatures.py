@@ -10,7 +10,7 @@ from typing import Any
 from detrex_backbones.config.targets import describe
 from detrex_backbones.errors import closest
 
-__all__ = ["parameters", "unknown_argument"]
+__all__ = ["named_parameters", "parameters", "unknown_argument"]
 
 _cache: weakref.WeakKeyDictionary[Any, tuple[str, ...] | None] = weakref.WeakKeyDictionary()
 
@@ -35,6 +35,15 @@ def _read(target: Callable[..., Any]) -> tuple[str, ...] | None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in found):
         return None
     return tuple(p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+
+
+def named_parameters(target: Callable[..., Any]) -> dict[str, Any]:
+    """The keywords that `target` names, whatever else it takes, with their defaults; none where it can't say."""
+    try:
+        found = inspect.signature(target).parameters.values()
+    except Exception:  # as in `_read`
+        return {}
+    return {p.name: p.default for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
 def unknown_argument(target: Any, name: object) -> str | None:

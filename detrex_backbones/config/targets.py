@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import builtins
+import enum
 import importlib
 import inspect
 import sys
+import unicodedata
 from types import ModuleType
 from typing import Any
 
 from detrex_backbones.errors import ConfigImportError, closest
 
-__all__ = ["describe", "dotted_name", "locate", "lookup"]
+__all__ = ["describe", "dotted_name", "import_module", "is_dotted_name", "locate", "lookup"]
+
+
+def is_dotted_name(text: str) -> bool:
+    """Whether the text is words of Python with dots between them, and so means the same as a part of a program."""
+    words = text.split(".")
+    return all(word.isidentifier() and unicodedata.is_normalized("NFKC", word) for word in words)
 
 
 def locate(name: str) -> Any:
@@ -20,10 +28,10 @@ def locate(name: str) -> Any:
     Raises:
         ConfigImportError: no such module or attribute, or a module on the way fails to import.
     """
+    if not is_dotted_name(name):
+        raise ConfigImportError(f"{name!r:.200} is not a dotted name such as 'package.module.Class'.")
     parts = name.split(".")
-    if not all(part.isidentifier() for part in parts):
-        raise ConfigImportError(f"{name!r} is not a dotted name such as 'package.module.Class'.")
-    found = _module(parts[0], name)
+    found = import_module(parts[0], name)
     if found is None:
         if hasattr(builtins, parts[0]):
             found = builtins
@@ -41,7 +49,7 @@ def _step(found: Any, before: list[str], part: str, name: str) -> Any:
     inner = getattr(found, part, missing)
     if inner is missing:
         # A submodule that isn't imported yet, or whose parent module is hidden behind an attribute of the same name.
-        inner = _module(".".join([*before, part]), name)
+        inner = import_module(".".join([*before, part]), name)
     if inner is None and getattr(found, part, missing) is missing:
         shadowed = sys.modules.get(".".join(before))
         inner = getattr(shadowed, part, missing)
@@ -51,8 +59,8 @@ def _step(found: Any, before: list[str], part: str, name: str) -> Any:
     return inner
 
 
-def _module(module: str, name: str) -> ModuleType | None:
-    """The module, imported if need be; None if there is none of that name."""
+def import_module(module: str, name: str) -> ModuleType | None:
+    """The module that the target `name` needs, imported if need be; None if there is none of that name."""
     if module in sys.modules:
         return sys.modules[module]
     try:
@@ -80,8 +88,14 @@ def lookup(name: str) -> Any:
 def dotted_name(target: Any) -> str | None:
     """The shortest dotted name that resolves to this very object, or None if it has none.
 
-    `torch.nn.modules.conv.Conv2d` is also `torch.nn.Conv2d`, which outlives a move of the implementation.
+    `torch.nn.modules.conv.Conv2d` is also `torch.nn.Conv2d`, which outlives a move of the implementation. A member of
+    an enum and torch's constants, such as `torch.float16`, have names, too.
     """
+    if isinstance(target, enum.Enum):
+        name = f"{dotted_name(type(target))}.{target.name}"
+        return name if lookup(name) is target else None
+    if type(target).__module__ == "torch" and type(target).__name__ in ("dtype", "layout", "memory_format"):
+        return repr(target)
     module, qualname = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str) or "<" in qualname:
         return None

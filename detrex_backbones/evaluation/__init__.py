@@ -1,1 +1,5 @@
 """Accuracy of a config's weights on a folder of images."""
+
+from detrex_backbones.lazy_exports import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__)

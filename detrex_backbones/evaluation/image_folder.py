@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from detrex_backbones.checkpoint.catalog import Recipe
+from detrex_backbones.backbones.images.image_file import open_image
+from detrex_backbones.checkpoint.fetch import Recipe
 from detrex_backbones.errors import InputError, closest
+from detrex_backbones.text import LONGEST_PATH, visible
 
 __all__ = ["ImageFolder", "cut", "open_folder"]
 
@@ -57,10 +59,10 @@ def open_folder(
 
     try:
         files = Files(str(root))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        reason = str(error).partition(". Supported")[0]
+    except OSError as error:
+        reason = visible(str(error).partition(". Supported")[0])
         raise InputError(
-            f"--data {str(root)!r} is not a folder with a folder of images for each class: {reason}."
+            f"--data '{visible(root, LONGEST_PATH)}' is not a folder with a folder of images for each class: {reason}."
         ) from error
     labels, note = _labels(files.classes, classes)
     samples = [(path, labels[index]) for path, index in files.samples]
@@ -88,13 +90,12 @@ class ImageFolder(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Tensor | str:
         """The cut image, or what is wrong with it: an error that crosses processes loses its type."""
-        from torchvision.datasets.folder import pil_loader
-
         path, _ = self.samples[index]
         try:
-            return cut(pil_loader(path), self.recipe)
-        except Exception as error:  # what a damaged file sets off in a decoder is not foreseeable
-            return f"image {path!r} can't be read: {type(error).__name__}: {error}"
+            with open_image(path) as image:
+                return cut(image.convert("RGB"), self.recipe)
+        except InputError as error:
+            return str(error)
 
     def check_classes(self, num_classes: int) -> None:
         """Raise if a label has no row in the classifier."""
@@ -126,7 +127,7 @@ def _labels(folders: Sequence[str], classes: Sequence[str] | None) -> tuple[list
         place = {name: index for index, name in enumerate(classes)}
         missing = [name for name in folders if name not in place]
         if missing:
-            raise InputError(f"--classes has no folder {missing[0]!r}.{closest(missing[0], place)}")
+            raise InputError(f"--classes has no folder '{visible(missing[0])}'.{closest(missing[0], place)}")
         return [place[name] for name in folders], f"classes: {len(folders)} folders, by the list of {len(classes)}"
     if all(name.isdecimal() for name in folders):
         return [int(name) for name in folders], f"classes: {len(folders)} folders, by the numbers that they are called"

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.layers.flow import is_watched
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d
 from detrex_backbones.layers.norm import Norm, get_norm
 
-__all__ = ["Conv2d", "conv_norm"]
+__all__ = ["Conv2d", "conv_norm", "is_watched"]
 
 
 class Conv2d(nn.Conv2d):
@@ -70,6 +69,13 @@ class Conv2d(nn.Conv2d):
         return x
 
 
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody has hooks on it, and so wants it called."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
 def conv_norm(
     in_channels: int,
     out_channels: int,
@@ -81,26 +87,6 @@ def conv_norm(
     conv_class: type[Conv2d] = Conv2d,
     **kwargs: Any,
 ) -> Conv2d:
-    """A convolution without bias that keeps the size (but for its stride), followed by the norm.
-
-    Args:
-        in_channels: C of the input (N, C, H, W).
-        out_channels: C of the output.
-        kernel_size: an odd number.
-        norm: after the convolution, see `get_norm`.
-        stride: of the convolution.
-        dilation: of the convolution.
-        conv_class: `Conv2d` or a subclass.
-        **kwargs: further arguments of `conv_class`.
-    """
-    return conv_class(
-        in_channels,
-        out_channels,
-        kernel_size=kernel_size,
-        stride=stride,
-        padding=dilation * (kernel_size // 2),
-        dilation=dilation,
-        bias=False,
-        norm=get_norm(norm, out_channels),
-        **kwargs,
-    )
+    """A convolution without bias, of an odd kernel size, that keeps H and W but for its stride; then the norm."""
+    kwargs |= {"stride": stride, "padding": dilation * (kernel_size // 2), "dilation": dilation, "bias": False}
+    return conv_class(in_channels, out_channels, kernel_size, norm=get_norm(norm, out_channels), **kwargs)

@@ -10,7 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["FrozenBatchNorm2d"]
+__all__ = ["FrozenBatchNorm2d", "is_frozen_norm"]
+
+# What configs write; ours, detectron2's and torchvision's; timm's, which goes on with an activation.
+FROZEN_NAMES = ("FrozenBN", "FrozenBatchNorm2d", "FrozenBatchNormAct2d")
+
+
+def is_frozen_norm(norm: Any) -> bool:
+    """Whether a norm, its class, or the name or import path that a config has for it is that of a frozen batch norm.
+
+    Other projects' classes are known by name: none of them is imported for it.
+    """
+    name = norm if isinstance(norm, str) else getattr(norm, "__name__", type(norm).__name__)
+    return str(name).rpartition(".")[2] in FROZEN_NAMES
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -62,13 +74,7 @@ class FrozenBatchNorm2d(nn.Module):
         """The weight and bias with which a convolution alone computes convolution and norm (Jacob et al. 2018).
 
         A pass over the weights takes the place of one over the map. Gradients go through it to `weight` and `bias`.
-
-        Args:
-            weight: of the convolution, (C, ...).
-            bias: of the convolution, (C,), or None.
-
-        Returns:
-            Both, in the dtype of `weight`; what is between is computed in float32 or better.
+        Both have the dtype of `weight`; what is between is computed in float32 or better.
         """
         scale, shift = self.scale_and_shift()
         if bias is not None:

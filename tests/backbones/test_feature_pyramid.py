@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from detrex_backbones import Backbone, ShapeSpec, TimmBackbone
-from detrex_backbones.backbones.feature_pyramid import LastLevelMaxPool, SimpleFeaturePyramid
+from detrex_backbones.backbones.pyramids.simple import LastLevelMaxPool, SimpleFeaturePyramid
 from detrex_backbones.errors import ArgumentError, InputError
 from tests.backbones.contract import BackboneContract, backbone, maps  # noqa: F401 (fixtures)
 from tests.reference import assert_close, assert_same_maps, noise

@@ -90,7 +90,7 @@ def test_a_name_that_network_and_pyramid_share():
     ("arguments", "message"),
     [
         ({"in_features": ["res6"]}, "Did you mean"),
-        ({"in_features": []}, "none is no map"),
+        ({"in_features": []}, "at least one name"),
         ({"in_features": ["res4", "res3"]}, r"from fine to coarse.*\[16, 8\]"),
         ({"input_format": "GBR"}, "Allowed: 'RGB', 'BGR'"),
         ({"top_block": torch.nn.Identity()}, "num_levels"),

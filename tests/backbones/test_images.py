@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detrex_backbones.backbones.images import image_to_tensor, read_image
+from detrex_backbones.backbones.images.tensors import image_to_tensor, read_image
 from detrex_backbones.errors import InputError
 
 HEIGHT, WIDTH = 5, 7

@@ -13,7 +13,7 @@ from torch import nn
 from detrex_backbones import FrozenBatchNorm2d, ShapeSpec, TimmBackbone, get_config, instantiate, list_configs
 from detrex_backbones.backbones.darknet import Darknet53
 from detrex_backbones.backbones.vgg import SSDVGG
-from detrex_backbones.checkpoint.catalog import find_weight, list_weights
+from detrex_backbones.checkpoint.fetch import find_weight, list_weights
 from detrex_backbones.cli.weights import overrides_of
 from detrex_backbones.errors import ArgumentError
 from tests.backbones.contract import BackboneContract, backbone, images, maps  # noqa: F401 (fixtures)

@@ -9,7 +9,7 @@ from timm.models.resnet import BasicBlock
 from torch import nn
 
 from detrex_backbones import BasicStem, DeepStem, FrozenBatchNorm2d, ResNet, make_stage
-from detrex_backbones.backbones.shortcuts import AvgPoolConv2d
+from detrex_backbones.backbones.resnet.blocks import AvgPoolConv2d
 from detrex_backbones.errors import ArgumentError
 from tests.backbones.timm_reference import (
     assert_equal_nets,

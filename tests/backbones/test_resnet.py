@@ -160,7 +160,7 @@ class TestConstruction:
             ResNet(BasicStem(), [[]])
 
     def test_images_of_other_channels_are_an_error(self):
-        with pytest.raises(InputError, match=r"the stem takes 3 channels, but the batch \(1, 4, 33, 33\) has 4"):
+        with pytest.raises(InputError, match=r"in_channels=3, but the batch \(1, 4, 33, 33\) has 4"):
             resnet()(torch.zeros(1, 4, 33, 33))
 
     @pytest.mark.parametrize("shape", [(3, 65, 97), (97,), (1, 1, 3, 65, 97)])

@@ -13,7 +13,7 @@ from torchvision.models import ResNet18_Weights
 from torchvision.ops import FrozenBatchNorm2d as TorchvisionFrozen
 
 from detrex_backbones import FrozenBatchNorm2d, ShapeSpec
-from detrex_backbones.backbones.torchvision_backbone import RESNET_NODES, TorchvisionBackbone
+from detrex_backbones.backbones.torchvision.backbone import RESNET_NODES, TorchvisionBackbone
 from detrex_backbones.checkpoint.load import load_checkpoint
 from detrex_backbones.errors import ArgumentError, CheckpointFileError
 from tests.backbones.contract import BackboneContract, backbone, images, maps  # noqa: F401 (fixtures)

@@ -62,7 +62,7 @@ def test_layers_after_the_last_one_asked_for_are_left_out():
         ({"name": "resnet51"}, "Did you mean 'resnet50'"),
         ({"name": "vgg16"}, "is no ResNet of torchvision"),
         ({"return_layers": {"layer5": "res6"}}, "there is no 'layer5'"),
-        ({"return_layers": {}}, "at least one layer"),
+        ({"return_layers": {}}, "at least one name"),
         ({"return_layers": {"layer3": "x", "layer4": "x"}}, "no two maps of one name"),
         ({"name": "resnet18", "dilation": True}, r"make_stage\(18, res5_dilation=2"),
     ],

@@ -12,9 +12,9 @@ import torch
 import torchvision
 from torchvision.models import ResNet50_Weights, get_model_weights
 
-from detrex_backbones.checkpoint.catalog import Recipe, find_known, find_weight, list_weights, lookup, timm_weights
-from detrex_backbones.checkpoint.catalog.gluon import TIMM_NAMES
-from detrex_backbones.checkpoint.download import cache_path
+from detrex_backbones.checkpoint.fetch import Recipe, cache_path, find_known, find_weight, list_weights
+from detrex_backbones.checkpoint.fetch.catalog import lookup, timm_weights
+from detrex_backbones.checkpoint.fetch.catalog.gluon import TIMM_NAMES
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.errors import ArgumentError, CheckpointFileError
 
@@ -232,6 +232,14 @@ def test_rows_are_well_formed():
         ("torchvison://resnet50-v2", "Did you mean 'torchvision'"),
         ("s3://bucket/net.pth", "unknown scheme"),
         ("hf-hub:resnet-50", "hf-hub:org/name"),
+        ("hf-hub:../name", "hf-hub:org/name"),
+        ("hf-hub:org/..:x.pth", "without '..'"),
+        ("hf-hub:org/name@../v2", "without '..'"),
+        ("hf-hub:org/name:../../../x.pth", "without '..'"),
+        ("hf-hub:org/name:a/..\\x.pth", "without '..'"),
+        ("hf-hub:org/name:/etc/x.pth", "without '..'"),
+        ("hf-hub:org/name:x\x1b[2J.pth", "\\x1b[2J.pth"),
+        ("https://a.org/../x.pth", "goes up by '..'"),
         ("file://host/net.pth", "another machine"),
     ],
 )
@@ -313,7 +321,7 @@ def test_a_renamed_file_is_known_by_its_content_if_asked(tmp_path, monkeypatch):
 
 def test_the_tables_cost_no_import():
     code = (
-        "import sys, detrex_backbones.checkpoint.catalog as c; c.find_weight('gluon://resnet50_v1d'); "
+        "import sys, detrex_backbones.checkpoint.fetch as c; c.find_weight('gluon://resnet50_v1d'); "
         "c.find_known('R-50.pkl'); print([m for m in ('torch', 'torchvision', 'timm') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from detrex_backbones import whole_file
-from detrex_backbones.whole_file import write_whole
+from detrex_backbones import atomic_write
+from detrex_backbones.atomic_write import write_whole
 
 ROOT = Path(__file__).parents[2]
 # In a process of its own, since it forks.
@@ -67,7 +67,7 @@ def test_parts_of_a_killed_process_are_removed_and_those_of_a_living_one_are_not
 
 @posix
 def test_a_part_that_is_taken_for_abandoned_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
-    usual, calls = whole_file.fcntl.flock, []
+    usual, calls = atomic_write.fcntl.flock, []
 
     def flock(file, how):
         calls.append(how)
@@ -75,7 +75,7 @@ def test_a_part_that_is_taken_for_abandoned_before_it_is_locked_is_made_again(tm
             Path(file.name).unlink()
         usual(file, how)
 
-    monkeypatch.setattr(whole_file.fcntl, "flock", flock)
+    monkeypatch.setattr(atomic_write.fcntl, "flock", flock)
     write_whole(tmp_path / "file", lambda file: file.write(b"text"))
     assert len(calls) == 2
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
@@ -86,7 +86,7 @@ def test_a_file_system_without_locks_is_written_to_all_the_same(tmp_path, monkey
     def flock(file, how):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(whole_file.fcntl, "flock", flock)
+    monkeypatch.setattr(atomic_write.fcntl, "flock", flock)
     (tmp_path / ".file.0123abcd.partial").write_bytes(b"of whom, nobody knows")
     write_whole(tmp_path / "file", lambda file: file.write(b"text"))
     assert (tmp_path / "file").read_bytes() == b"text"
@@ -94,6 +94,6 @@ def test_a_file_system_without_locks_is_written_to_all_the_same(tmp_path, monkey
 
 
 def test_without_a_module_for_locks_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(whole_file, "fcntl", None)
+    monkeypatch.setattr(atomic_write, "fcntl", None)
     write_whole(tmp_path / "file", lambda file: file.write(b"text"))
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"text"]

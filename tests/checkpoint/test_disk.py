@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.checkpoint.convert import convert_checkpoint
 from detrex_backbones.config import LazyConfig
 from detrex_backbones.errors import CheckpointFileError, ConfigValueError
-from detrex_backbones.whole_file import write_whole
 from tests.checkpoint.training import Run
 
 REASONS = {

@@ -13,14 +13,16 @@ import sys
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import requests
 
-from detrex_backbones.checkpoint import download as module
-from detrex_backbones.checkpoint.content import is_cut
-from detrex_backbones.checkpoint.download import Patience, cache_folder, cache_path, download, hash_in_name
+from detrex_backbones.checkpoint.fetch import Patience, cache_folder, cache_path, download, hash_in_name
+from detrex_backbones.checkpoint.fetch import http_file as module
 from detrex_backbones.checkpoint.files import read_checkpoint
+from detrex_backbones.checkpoint.read import is_cut
 from detrex_backbones.errors import CheckpointFileError
 from tests.soak import downloads
 
@@ -168,7 +170,7 @@ def test_headers_of_safetensors_that_tell_no_size(tmp_path, header):
 def test_what_a_server_says_is_shown_on_one_line_without_what_a_terminal_obeys(server, cache):
     server.answers["/net.pkl"] = downloads.said(b"HTTP/1.1 404 \x1b[2J\x07gone\r\n\r\n")
     text, _ = downloads.refused(server, "/net.pkl")
-    assert "the server says 404 [2J gone" in text
+    assert r"the server says 404 \x1b[2J\x07gone" in text
 
 
 def test_threads_that_ask_at_once_cause_one_download(server, cache):
@@ -190,7 +192,7 @@ def test_a_cache_that_takes_nothing(server, cache, monkeypatch, step, number):
     usual = getattr(Path, step)
 
     def fail(path, *args, **kwargs):
-        if step == "open" and args != ("wb",):
+        if step == "open" and args != ("xb",):
             return usual(path, *args, **kwargs)
         raise OSError(number, os.strerror(number))
 
@@ -268,18 +270,43 @@ def test_redirects_out_of_http_are_not_followed(server, cache, target):
 
 
 def test_a_redirect_from_https_to_http_is_not_followed():
-    from urllib.request import Request
-
-    with pytest.raises(module._FailedError, match="is not followed"):
-        module._Redirects().redirect_request(
-            Request("https://example.org/a"), io.BytesIO(), 302, "Found", {}, "http://example.org/b"
-        )
+    response = requests.Response()
+    response.status_code, response.url, response.raw = 302, "https://example.org/a", io.BytesIO()
+    for target, followed in (("http://example.org/b", False), ("https://example.org/b", True), ("/b", True)):
+        response.headers["Location"] = target
+        with nullcontext() if followed else pytest.raises(module._FailedError, match="is not followed"):
+            module._check_redirect(response)
 
 
 def test_a_redirect_in_a_circle_ends(server, cache):
     server.answers["/net.pkl"] = status(302, Location="/net.pkl")
-    with pytest.raises(CheckpointFileError, match="the server says 302"):
+    with pytest.raises(CheckpointFileError, match="it redirects more than 10 times"):
         download(f"{server.url}/net.pkl", patience=AT_ONCE)
+    assert len(server.requests) == 11
+    assert files_in(cache) == []
+
+
+def test_the_text_of_a_redirect_is_not_read(server, cache):
+    """It may be of any length: a server that never ends it holds nobody up."""
+
+    def answer(handler):
+        handler.send_response(302)
+        handler.send_header("Location", "/new.pkl")
+        handler.end_headers()
+        handler.wfile.write(bytes(1000))
+        handler.wfile.flush()
+        server.release.wait()
+
+    server.answers["/net.pkl"], server.answers["/new.pkl"] = answer, body(CONTENT)
+    patience = Patience(attempts=1, timeout=2.0)
+    assert download(f"{server.url}/net.pkl", patience=patience).read_bytes() == CONTENT
+
+
+def test_a_redirect_of_60000_characters_is_shown_in_part(server, cache):
+    server.answers["/net.pkl"] = status(302, Location="ftp://example.org/" + "x" * 60_000)
+    text, asked = downloads.refused(server, "/net.pkl")
+    assert "it redirects to ftp://example.org/xxx" in text
+    assert len(text) < 1500 and asked == 1
 
 
 def test_no_credentials_are_sent(server, cache, monkeypatch, tmp_path):
@@ -288,7 +315,11 @@ def test_no_credentials_are_sent(server, cache, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", "secret")
     server.answers["/net.pkl"] = body(CONTENT)
     download(f"{server.url}/net.pkl")
-    assert set(server.headers[0]) == {"Accept-Encoding", "Connection", "Host", "User-Agent"}
+    server.answers["/old.pkl"] = status(302, Location=f"{server.url}/new.pkl")
+    server.answers["/new.pkl"] = body(CONTENT)
+    download(f"{server.url}/old.pkl")
+    for headers in server.headers:
+        assert set(headers) == {"Accept", "Accept-Encoding", "Connection", "Host", "User-Agent"}
     with pytest.raises(CheckpointFileError, match="user name or password") as caught:
         download("https://me:secret@example.org/net.pkl")
     assert "secret" not in str(caught.value)
@@ -326,7 +357,7 @@ def test_what_is_no_url_of_a_file_is_refused(cache, url):
 
 ASK = """
 import sys
-from detrex_backbones.checkpoint.download import download
+from detrex_backbones.checkpoint.fetch import download
 print("ready", flush=True)
 sys.stdin.readline()
 print(download(sys.argv[1], sys.argv[2]))
@@ -372,14 +403,60 @@ def test_the_second_to_ask_gets_the_file_of_the_first(server, cache):
     assert server.requests == []
 
 
-def test_what_a_crash_left_is_overwritten(server, cache):
+def test_what_a_crash_left_is_removed(server, cache):
     server.answers["/net.pkl"] = body(CONTENT)
-    part = cache_path(f"{server.url}/net.pkl")
-    part = part.with_name(f"{part.name}.part")
-    part.parent.mkdir(parents=True)
-    part.write_bytes(b"x" * 10 * len(CONTENT))
+    path = cache_path(f"{server.url}/net.pkl")
+    path.parent.mkdir(parents=True)
+    (path.parent / f".{path.name}.0123abcd.partial").write_bytes(b"x" * 10 * len(CONTENT))
     assert download(f"{server.url}/net.pkl").read_bytes() == CONTENT
     assert files_in(cache) == ["net.pkl"]
+
+
+def test_no_name_of_a_part_is_foreseeable_and_no_link_is_followed(server, cache, tmp_path, monkeypatch):
+    """What others put in the place of the part, of the file, or of both, is never written through."""
+    server.answers["/net.pkl"] = body(CONTENT)
+    mine = tmp_path / "mine"
+    mine.write_text("of the user")
+    path = cache_path(f"{server.url}/net.pkl")
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path / "nowhere")
+    drawn = iter(["0000", "0000", "0001"])
+    monkeypatch.setattr("detrex_backbones.atomic_write.secrets.token_hex", lambda count: next(drawn))
+    for name in (f"{path.name}.part", f".{path.name}.0000.partial"):
+        (path.parent / name).symlink_to(mine)
+    download(f"{server.url}/net.pkl")
+    assert mine.read_text() == "of the user"
+    assert not (tmp_path / "nowhere").exists()
+    assert path.read_bytes() == CONTENT and not path.is_symlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs the owners of POSIX")
+@pytest.mark.parametrize("folder", [".", ".locks", "127.0.0.1"])
+def test_a_cache_of_another_user_where_everybody_writes_is_refused(server, cache, monkeypatch, folder):
+    url = f"{server.url}/net.pkl"
+    server.answers["/net.pkl"] = body(CONTENT)
+    path = cache_path(url)
+    folder = cache / folder if folder != "127.0.0.1" else path.parent
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert download(url) == path  # of this user: a volume of a container, for example
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    with pytest.raises(CheckpointFileError, match=r"belongs to another user .*DETREX_BACKBONES_CACHE"):
+        download(url)
+    folder.chmod(0o755)
+    assert download(url) == path  # shared by its owner alone
+
+
+def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch):
+    for name in ("DETREX_BACKBONES_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.raises(CheckpointFileError, match=r"no home folder .*DETREX_BACKBONES_CACHE"):
+        download("https://example.org/net.pth")
 
 
 def test_an_interrupt_leaves_nothing(server, cache, monkeypatch):
@@ -421,10 +498,29 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "own"
 
 
-def test_no_url_leads_out_of_the_cache(cache):
-    for url in ("https://a.org/../../x.pth", "https://a.org/%2e%2e/%2e%2e/x.pth", "https://a.org/%2Fetc%2Fx.pth"):
-        assert cache in cache_path(url).parents
-    assert cache_path("https://a.org/x.pth?v=1") != cache_path("https://a.org/x.pth?v=2")
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "https://a.org/../../x.pth",
+            "https://a.org/%2e%2e/%2e%2e/x.pth",
+            "https://a.org/b/..",
+            "https://a.org/b/%2E/x",
+        ),
+        *("https://a.org/good/%2e%2e%2Fx.pth", "https://a.org/good/..%5Cx.pth"),
+    ],
+)
+def test_no_url_goes_up(cache, url):
+    """Such a URL would share its place in the cache with another one."""
+    with pytest.raises(CheckpointFileError, match=r"goes up by '\.\.'"):
+        cache_path(url)
+
+
+def test_no_url_leads_out_of_the_cache_or_to_the_place_of_another(cache):
+    assert cache in cache_path("https://a.org/%2Fetc%2Fx.pth").parents
+    urls = ["x.pth", "x.pth?v=1", "x.pth?v=2", "a%2Fx.pth", "a%5Fx.pth", "a@x.pth", "a%3Fx.pth", "a_x.pth?", "b/x.pth"]
+    # "%5F" is "_", however it is spelt; so is an empty query none.
+    assert len({cache_path(f"https://a.org/{url}") for url in urls}) == len(urls) - 1
     assert cache_path("https://a.org/x.pth") != cache_path("https://b.org/x.pth")
 
 

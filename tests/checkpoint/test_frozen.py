@@ -6,8 +6,8 @@ import torch
 import torchvision
 
 from detrex_backbones import LazyConfig, build_model, get_config
-from detrex_backbones.checkpoint.frozen import frozen_but_not_loaded
 from detrex_backbones.checkpoint.load import load_checkpoint
+from detrex_backbones.checkpoint.match.frozen_modules import frozen_but_not_loaded
 from tests.checkpoint.nets import ours, weights
 
 

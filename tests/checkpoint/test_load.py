@@ -10,9 +10,9 @@ import torchvision
 from torch import nn
 
 from detrex_backbones import LoadReport, load_checkpoint
-from detrex_backbones.checkpoint.conventions import Convention
 from detrex_backbones.checkpoint.files import read_checkpoint
-from detrex_backbones.checkpoint.plan import plan_checkpoint
+from detrex_backbones.checkpoint.match.plan import plan_checkpoint
+from detrex_backbones.checkpoint.names.conventions import Convention
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from tests.checkpoint.nets import (
     IMAGES,

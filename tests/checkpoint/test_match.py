@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from detrex_backbones.checkpoint.match import find_scopes, make_plan
+from detrex_backbones.checkpoint.match.suffixes import find_scopes, make_plan
 from detrex_backbones.errors import ArgumentError
 from tests.checkpoint.nets import empty, weights
 

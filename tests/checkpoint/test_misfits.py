@@ -8,9 +8,9 @@ import torchvision
 from torch import nn
 
 from detrex_backbones import load_checkpoint
-from detrex_backbones.checkpoint.check import check_report
 from detrex_backbones.checkpoint.files import Checkpoint
-from detrex_backbones.checkpoint.plan import plan_checkpoint
+from detrex_backbones.checkpoint.match.plan import plan_checkpoint
+from detrex_backbones.checkpoint.match.refusals import check_report
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from tests.checkpoint.nets import (
     RES,

@@ -7,8 +7,8 @@ import timm
 import torch
 
 from detrex_backbones import FeatureExtractor, LazyConfig, build_model, get_config, instantiate, load_checkpoint
-from detrex_backbones.checkpoint.preprocessing import _torchvision_mends as torchvision_mends
-from detrex_backbones.checkpoint.preprocessing import compare_traits, traits_of
+from detrex_backbones.checkpoint.match.traits import _torchvision_mends as torchvision_mends
+from detrex_backbones.checkpoint.match.traits import compare_traits, traits_of
 from detrex_backbones.errors import ArgumentError, PreprocessingError
 from tests.checkpoint.nets import empty, theirs, weights
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from detrex_backbones.checkpoint.files import read_checkpoint
+from detrex_backbones.checkpoint.read import Call
 from tests.checkpoint.nets import arrays, assert_same_tensors, raw, small_state
 
 
@@ -155,8 +156,12 @@ def test_the_bookkeeping_of_a_training_run_is_inert_and_does_not_keep_the_weight
     assert set(checkpoint.extra) == set(beside)
     assert checkpoint.extra["accuracy"] == 0.75
     for name in ("args", "state", "list", "dict", "path", "error"):
-        assert not isinstance(checkpoint.extra[name], type(beside[name]))
-        assert vars(checkpoint.extra[name]) == {}
+        assert type(checkpoint.extra[name]) is Call
+    # They do nothing, and can be looked at.
+    assert checkpoint.extra["args"].state["lr"] == 0.1
+    assert checkpoint.extra["args"].state["nested"].state == {"x": 1}
+    assert checkpoint.extra["list"].items == [1, 2]
+    assert "Namespace" in repr(checkpoint.extra["args"])
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -6,17 +6,24 @@ import pytest
 import torch
 
 from detrex_backbones import load_checkpoint
-from detrex_backbones.checkpoint.report import Loaded, LoadReport, Mismatch, describe, shorten
+from detrex_backbones.checkpoint.entry import Status
+from detrex_backbones.checkpoint.report import LoadReport, describe
+from detrex_backbones.text import shorten
 from tests.checkpoint.nets import empty, weights
+from tests.checkpoint.reports import left_over, loaded, mismatched
 
 RULE = "x: in the scope"
 
 
-def full_report(**changes):
+def full_report(entries=(), **changes):
     """A report with something of everything."""
-    loaded = [
-        Loaded("stem.weight", "conv1.weight", (2, 3)),
-        Loaded("res2.weight", "layer1.weight", (4,), RULE, "a -> b"),
+    found = [
+        loaded("stem.weight", "conv1.weight", (2, 3)),
+        loaded("res2.weight", "layer1.weight", (4,), RULE, "a -> b"),
+        loaded("res3.weight", "layer2.weight", (), RULE, "a -> b"),
+        mismatched("res5.weight", "layer4.weight", (1, 2), (2, 1)),
+        *left_over({"fc.weight": "head", "fc.bias": "head", **{str(i): "other" for i in range(3)}}),
+        *left_over({"layer3.9.weight": "no place"}, Status.OTHER_ARCHITECTURE),
     ]
     values = {
         "path": "weights.pth",
@@ -25,15 +32,8 @@ def full_report(**changes):
         "source": "torchvision",
         "prefix": "module.",
         "scope": "backbone",
-        "loaded": [*loaded, Loaded("res3.weight", "layer2.weight", (), RULE, "a -> b")],
+        "entries": [*found, *entries],
         "missing": [f"res4.{index}.weight" for index in range(11)],
-        "mismatched": [Mismatch("res5.weight", "layer4.weight", (1, 2), (2, 1))],
-        "left_over": {
-            "fc.weight": "head",
-            "fc.bias": "head",
-            **{str(i): "other" for i in range(3)},
-        },
-        "unplaced": ["layer3.9.weight"],
         "outside": ["head.weight"],
         "ambiguous": "it fits twice",
         "not_finite": {"stem.weight": 2},
@@ -72,7 +72,7 @@ def test_the_text_says_everything():
 
 
 def test_the_text_says_nothing_of_what_there_is_not():
-    report = LoadReport("weights.pth", "torch", source="as stored", loaded=[Loaded("a", "a", (2,))])
+    report = LoadReport("weights.pth", "torch", source="as stored", entries=[loaded("a", "a", (2,))])
     assert str(report).splitlines() == [
         "checkpoint  weights.pth (torch)",
         "names       as stored",
@@ -92,8 +92,8 @@ LONG = "x" * 300
         {"path": "/" + "folder with spaces/" * 20},
         {"path": "/" + "folder-with-dashes/" * 20},
         {"missing": [f"{LONG}.{index}" for index in range(20)]},
-        {"mismatched": [Mismatch(LONG, LONG, (1,) * 50, (2,) * 50)]},
-        {"left_over": {LONG: LONG}},
+        {"entries": [mismatched(LONG, LONG, (1,) * 50, (2,) * 50)]},
+        {"entries": left_over({LONG: LONG})},
         {"not_finite": {LONG: 10**9}},
         {"ambiguous": LONG},
         {"source": LONG, "prefix": LONG, "scope": LONG, "container": LONG, "format": LONG},
@@ -110,7 +110,9 @@ def test_the_dict_is_json_and_complete():
     report = full_report()
     found = json.loads(json.dumps(report.to_dict()))
     assert found == report.to_dict()
-    assert set(found) == set(vars(report)) | {"coverage"}
+    assert set(found) == set(vars(report)) - {"entries"} | {
+        *("coverage", "loaded", "mismatched", "left_over", "unplaced"),
+    }
     assert found["loaded"][1] == {
         "model_key": "res2.weight",
         "checkpoint_key": "layer1.weight",
@@ -128,7 +130,7 @@ def test_the_dict_is_a_copy():
     report.to_dict()["missing"].clear()
     report.to_dict()["left_over"].clear()
     assert len(report.missing) == 11
-    assert len(report.left_over) == 5
+    assert len(report.left_over) == 6
 
 
 def test_the_report_of_a_real_load(tmp_path):
@@ -148,4 +150,4 @@ def test_shortened_lists():
     assert shorten([]) == ""
     assert shorten(map(str, range(8))) == "0, 1, 2, 3, 4, 5, 6, 7"
     assert shorten(map(str, range(9))) == "0, 1, 2, 3, 4, 5, 6, 7 and 1 more"
-    assert describe(Mismatch("a", "b", (1,), ())) == "a (1,) in the model, () in the file"
+    assert describe(mismatched("a", "b", (1,), ())) == "a (1,) in the model, () in the file"

@@ -12,7 +12,8 @@ import torch
 import torchvision
 
 from detrex_backbones import BasicStem, ResNet, load_checkpoint, make_stage
-from detrex_backbones.checkpoint.catalog import find_known, find_weight, lookup, resolve
+from detrex_backbones.checkpoint.fetch import find_known, find_weight, local_file, resolve
+from detrex_backbones.checkpoint.fetch.catalog import lookup
 from detrex_backbones.errors import CheckpointFileError
 
 from .server import Server, body, status
@@ -86,13 +87,10 @@ def test_a_known_url_is_checked_by_the_table(server, monkeypatch):
 
 
 def test_an_unlisted_path_of_detectron2_that_is_missing_suggests_one(monkeypatch):
-    from detrex_backbones.checkpoint.catalog import resolve as resolve_module  # the function, by the package's name
-
     def missing(url, hash):
         raise CheckpointFileError(f"can't download {url}: the server says 404 Not Found")
 
-    module = sys.modules[resolve_module.__module__]
-    monkeypatch.setattr(module, "download", missing)
+    monkeypatch.setattr(local_file, "download", missing)
     with pytest.raises(CheckpointFileError, match=r"404.*Did you mean 'ImageNetPretrained/MSRA/R-50.pkl'"):
         resolve("detectron2://ImageNetPretrained/MSRA/R50.pkl")
 

@@ -5,7 +5,7 @@ import torch
 from timm.models import adapt_input_conv
 
 from detrex_backbones import BasicStem, ResNet, load_checkpoint, make_stage
-from detrex_backbones.checkpoint.stem_adapt import adapt_channels
+from detrex_backbones.checkpoint.match.first_convolution import adapt_channels
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from tests.checkpoint.nets import empty, theirs, weights
 from tests.reference import noise

@@ -50,7 +50,7 @@ def test_match_refuses_what_the_load_would_refuse_for_its_preprocessing(tmp_path
     bgr = ["model.input_format=BGR", "model.pixel_std=[1,1,1]"]
     status, out, err = run(capsys, "match", "resnet/resnet50", path, *bgr)
     assert (status, "265 of 265" in out) == (1, True)
-    assert "Mend it by:\n    model.pixel_std=[58.395,57.12,57.375] model.input_format=RGB" in err
+    assert "Mend it by:\n      model.pixel_std=[58.395,57.12,57.375] model.input_format=RGB" in err
     off = "train.load_options.check_preprocessing=off"
     assert run(capsys, "match", "resnet/resnet50", path, *bgr, off)[0] == 0
 
@@ -87,7 +87,7 @@ def test_infer_finds_torchvisions_networks(tmp_path, name, capsys):
     path = tmp_path / "weights.pth"
     with torch.device("meta"):
         shapes = getattr(torchvision.models, name)(num_classes=7).state_dict()
-    torch.save({key: torch.zeros(()).to(value.dtype).expand(value.shape) for key, value in shapes.items()}, path)
+    torch.save({key: torch.zeros(value.shape, dtype=torch.uint8) for key, value in shapes.items()}, path)
     status, out, _ = run(capsys, "infer", path, "--json")
     found = json.loads(out)
     assert status == 0
@@ -160,7 +160,7 @@ def test_infer_of_deformable_stages(tmp_path, capsys):
     with torch.device("meta"):
         shapes = instantiate(cfg.model).backbone.state_dict()
     path = tmp_path / "deform.pth"
-    torch.save({key: torch.zeros(()).expand(value.shape) for key, value in shapes.items()}, path)
+    torch.save({key: torch.zeros(value.shape, dtype=torch.uint8) for key, value in shapes.items()}, path)
     _, out, _ = run(capsys, "infer", path, "--json")
     stages = json.loads(out)["stages"]
     assert stages == {

@@ -13,11 +13,11 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torchvision.transforms._presets import ImageClassification
 
-from detrex_backbones.checkpoint.catalog import Recipe, find_weight
+from detrex_backbones.checkpoint.fetch import Recipe, find_weight
 from detrex_backbones.cli import main
 from detrex_backbones.config import LazyConfig
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, InputError
-from detrex_backbones.evaluation.evaluate import evaluate
+from detrex_backbones.evaluation import evaluate
 from detrex_backbones.evaluation.image_folder import cut, open_folder
 from detrex_backbones.zoo import get_config
 from tests.reference import randomise_norms

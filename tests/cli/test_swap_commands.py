@@ -77,21 +77,21 @@ def test_filters_know_the_accuracies_of_timm(capsys):
     assert err == "left out, no known top-1: timm/convnext_atto_rms\n"
     status, out, err = run(capsys, "list", "timm/convnext_atto_rms", "--min-top1", "70")
     assert (status, out) == (1, "")
-    assert "none of the 1 that match the name passes the filters (top1).\nleft out, no known top-1: " in err
+    assert "none of the 1 that match the name passes the filters (top1).\n  left out, no known top-1: " in err
 
 
 def test_models_that_give_no_maps_are_named_and_left_out(capsys, monkeypatch):
-    from detrex_backbones import shapes
+    from detrex_backbones import zoo
     from detrex_backbones.errors import ArgumentError
 
-    build = shapes.build_on_meta
+    build = zoo.build_on_meta
 
     def refuse_one(node):
         if node.model_name == "convnext_atto_ols":
             raise ArgumentError("no maps")
         return build(node)
 
-    monkeypatch.setattr(shapes, "build_on_meta", refuse_one)
+    monkeypatch.setattr(zoo, "build_on_meta", refuse_one)
     status, out, err = run(capsys, "list", "timm/convnext_atto*", "--figures", "--json")
     assert status == 0
     assert [row["name"] for row in json.loads(out)] == ["timm/convnext_atto", "timm/convnext_atto_rms"]

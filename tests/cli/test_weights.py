@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from detrex_backbones.checkpoint.catalog import list_weights, lookup
+from detrex_backbones.checkpoint.fetch import list_weights
+from detrex_backbones.checkpoint.fetch.catalog import lookup
 from detrex_backbones.cli import main
 from detrex_backbones.cli.weights import overrides_of
 from detrex_backbones.config import LazyConfig

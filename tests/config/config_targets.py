@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from detrex_backbones.config import instantiate
+from detrex_backbones.config.instantiate import target_of
+
 calls: list[str] = []
 
 
@@ -40,3 +43,24 @@ class OwnError(Exception):
 
 def fail(depth: Any = 1, text: Any = None) -> None:
     raise OwnError("it broke")
+
+
+class _Hidden:
+    pass
+
+
+class Outer:
+    class Inner:
+        pass
+
+
+class NestsPlain:
+    """A target that makes the model of a plain mapping, which nobody has searched, itself."""
+
+    def __init__(self, cfg: Any = None, allow: Any = None, by_target: bool = False) -> None:
+        self.made = target_of(cfg["model"]) if by_target else instantiate(cfg["model"], allow=allow)
+
+
+@dataclasses.dataclass
+class Frame:
+    shape: Shape = dataclasses.field(default_factory=Shape)

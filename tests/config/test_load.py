@@ -1,12 +1,16 @@
-"""LazyConfig.load and load_rel: points 18 to 24 of the contract, and what is better."""
+"""LazyConfig.load and load_rel: points 18 to 24, 33 and 34 of docs/reference/config.md, and what is better."""
 
 from __future__ import annotations
 
 import builtins
 import contextlib
+import dataclasses
+import importlib
 import pickle
 import sys
 import threading
+import typing
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,10 @@ import cloudpickle
 import pytest
 from omegaconf import DictConfig, ListConfig
 
-from detrex_backbones.config import LazyConfig, instantiate
+from detrex_backbones.config import LazyConfig, defined_in_a_config_file, instantiate
+from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import made_at
-from detrex_backbones.errors import ConfigError, ConfigImportError, ConfigKeyError, ConfigValueError
+from detrex_backbones.errors import ConfigError, ConfigImportError, ConfigKeyError, ConfigValueError, OverrideError
 from tests.config.config_targets import Model
 
 TRAIN = """
@@ -173,7 +178,7 @@ def _interpreter_unchanged() -> Any:
 
 
 @pytest.mark.parametrize("text", ["x = dict()", "1 / 0", "from .b import x", "from .nowhere import x", "x = ("])
-def test_better_no_load_leaves_a_trace(write: Any, text: str) -> None:
+def test_34_no_load_leaves_a_trace(write: Any, text: str) -> None:
     write("b.py", "raise RuntimeError")
     path = write("a.py", text)
     with _interpreter_unchanged(), contextlib.suppress(ConfigError):
@@ -197,7 +202,7 @@ def test_better_import_is_never_patched(write: Any, monkeypatch: pytest.MonkeyPa
     assert builtins.__import__ is hook
 
 
-def test_better_two_threads_load_at_once(write: Any) -> None:
+def test_34_two_threads_load_at_once(write: Any) -> None:
     """Both are inside their relative import at the same moment, then each goes on with its own files."""
     barrier = threading.Barrier(2, timeout=20)
     sys.modules["barrier_of_this_test"] = barrier  # type: ignore[assignment]
@@ -379,3 +384,153 @@ def test_yaml_aliases_are_values_of_their_own(write):
     cfg = LazyConfig.load(write("few.yaml", "a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}"))
     cfg.a.x = 5
     assert cfg == {"a": {"x": 5}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}
+
+
+FUTURE = """
+    from __future__ import annotations
+    import dataclasses
+    import enum
+    from typing import ClassVar, NamedTuple, Optional
+    from detrex_backbones.config import LazyCall as L
+    from tests.config.config_targets import keep
+
+    class Colour(enum.Enum):
+        RED = 1
+
+    @dataclasses.dataclass
+    class Inner:
+        width: Optional[int] = None
+        colour: Colour = Colour.RED
+
+    @dataclasses.dataclass
+    class Shape:
+        registry: ClassVar[dict[str, int]] = {}
+        channels: int | None = None
+        inner: Inner = dataclasses.field(default_factory=Inner)
+
+    class Pair(NamedTuple):
+        one: Optional[int]
+        later: Later
+
+    class Later:
+        pass
+
+    def make(shape: Shape, colour: Optional[Colour] = None) -> Later:
+        return Later()
+
+    model = L(keep)(shape=Shape(channels=3))
+    code = [Shape, Pair, make, Later, Colour]
+"""
+
+
+def test_33_annotations_that_are_text_work_as_in_a_module(write: Any) -> None:
+    path = write("future.py", FUTURE)
+    shape_type, pair, make, later, colour = LazyConfig.load(path, "code")
+    hints = typing.get_type_hints(shape_type)
+    assert (hints["channels"], hints["registry"]) == (int | None, typing.ClassVar[dict[str, int]])
+    assert [field.name for field in dataclasses.fields(shape_type)] == ["channels", "inner"]
+    assert typing.get_type_hints(make) == {"shape": shape_type, "colour": colour | None, "return": later}
+    assert pair.__annotations__["one"] == int | None
+    made = instantiate(LazyConfig.load(path).model)["shape"]
+    assert (type(made).__name__, made.channels, made.inner.width, made.inner.colour.name) == ("Shape", 3, None, "RED")
+    with pytest.raises(OverrideError, match="doesn't fit"):
+        LazyConfig.apply_overrides(LazyConfig.load(path), ["model.shape.channels=many"])
+
+
+@pytest.mark.parametrize("what", ["double", "Thing", "Thing.method"])
+def test_33_pickle_says_why_it_refuses_what_a_config_defines(write: Any, what: str) -> None:
+    text = "def double(x):\n    return x\nclass Thing:\n    def method(self):\n        pass\n"
+    (found,) = LazyConfig.load(write("a.py", f"{text}code = [{what}]"), "code")
+    with pytest.raises((pickle.PicklingError, AttributeError), match="defined_in_a_config_file"):
+        ForkingPickler.dumps(found)  # how a spawned process is given its work
+    with pytest.raises(AttributeError, match=r"Thing is defined in a config file.* Move it to a module"):
+        _ = defined_in_a_config_file.Thing
+    assert cloudpickle.loads(cloudpickle.dumps(found)).__name__ == found.__name__
+
+
+def test_21_a_relative_import_of_a_packages_code_is_the_packages_own(
+    write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = write("own_project/__init__.py", "")
+    write("own_project/modeling/__init__.py", "from . import layers")
+    write("own_project/modeling/layers.py", "class Conv:\n    pass")
+    write("own_project/modeling/net.py", """
+        from . import layers
+        from .layers import *
+
+        class Net:
+            layer = Conv
+
+        def build():
+            return Net()
+    """)  # fmt: skip
+    write("own_project/modeling/settings.py", "def scale(x):\n    return x\n\ndefaults = dict(depth=1)")
+    path = write("own_project/configs/a.py", """
+        from detrex_backbones.config import LazyCall as L
+        from ..modeling.net import Net, build
+        from ..modeling.net import Net as Again
+        from ..modeling.settings import scale, defaults
+        defaults.depth, scaled = 2, L(scale)(x=1)
+        model, other, built = L(Net)(), L(Again)(), L(build)()
+    """)  # fmt: skip
+    monkeypatch.syspath_prepend(init.parent.parent)
+    cfg = LazyConfig.load(path)
+    net = importlib.import_module("own_project.modeling.net")
+    assert cfg.model._target_ is cfg.other._target_ is net.Net
+    assert isinstance(instantiate(cfg.built), net.Net)
+    assert pickle.loads(pickle.dumps(instantiate(cfg.model))).layer is net.layers.Conv
+    settings = importlib.import_module("own_project.modeling.settings")
+    assert (cfg.defaults.depth, settings.defaults) == (2, {"depth": 1})
+    assert cfg.scaled._target_ is settings.scale
+    LazyConfig.save(cfg, path.with_suffix(".yaml"))
+    assert LazyConfig.load(path.with_suffix(".yaml")).model._target_ == "own_project.modeling.net.Net"
+    folder = write("own_project/configs/b.py", "from ..modeling import net")
+    with pytest.raises(ConfigImportError, match=r"relative import of a folder.*'import own_project\.modeling'"):
+        LazyConfig.load(folder)
+    write("own_project/broken.py", "def f(): pass\n1 / 0")
+    with pytest.raises(ConfigImportError, match=r"c\.py:1: importing own_project\.broken raised ZeroDivisionError"):
+        LazyConfig.load(write("own_project/configs/c.py", "from ..broken import f"))
+
+
+def test_21_a_package_that_cannot_be_imported_is_read_by_location(write: Any) -> None:
+    write("lonely_project/__init__.py", "raise RuntimeError")
+    write("lonely_project/code.py", "def f():\n    return 3")
+    path = write(
+        "lonely_project/a.py", "from detrex_backbones.config import LazyCall as L\nfrom .code import f\nm = L(f)()"
+    )
+    assert instantiate(LazyConfig.load(path).m) == 3
+
+
+def test_21_another_package_of_the_same_name_is_not_taken_for_it(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, number in (("installed", 1), ("checkout", 2)):
+        write(f"{place}/same_name/__init__.py", "")
+        code = write(f"{place}/same_name/code.py", f"def f():\n    return {number}")
+    monkeypatch.syspath_prepend(code.parents[2] / "installed")
+    path = write("checkout/same_name/a.py", "from .code import f\nm = dict(_target_=f)")
+    assert instantiate(LazyConfig.load(path).m) == 2
+
+
+def test_better_an_assert_without_a_message_shows_its_line(write: Any) -> None:
+    with pytest.raises(ConfigImportError, match=r"a\.py:2 raised AssertionError: assert x == 2\."):
+        LazyConfig.load(write("a.py", "x = 1\nassert x == 2"))
+
+
+def test_better_words_of_a_strangers_file_are_shown_harmlessly(write: Any) -> None:
+    words = '"a\\e[2Jb": 1\nmodel: {"x\\n1 of 1 loaded": {_target_: os.getcwd, "k\\e[1m": 2}, t: {"y\\e": 1}}'
+    path = write("a.yaml", words)
+    problems: list[BaseException] = []
+    for act in (
+        lambda: LazyConfig.load(path, "nothing"),
+        lambda: target_of(LazyConfig.load(path).model),
+        lambda: instantiate([LazyConfig.load(path).model["x\n1 of 1 loaded"]]),
+        lambda: LazyConfig.apply_overrides(LazyConfig.load(path), ["~model.t.z"]),
+        lambda: LazyConfig.apply_overrides(LazyConfig.load(path), ["model.t[y\x1b].z=1"]),
+        lambda: LazyConfig.load(write("b.yaml", '? "\x1b[2J\\n"\n: [a: 1: 2')),
+        lambda: LazyConfig.load(write("c.yaml", "a: !<x\x1b> 1")),
+    ):
+        with pytest.raises(Exception) as caught:
+            act()
+        problems.append(caught.value)
+    for problem in problems:
+        for text in (str(problem) if isinstance(problem, ConfigError) else "", *getattr(problem, "__notes__", [])):
+            assert all(line.isprintable() for line in text.split("\n  ")), text

@@ -1,23 +1,24 @@
-"""LazyConfig.apply_overrides: points 28 and 29 of the contract, and what is better."""
+"""LazyConfig.apply_overrides: points 28, 29, 31 and 32 of docs/reference/config.md, and what is better."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config import LazyConfig, instantiate
-from detrex_backbones.config.nodes import made_at
-from detrex_backbones.config.values import parse_value
+from detrex_backbones.config.nodes import made_at, to_plain
+from detrex_backbones.config.values import escaped, parse_value
 from detrex_backbones.errors import ConfigTypeError, OverrideError
-from tests.config.config_targets import Model, Shape, keep
+from tests.config.config_targets import Model, OwnError, Shape, keep
 
 
 def config(content: Any) -> Any:
@@ -56,7 +57,7 @@ def test_28_changes_in_place_and_returns_the_same() -> None:
         ({"a": {"b.c": 1}}, "a[b.c]=2", {"a": {"b.c": 2}}),
         ({"a": 1}, " a = 2 ", {"a": 2}),
         ({"a": "x"}, "a=b=c", {"a": "b=c"}),
-        ({"a": {"b": 1}, "c": "${a}"}, "c.b=2", {"a": {"b": 2}, "c": "${a}"}),
+        ({"a": {"b": 1}, "c": "${a}"}, "c.b=2", {"a": {"b": 1}, "c": {"b": 2}}),
     ],
 )
 def test_28_paths(content: Any, override: str, after: Any) -> None:
@@ -106,9 +107,51 @@ def test_28_a_failure_changes_nothing_outside_either() -> None:
     cfg = config({"other": {"x": 1}, "model": [{"a": "${other}"}]})
     with pytest.raises(OverrideError):
         LazyConfig.apply_overrides(cfg.model[0], ["a.x=2", "a.x.y=3"])
-    assert cfg.other.x == 1
+    assert OmegaConf.to_container(cfg) == {"other": {"x": 1}, "model": [{"a": "${other}"}]}
     LazyConfig.apply_overrides(cfg.model[0], ["a.x=2"])
-    assert cfg.other.x == 2
+    assert cfg.other.x == 1
+    assert cfg.model[0].a.x == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "after"),
+    [
+        ("b.x=7", {"x": 7, "y": {"z": 2}}),
+        ("b={x: 7}", {"x": 7, "y": {"z": 2}}),
+        ("b.y.z=7", {"x": 1, "y": {"z": 7}}),
+        ("~b.x", {"y": {"z": 2}}),
+        ("+b.new=7", {"x": 1, "y": {"z": 2}, "new": 7}),
+        ("b=7", 7),
+    ],
+)
+def test_28_a_path_through_an_interpolation_changes_what_stands_there_alone(override: str, after: Any) -> None:
+    content = {"a": {"x": 1, "y": {"z": 2}}, "b": "${a}", "c": "${a}"}
+    cfg = apply(content, override)
+    assert cfg.b == after
+    assert cfg.a == cfg.c == content["a"]
+
+
+def test_28_also_in_lists_and_calls_and_with_the_objects_that_they_hold() -> None:
+    anything = (n for n in ())
+    cfg = config({"stem": L(Model)(depth=1, stem=anything), "pair": (1, 2), "model": {"stems": ["${stem}"]}})
+    cfg.model.pair, cfg.model.block = "${pair}", L(keep)(stem="${stem}", pair="${pair}")
+    LazyConfig.apply_overrides(cfg, ["model.stems.0.depth=2", "model.block.stem.depth=3", "model.block.pair.0=9"])
+    assert (cfg.stem.depth, cfg.model.stems[0].depth, cfg.model.block.stem.depth) == (1, 2, 3)
+    assert cfg.model.stems[0].stem is anything
+    assert made_at(cfg.model.stems[0]) == made_at(cfg.stem)
+    assert instantiate(cfg.model.block)["pair"] == (9, 2)
+    assert list(cfg.pair) == list(cfg.model.pair) == [1, 2]
+
+
+def test_28_relative_interpolations_keep_their_meaning_in_the_copy() -> None:
+    content = {
+        "k": 3,
+        "a": {"out": "${..k}", "in": "${.x}", "x": 1, "deep": {"up": "${...k}"}},
+        "m": {"n": {"b": "${a}"}},
+    }
+    cfg = apply(content, "m.n.b.x=7")
+    assert OmegaConf.to_container(cfg.m.n.b, resolve=True) == {"out": 3, "in": 7, "x": 7, "deep": {"up": 3}}
+    assert OmegaConf.to_container(cfg.a, resolve=True) == {"out": 3, "in": 1, "x": 1, "deep": {"up": 3}}
 
 
 def test_28_read_only_configs_refuse() -> None:
@@ -134,7 +177,7 @@ def test_28_takes_a_config_and_a_list() -> None:
     [
         ("123", 123), ("-5", -5), ("+5", 5), ("0", 0), ("1_000", 1000),
         ("1e-4", 1e-4), (".1", 0.1), ("1.", 1.0), ("-1.5E3", -1500.0), ("inf", math.inf),
-        ("true", True), ("False", False), ("null", None), ("None", "None"), ("yes", "yes"),
+        ("true", True), ("False", False), ("null", None), ("None", None), ("none", "none"), ("yes", "yes"),
         ('"123"', "123"), ("'123'", "123"), (r"'it\'s'", "it's"), (r'"C:\new"', "C:\\new"), ("''", ""),
         ("word", "word"), ("two words", "two words"), ("path/to/file.pth", "path/to/file.pth"), ("1.2.3", "1.2.3"),
         ("007", "007"), ("12:30", "12:30"), ("torchvision://resnet50-v2", "torchvision://resnet50-v2"), ("a#b", "a#b"),
@@ -289,3 +332,225 @@ def test_better_a_comma_never_sweeps() -> None:
     with pytest.raises(OverrideError, match=r"several values; write \[1,2\] for a list, or quote it"):
         apply({"a": 0}, "a=1,2")
     assert apply({"a": 0}, "a='1,2'").a == "1,2"
+
+
+TRAIN = {"model": L(Model)(depth=1, stem=L(Model)()), "train": {"device": "", "amp": {"enabled": False}}, "mine": {}}
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("train.init_checkpiont=x.pth", "'init_checkpoint'"),
+        ("train.devise=cpu", "'device'"),
+        ("train.loadoptions.stem_adapt=repeat", "'load_options'"),
+        ("trian.init_checkpoint=x.pth", "'train'"),
+        ("modle.depth=2", "'model'"),
+        ("bakcbone=resnet101", "'backbone'"),
+        ("init_checkpoint=x.pth", "'train.init_checkpoint'"),
+        ("init_chekpoint=x.pth", "'train.init_checkpoint'"),
+        ("device=cpu", "'train.device'"),
+        ("load_options={}", "'train.load_options'"),
+        ("train.amp.enabeld=true", "'enabled'"),
+        ("train={amp: {enabeld: true}}", "'enabled'"),
+        ("model.dpeth=2", "'depth'"),
+        ("model.stem.freze_at=2", "'freeze_at'"),
+        ("mine2.list.0.widht=2", "'width'"),
+        ("free.widht=2", "'width'"),
+        ("free.modelname=x", "'model_name'"),
+        ("sized.szie=2", "'size'"),
+    ],
+)
+def test_31_a_key_within_two_letters_of_another_is_an_error(override: str, meant: str) -> None:
+    content = {**TRAIN, "mine2": {"list": [{"width": 1}]}, "free": L(takes_more)(width=1), "sized": {"size": 1}}
+    with pytest.raises(OverrideError) as caught:
+        apply(content, override)
+    assert f"Did you mean {meant}" in str(caught.value)
+    assert f"Write '+{override}' to set it all the same." in str(caught.value)
+    apply(content, "+" + override)
+
+
+def takes_more(model_name: str = "", **kwargs: Any) -> None:
+    pass
+
+
+@pytest.mark.parametrize("override", ["train.max_iter=1", "train={max_iter: 1}", "train.eval.period=1"])
+def test_31_a_new_key_of_train_needs_a_plus(override: str) -> None:
+    with pytest.raises(OverrideError, match=r"train has no key '(max_iter|eval)'\. It has: amp, device, init_check"):
+        apply(TRAIN, override)
+    assert "train" in apply(TRAIN, "+" + override)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.init_checkpoint=x.pth", "train.load_options.stem_adapt=repeat", "train.load_options={x: 1}",
+        "mine.anything=1", "mine.deep.er=1", "other=1", "res2.x=1", "free.res4=1", "free.stage2={x: 1}", "free.lr=2",
+        "free.anything=1", "free.model_name=x", "model.stages=1", "new_section.train=1",
+        "mine={min_size: 1, min_sizes: 2}", "other={top_left: 1, top_lefts: {width: 1, widths: 2}}",
+    ],
+)  # fmt: skip
+def test_31_what_is_read_and_what_is_the_users_own_is_free(override: str) -> None:
+    """Keys that differ in digits alone are no slips, nor are very short ones."""
+    apply({**TRAIN, "free": L(takes_more)(res3=1, stage1=1, l2=1), "res1": 0}, override)
+
+
+def test_31_a_config_without_train_takes_the_keys_that_are_read() -> None:
+    assert apply({"model": 1}, "train.init_checkpoint=x.pth").train.init_checkpoint == "x.pth"
+    with pytest.raises(OverrideError, match="Did you mean 'train'"):
+        apply({"model": 1}, "trian.init_checkpoint=x.pth")
+
+
+@pytest.mark.parametrize(
+    ("override", "inner"),
+    [
+        ("train=some.pth", "train.init_checkpoint"),
+        ("train=[1]", "train.device"),
+        ("train=null", "train.device"),
+        ("model=resnet50", "model._target_"),
+        ("train.load_options=strict", "train.load_options.allow"),
+    ],
+)
+def test_31_a_section_is_not_replaced(override: str, inner: str) -> None:
+    content = {"model": L(Model)(), "train": {"device": "", "load_options": {"allow": 1}}}
+    with pytest.raises(OverrideError, match=rf"is a section, with the keys .*Set one of them, such as {inner}\."):
+        apply(content, override)
+    apply(content, "+" + override)
+    assert apply({**content, "mine": {"x": 1}}, "mine=3", "train=${mine}", "~train").mine == 3
+
+
+def test_32_a_list_over_a_tuple_becomes_one() -> None:
+    content = {"m": L(keep)(sizes=((16,), (32,)), pair=(1, [2, 3]), plain=[1], at="${..sizes}"), "sizes": (1, 2)}
+    cfg = apply(content, "m.sizes=[[8,9],[16],[32]]", "m.pair=[4,[5]]", "m.plain=[2]", "m.at=[3]", "sizes=[3]")
+    made = instantiate(cfg.m)
+    assert made["sizes"] == ((8, 9), (16,), (32,))
+    assert made["pair"] == (4, [5])
+    assert type(made["pair"]) is tuple
+    assert not isinstance(made["plain"], tuple)
+    assert (made["at"], instantiate((cfg.sizes,))) == ((3,), ((3,),))
+
+
+def test_32_a_list_where_the_target_has_a_tuple_becomes_one() -> None:
+    for text in ("[3,4]", "(3,4)"):
+        made = instantiate(apply({"m": L(pairs)()}, f"m.pair={text}").m)
+        assert type(made) is tuple
+        assert made == (3, 4)
+
+
+def pairs(pair: Any = (1, 2)) -> Any:
+    return pair
+
+
+def test_32_the_name_of_a_class_over_a_class_is_the_class() -> None:
+    cfg = apply({"m": L(keep)(norm=Model, name="x")}, f"m.norm={OwnError.__module__}.OwnError", "m.name=os.mkdir")
+    assert cfg.m.norm is OwnError
+    assert cfg.m.name == "os.mkdir"
+    with pytest.raises(OverrideError, match=r"has no 'OwnErorr'\. Did you mean 'OwnError'"):
+        apply({"m": L(keep)(norm=Model)}, f"m.norm={OwnError.__module__}.OwnErorr")
+
+
+MEANT_IN_PYTHON = {
+    "(1,2,3)": (1, 2, 3), "( 1, 2 )": (1, 2), "(1,)": (1,), "(1, )": (1,), "()": (), "(1)": 1,
+    "((1,2),[3])": ((1, 2), [3]),
+    "[(1,2),(3,)]": [(1, 2), (3,)], "{'a': (1, None)}": {"a": (1, None)}, "None": None, "[None, True]": [None, True],
+    "-1": -1, "(-1, +2.5)": (-1, 2.5), "(a, 'b c', d e)": ("a", "b c", "d e"), "True": True, "b'x\\x00'": b"x\0",
+    '[b"]"]': [b"]"], 'pathlib.Path("a/b")': Path("a/b"), '[float("inf")]': [math.inf],
+    "'\\u00e4\\U0001F600'": "\u00e4\U0001f600",
+    "(${a.b},${c})": ("${a.b}", "${c}"), "'(1,2)'": "(1,2)", "(('x'))": "x",
+    "a(b": "a(b", "model(1).pth": "model(1).pth",
+    "C:\\data\\x": "C:\\data\\x", "none": "none", "'\\\\u0041'": "\\u0041",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MEANT_IN_PYTHON)
+def test_29_what_is_python_is_read_as_python_reads_it(text: str) -> None:
+    assert repr(parse_value(text)) == repr(MEANT_IN_PYTHON[text])
+    if isinstance(parse_value(text), tuple):
+        cfg = apply({"m": L(keep)(x=0)}, f"m.x={text}", "+c=5", "+a={b: 6}")
+        assert isinstance(instantiate(cfg.m)["x"], tuple)
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("int(1e5)", '"int(1e5)"'),
+        ("range(10,11)", '"range(10,11)"'),
+        ("choice(a,b)", '"choice(a,b)"'),
+        ("sort(3,1)", '"sort(3,1)"'),
+        ("glob(*)", '"glob(*)"'),
+        ("x\\,y", '"x,y"'),
+        ("x\\ y\\=z", '"x y=z"'),
+        ("\\[1\\]", '"[1]"'),
+        ("a\\:b", '"a:b"'),
+        ("1,2", "[1,2]"),
+        ("1,2", '"1,2"'),
+        ("'a',b", "\"'a',b\""),
+        ("a,[", '"a,["'),
+        ("(x) y.pth", '"(x) y.pth"'),
+    ],
+)
+def test_29_what_hydra_reads_otherwise_is_refused_with_a_cure_that_works(text: str, cure: str) -> None:
+    with pytest.raises(OverrideError) as caught:
+        apply({"a": 0}, f"a={text}")
+    assert cure in str(caught.value)
+    assert apply({"a": 0}, f"a={cure}").a == ([1, 2] if cure == "[1,2]" else cure[1:-1])
+
+
+@pytest.mark.parametrize(
+    "text", ["[range(10,11)]", "{x: int(3)}", "(f(1),)", "[x\\,y]", "[a\\]b]", "r'\\d'", "f'x'", "[rb'x']"]
+)
+def test_29_so_it_is_inside_of_brackets(text: str) -> None:
+    with pytest.raises(OverrideError, match=r"function of Hydra's grammar|escape outside of quotes|letters before its"):
+        apply({"a": 0}, f"a={text}")
+
+
+_SCALARS = (
+    (st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False) | st.text() | st.binary())
+    | st.text("${}\\'\"a.:?", max_size=6).filter(lambda text: text != "???")
+    | st.text("ab/. \\'").map(Path)
+)
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text().filter(lambda key: key != "_target_"), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(_VALUES)
+def test_29_what_show_prints_is_the_value_that_it_was_printed_for(value: Any) -> None:
+    """For every value that a config can hold: its text in `to_py`, given back as an override."""
+    text = LazyConfig.to_py(config([_as_text_of_a_config(value)]), prefix="")
+    assert _exactly(to_plain(apply({"x": 0}, f"x={text}").x)) == _exactly([value])
+    assert _exactly(to_plain(apply({"m": {"x": 0}}, f"m={{x: {text.strip()[1:-1]}}}").m.x)) == _exactly(value)
+    alone = apply({"x": 0}, f"x={text.strip()[1:-1]}").x
+    assert _exactly(to_plain(alone)) == _exactly(value)
+
+
+@settings(deadline=None)
+@given(_VALUES)
+def test_29_so_is_what_messages_print(value: Any) -> None:
+    """Their text is Python's repr; a character that can't be printed is written otherwise by it, and a path."""
+    text = repr(value)
+    if "\\x" not in text and not re.search(r"\\[nrtuU]|Path\(|inf", text) and "{'':" not in text and "'': " not in text:
+        assert _exactly(parse_value(text)) == _exactly(value)
+
+
+def _as_text_of_a_config(value: Any) -> Any:
+    if isinstance(value, str):
+        return escaped(value)
+    if isinstance(value, dict):
+        return {key: _as_text_of_a_config(inner) for key, inner in value.items()}
+    return type(value)(map(_as_text_of_a_config, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _exactly(value: Any) -> Any:
+    """So that 1, 1.0 and True differ, and -0.0 and 0.0; the order of keys doesn't matter."""
+    if isinstance(value, dict):
+        return {"dict": {key: _exactly(value[key]) for key in sorted(value)}}
+    if isinstance(value, (list, tuple)):
+        return {type(value).__name__: [_exactly(item) for item in value]}
+    return repr(value)

@@ -1,18 +1,26 @@
-"""LazyConfig.to_py: point 30 of the contract."""
+"""LazyConfig.to_py: point 30 of docs/reference/config.md."""
 
 from __future__ import annotations
 
+import ast
+import enum
 import itertools
 import sys
+from pathlib import Path
 from typing import Any
 
-import omegaconf
 import pytest
 from omegaconf import OmegaConf
 
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config import LazyConfig
+from detrex_backbones.errors import ConfigValueError
 from tests.config.config_targets import Model
+
+
+class Colour(enum.Enum):
+    RED = 1
+
 
 CONTENT = {
     "lr": 0.1,
@@ -33,7 +41,7 @@ cfg.empty = {{}}
 cfg.lr = 0.1
 cfg.model = {MODEL}(depth=builtins.int, stages={{"x": [{MODEL}()], "y": 2}}, stem=itertools.count(start=1))
 cfg.named = some.where(**{{"a b": 1}})
-cfg.text = "it's\\n"
+cfg.text = "it's\\u000a"
 cfg.twice = {MODEL}(depth=1)(x=2)
 """
 
@@ -53,9 +61,9 @@ def test_30_formatted_with_black() -> None:
     assert max(map(len, LazyConfig.to_py(config(CONTENT)).splitlines())) <= 88
 
 
-def test_30_what_black_cannot_read_stays_plain() -> None:
+def test_30_what_has_no_text_in_python_is_a_string_of_its_repr() -> None:
     assert LazyConfig.to_py(config({"a": object})) == "cfg.a = builtins.object\n"
-    assert LazyConfig.to_py(config({"a": iter(())})).startswith("cfg.a = <tuple_iterator object")
+    assert LazyConfig.to_py(config({"a": iter(())})).startswith('cfg.a = "<tuple_iterator object')
 
 
 def test_30_prefix_and_whole_calls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,5 +72,74 @@ def test_30_prefix_and_whole_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     assert LazyConfig.to_py(config({"a": 1}), prefix="x.y.") == "x.y.a = 1\n"
     assert LazyConfig.to_py(L(itertools.count)(start=1)) == "cfg = itertools.count(start=1)\n"
     assert LazyConfig.to_py(config([1])) == "cfg = [1]\n"
-    shown = "(1,)" if hasattr(omegaconf, "TupleConfig") else "[1]"
-    assert LazyConfig.to_py(config({"a": (1,)})) == f"cfg.a = {shown}\n"
+    assert LazyConfig.to_py(config({"a": (1,)})) == "cfg.a = (1,)\n"
+
+
+EVIL = [
+    'x"); import os; os.mkdir("made") #',
+    "x'); import os #",
+    "\n import os",
+    "\\",
+    'a\\"b',
+    "os.mkdir('made') or x",
+    "x\r\nimport os",
+    "\u2028import os",
+    "\ud800",
+    "\x00",
+    "${oc.env:HOME}".replace("$", "\\$"),
+    "lambda: 0",
+    "__debug__",
+    "class",
+    "fi\ufb01",
+    "*",
+    "",
+]
+
+
+@pytest.mark.parametrize("words", EVIL)
+def test_30_words_of_a_stranger_are_never_code(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a string, a key, a target's name and a key of a call: the text means the config and nothing else."""
+    monkeypatch.setitem(sys.modules, "black", None)
+    content = {
+        "value": words,
+        words: {words: [words, (words,)], "y": b"'"},
+        "call": {"_target_": "some.where", words: words, "inside": {words: words}},
+        "named": {"_target_": words, "x": {"_target_": {"_target_": words}}},
+    }
+    for prefix in ("cfg.", ""):
+        tree = ast.parse(LazyConfig.to_py(config(content), prefix=prefix))
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert calls <= {"some.where", "vars"}
+        assert {type(statement) for statement in tree.body} == {ast.Assign}
+        held = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        assert words in held or words.startswith("\\$")
+
+
+def test_30_text_that_does_not_mean_the_config_is_never_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detrex_backbones.config.to_py.written_leaf", lambda value: "os.mkdir('made')")
+    with pytest.raises(ConfigValueError, match="can't be written as Python that means the same"):
+        LazyConfig.to_py(config({"a": "text"}))
+
+
+@pytest.mark.parametrize("prefix", ["cfg", "a b.", "import os; cfg.", "f().", "class.", "."])
+def test_30_a_prefix_is_dotted_words(prefix: str) -> None:
+    with pytest.raises(ConfigValueError, match="prefix is dotted words and a dot"):
+        LazyConfig.to_py(config({"a": 1}), prefix=prefix)
+
+
+def test_30_values_that_python_has_no_literal_for() -> None:
+    content = {
+        "a": float("inf"),
+        "b": float("-inf"),
+        "c": Path("x y"),
+        "d": -1,
+        "e": b"x",
+        "f": Colour.RED,
+        "g": (),
+    }
+    text = LazyConfig.to_py(config(content), prefix="")
+    assert text.replace("b'x'", 'b"x"') == (
+        'a = float("inf")\nb = float("-inf")\nc = pathlib.Path("x y")\nd = -1\ne = b"x"\n'
+        "f = tests.config.test_to_py.Colour.RED\ng = ()\n"
+    )
+    assert LazyConfig.to_py(3, prefix="") == "3\n"

@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from detrex_backbones import load_checkpoint
-from detrex_backbones.backbones.images import image_to_tensor
+from detrex_backbones.backbones.images.tensors import image_to_tensor
 from detrex_backbones.checkpoint.convert import convert_checkpoint
 from detrex_backbones.checkpoint.files import Checkpoint, read_checkpoint
-from detrex_backbones.checkpoint.match import BATCH_COUNTER, make_plan
-from detrex_backbones.checkpoint.plan import plan_checkpoint
+from detrex_backbones.checkpoint.match.plan import plan_checkpoint
+from detrex_backbones.checkpoint.match.suffixes import BATCH_COUNTER, make_plan
 from detrex_backbones.config import LazyConfig
 from detrex_backbones.config.values import parse_value
 from detrex_backbones.errors import CheckpointError, CheckpointFileError, DetrexBackbonesError, InputError

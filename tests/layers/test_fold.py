@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detrex_backbones import BasicStem, Conv2d, FrozenBatchNorm2d, ResNet, make_stage
-from detrex_backbones.backbones.blocks import BottleneckBlock
-from detrex_backbones.backbones.deform_block import DeformBottleneckBlock
+from detrex_backbones.backbones.resnet.blocks import BottleneckBlock
+from detrex_backbones.backbones.resnet.deform_block import DeformBottleneckBlock
 from detrex_backbones.layers.deform_conv import DeformConv2d
 from tests.reference import assert_close, noise
 

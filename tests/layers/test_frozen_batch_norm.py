@@ -5,6 +5,7 @@ import torchvision
 from torch import nn
 
 from detrex_backbones import FrozenBatchNorm2d
+from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
 from tests.reference import assert_close, noise, randomise_norms
 
 CHANNELS = 6
@@ -193,3 +194,17 @@ class TestWayBack:
         assert back.num_batches_tracked == 1
         assert not torch.equal(back.running_mean, before)
         assert back.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("norm", "frozen"),
+    [
+        *((FrozenBatchNorm2d, True), (FrozenBatchNorm2d(4), True), ("FrozenBN", True)),
+        *(("detectron2.layers.FrozenBatchNorm2d", True), (torchvision.ops.FrozenBatchNorm2d, True)),
+        *((timm.layers.FrozenBatchNormAct2d, True), (torchvision.ops.FrozenBatchNorm2d(4), True)),
+        *((nn.BatchNorm2d, False), (nn.BatchNorm2d(4), False), ("BN", False), ("", False), (None, False)),
+        *((timm.layers.BatchNormAct2d, False), (lambda channels: FrozenBatchNorm2d(channels), False)),
+    ],
+)
+def test_frozen_norms_are_known_by_name_class_and_import_path(norm, frozen):
+    assert is_frozen_norm(norm) is frozen

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import timm
 import torch
@@ -99,3 +101,63 @@ def test_moving_keeps_constants_and_copies_no_empty_memory(monkeypatch):
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
     meta = skipped.move(net, torch.device("meta"))
     assert all(value.is_meta for value in meta.state_dict().values())
+
+
+class Heads(nn.Module):
+    """Weights that are drawn, copied, changed in part, or computed from what was drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.copies = nn.ModuleList([copy.deepcopy(self.first) for _ in range(2)])
+        self.embedding = nn.Embedding(5, 4, padding_idx=0)
+        self.orthogonal = nn.Linear(4, 4, bias=False)
+        nn.init.orthogonal_(self.orthogonal.weight)
+        self.scaled = nn.Parameter(torch.empty(4, 3).normal_() * 2 + 1)
+        self.partial = nn.Conv2d(3, 4, 1)
+        with torch.no_grad():
+            self.partial.weight[1] = 7.0
+            self.partial.weight *= 3
+            self.partial.bias.copy_(self.first.bias)
+        self.constant = nn.Linear(4, 3)
+        nn.init.zeros_(self.constant.weight)
+
+
+@pytest.mark.parametrize("device", [torch.device("cpu"), torch.device("cpu", 0)], ids=["in place", "moved"])
+@pytest.mark.parametrize("filled", [(), ("first.weight", "partial.weight", "embedding.weight")])
+def test_what_was_skipped_is_made_up_for_as_an_ordinary_build_has_it(device, filled):
+    torch.manual_seed(0)
+    usual = Heads().state_dict()
+    torch.manual_seed(0)
+    with skip_random_init() as skipped:
+        net = Heads()
+    skipped.move(net, device)
+    own = dict(net.named_parameters())
+    assert all(skipped.is_empty(value) for name, value in own.items() if name != "constant.weight")
+    for name in filled:
+        own[name].data.fill_(5.0)
+    skipped.draw([own[name] for name in filled])
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, torch.full_like(value, 5.0) if name in filled else usual[name]), name
+    assert torch.rand(1) == after_an_ordinary_build()
+
+
+def test_where_a_value_is_read_everything_up_to_there_is_drawn():
+    def build():
+        torch.manual_seed(0)
+        first, second = nn.Linear(3, 4), nn.Linear(4, 40)
+        nn.init.trunc_normal_(second.weight, a=-1, b=1)  # draws again what is out of bounds
+        return nn.Sequential(first, second, nn.Linear(40, 2))
+
+    usual = build().state_dict()
+    with skip_random_init() as skipped:
+        net = build()
+    assert net[1].weight.abs().max() <= 1
+    skipped.draw()
+    assert all(torch.equal(value, usual[name]) for name, value in net.state_dict().items())
+
+
+def after_an_ordinary_build() -> torch.Tensor:
+    torch.manual_seed(0)
+    Heads()
+    return torch.rand(1)

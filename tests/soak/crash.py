@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from detrex_backbones import DetectionCheckpointer
+from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.config import LazyConfig
 from detrex_backbones.errors import CheckpointFileError
-from detrex_backbones.whole_file import write_whole
 
 SIDE = 256  # of the weight that is saved: 256 kB
 NAMES = ("model", "model_a", "model_b")  # overwritten in turn
@@ -144,10 +144,10 @@ def die_at(step: int) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self.file, name)
 
-    from detrex_backbones import whole_file
+    from detrex_backbones import atomic_write
 
-    usual = whole_file._write
-    whole_file._write = lambda file, write: usual(Killed(file), write)  # type: ignore[assignment,arg-type]
+    usual = atomic_write._write
+    atomic_write._write = lambda file, write: usual(Killed(file), write)  # type: ignore[assignment,arg-type]
     os.fsync = counted(os.fsync)
     Path.replace = counted(Path.replace)  # type: ignore[method-assign]
     Path.unlink = counted(Path.unlink)  # type: ignore[method-assign]

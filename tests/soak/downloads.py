@@ -19,7 +19,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from detrex_backbones.checkpoint.download import Patience, cache_path, download
+from detrex_backbones.checkpoint.fetch import Patience, cache_path, download
 from detrex_backbones.errors import CheckpointFileError
 from tests.checkpoint.server import Server, body, in_turn, status
 
@@ -28,7 +28,7 @@ ATTEMPTS = AT_ONCE.attempts
 
 ASK = """
 import sys
-from detrex_backbones.checkpoint.download import download
+from detrex_backbones.checkpoint.fetch import download
 print("ready", flush=True)
 sys.stdin.readline()
 print(download(sys.argv[1]))

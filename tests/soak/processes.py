@@ -20,8 +20,8 @@ from torch.distributed.fsdp import fully_shard
 
 from detrex_backbones import DetectionCheckpointer, load_checkpoint
 from detrex_backbones.checkpoint import checkpointer as checkpointer_module
-from detrex_backbones.checkpoint.distributed import load_checkpoint_distributed
-from detrex_backbones.checkpoint.sharded import local
+from detrex_backbones.checkpoint.place.distributed import load_checkpoint_distributed
+from detrex_backbones.checkpoint.place.sharded import local
 from tests.checkpoint.distributed import together
 from tests.checkpoint.distributed.launch import launch
 from tests.checkpoint.distributed.together import FILE, Small, state, whole

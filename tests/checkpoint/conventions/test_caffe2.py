@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from detrex_backbones.checkpoint.conventions import conventions
 from detrex_backbones.checkpoint.load import load_checkpoint
+from detrex_backbones.checkpoint.names.conventions import conventions
 from tests.checkpoint.conventions.files import assert_same, load, write_python2_pickle
 from tests.checkpoint.conventions.nets import maps_of, our_resnet
 from tests.reference import noise, strides_into_1x1, torchvision_net

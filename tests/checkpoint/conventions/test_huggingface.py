@@ -46,7 +46,7 @@ def test_huggingface_bottleneck(tmp_path):
     net = hf_net(layer_type="bottleneck", hidden_sizes=[256, 512, 1024, 2048])
     model = our_resnet(26)
     report = load(model, write_torch(tmp_path / "pytorch_model.bin", net.state_dict()), source="transformers")
-    assert "downsample_in_bottleneck" in report.twins
+    assert "downsample_in_bottleneck" in report.lookalikes
     assert_same(list(maps_of(model).values()), hf_maps(net))
 
 

@@ -106,7 +106,7 @@ def test_group_norm_of_openmmlab(tmp_path):
     model = our_resnet(norm="GN")
     report = load(model, write_torch(tmp_path / "file.pth", {"state_dict": state, "meta": {}}, legacy=True))
     assert report.source == "mmdet-gn"
-    assert "weight standardisation" in report.twins
+    assert "weight standardisation" in report.lookalikes
     assert_same(maps_of(model), maps_of(net))
 
 
@@ -118,7 +118,7 @@ def test_plain_resnet_of_openmmlab_may_be_of_either_style(prefix, tmp_path):
     file |= prefixed(state, "student.backbone.") if prefix.startswith("teacher") else {}
     model = our_resnet()
     report = load(model, write_mmengine(tmp_path / "file.pth", file))
-    assert "caffe-style" in report.twins and "stride_in_1x1=True" in report.twins
+    assert "caffe-style" in report.lookalikes and "stride_in_1x1=True" in report.lookalikes
     assert_same(maps_of(model), maps_of(net))
 
 

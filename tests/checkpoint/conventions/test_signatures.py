@@ -5,8 +5,9 @@ import timm
 import torch
 import torchvision
 
-from detrex_backbones.checkpoint.conventions import conventions
-from detrex_backbones.checkpoint.reading import AS_STORED, readings
+from detrex_backbones.checkpoint.entry import Status
+from detrex_backbones.checkpoint.names.conventions import conventions
+from detrex_backbones.checkpoint.names.readings import AS_STORED, readings
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from tests.checkpoint.conventions.files import load, write_torch
 from tests.checkpoint.conventions.nets import our_resnet
@@ -143,8 +144,7 @@ def test_real_network_is_recognised(source, state, name):
     assert [reading.source for reading in found] == [AS_STORED, *([source] if source else [])]
     # And every name of it is read, but for what has no place in ours.
     if source and source not in ("timm-hrnet", "cadene"):
-        vague = {key: why for key, why in found[1].left_over.items() if why.startswith("no name")}
-        assert not vague
+        assert [entry.checkpoint_key for entry in found[1].entries if entry.status is Status.NO_NAME] == []
 
 
 @pytest.mark.parametrize(
@@ -168,12 +168,12 @@ def test_real_file_gets_its_own_names_again(source, state, name):
 def test_detectron2s_r50_may_be_msras_or_torchvisions(tmp_path):
     state = to_our_names(torchvision_net("resnet18").state_dict())
     report = load(our_resnet(classes=1000), write_torch(tmp_path / "R.pth", {"model": state}))
-    assert "stride_in_1x1=True, BGR" in report.twins
+    assert "stride_in_1x1=True, BGR" in report.lookalikes
 
 
 def test_detectron_has_two_strides():
     found = readings({name: torch.empty(8) for name in ("res2_0_branch2a_bn_s", "conv1_w")})
-    assert "stride_in_1x1=True" in found[1].twins
+    assert "stride_in_1x1=True" in found[1].lookalikes
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_detectron_has_two_strides():
     ],
 )
 def test_what_names_cannot_tell_is_said(source, words):
-    assert all(word in conventions()[source].twins for word in words)
+    assert all(word in conventions()[source].lookalikes for word in words)
 
 
 def test_source_that_is_named_is_believed():

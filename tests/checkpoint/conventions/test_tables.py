@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detrex_backbones.checkpoint.conventions import conventions, sources
-from detrex_backbones.checkpoint.conventions._names import LEAVES, Names, Pair
+from detrex_backbones.checkpoint.names.conventions import conventions, sources
+from detrex_backbones.checkpoint.names.conventions._names import LEAVES, Names, Pair
 
 TABLES = [convention for convention in conventions().values() if convention.pairs and not convention.one_way]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from detrex_backbones.checkpoint.fitting import ModelNames
+from detrex_backbones.checkpoint.names.model_names import ModelNames
 from tests.checkpoint.conventions.files import (
     assert_same,
     load,

@@ -42,7 +42,7 @@ def test_pycls(name, tmp_path):
     file = {"epoch": 1, "model_state": rename(plain.state_dict(), PYCLS), "optimizer_state": {}, "cfg": "MODEL: {}"}
     report = check(name, plain, write_torch(tmp_path / "file.pyth", file))
     assert (report.source, report.container) == ("pycls", "model_state")
-    assert "BGR" in report.twins and "flipped" in report.twins
+    assert "BGR" in report.lookalikes and "flipped" in report.lookalikes
     assert report.left_over["head.fc.weight"] == "head"
 
 
@@ -61,7 +61,7 @@ def test_mmdet_regnet(prefix, tmp_path):
     state = shift(plain.state_dict(), r"^(s\d)\.b(\d+)\.", "{}.{}.", by=-1)
     state = prefixed(rename(state, MMDET_REGNET), prefix)
     report = check("regnetx_002", plain, write_mmengine(tmp_path / "file.pth", state))
-    assert report.source == "mmdet-regnet" and "BGR" in report.twins
+    assert report.source == "mmdet-regnet" and "BGR" in report.lookalikes
 
 
 def test_mmdet_regnet_into_a_resnet_is_refused(tmp_path):
@@ -116,7 +116,7 @@ def test_mmdet_darknet(tmp_path):
     file = {**prefixed(state, "backbone."), "bbox_head.convs_pred.0.weight": torch.ones(1)}
     report = check("darknet53", plain, write_mmengine(tmp_path / "file.pth", file), out_indices=(0, 1, 2, 3, 4, 5))
     assert report.source == "mmdet-darknet"
-    assert "LeakyReLU(0.1)" in report.twins
+    assert "LeakyReLU(0.1)" in report.lookalikes
     assert report.left_over == {"bbox_head.convs_pred.0.weight": "outside 'backbone'"}
 
 
@@ -137,7 +137,7 @@ def test_mmdet_ssd(prefix, tmp_path):
     image = noise(1, 3, 64, 96)
     model = our_timm("vgg16", out_indices=(0, 1, 2, 3, 4))
     report = load(model, write_mmengine(tmp_path / "file.pth", {**state, **more}), source="mmdet")
-    assert report.source == "mmdet-ssd" and "ceil_mode" in report.twins
+    assert report.source == "mmdet-ssd" and "ceil_mode" in report.lookalikes
     assert report.left_over[f"{prefix}features.31.weight"].startswith("fc6")
     with torch.no_grad():
         theirs = [plain.features[: index + 1](image) for index in (3, 8, 15, 22, 29)]
@@ -184,7 +184,7 @@ def test_cadene_is_not_interchangeable_with_gluon(tmp_path):
     plain = timm_plain("legacy_seresnet18")
     path = write_torch(tmp_path / "file.pth", plain.state_dict())
     report = check("legacy_seresnet18", plain, path)
-    assert "not interchangeable" in report.twins
+    assert "not interchangeable" in report.lookalikes
     with pytest.raises(CheckpointMatchError):
         load(our_resnet(se_reduction=16), path)
 

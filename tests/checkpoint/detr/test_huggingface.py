@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from detrex_backbones.checkpoint.conventions import conventions
 from detrex_backbones.checkpoint.load import load_checkpoint
+from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.errors import CheckpointMatchError
 from tests.checkpoint.detr.detectors import COCO, Size, detr
 from tests.checkpoint.detr.files import (

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from detrex_backbones.checkpoint.conventions import conventions
 from detrex_backbones.checkpoint.load import load_checkpoint
+from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.errors import CheckpointMatchError
 from tests.checkpoint.detr.detectors import COCO, Entry, Size, conditional, deformable, detr, dn_deformable, prelu
 from tests.checkpoint.detr.files import (

@@ -127,7 +127,7 @@ def test_detrex_dc5_into_our_resnet_and_into_torchvisions(tmp_path: Path) -> Non
     path = save(tmp_path / "file.pth", stored)
     report = load_and_compare(model_of(entries), path, expected, stored)
     assert (report.source, report.scope, report.outside) == ("detrex-torchvision", "", [])
-    assert report.twins
+    assert report.lookalikes
     own = tree({name: tuple(tensor.shape) for name, tensor in stored.items()})
     assert load_and_compare(own, path, stored, stored).source == "as stored"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detrex_backbones import load_checkpoint
-from detrex_backbones.checkpoint.distributed import load_checkpoint_distributed
+from detrex_backbones.checkpoint.place.distributed import load_checkpoint_distributed
 from tests.checkpoint.distributed import together
 from tests.checkpoint.distributed.launch import launch
 from tests.checkpoint.distributed.together import FILE, Small, state, whole

@@ -18,8 +18,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module, distribute_tensor
 
 from detrex_backbones import DetectionCheckpointer, load_checkpoint
-from detrex_backbones.checkpoint.distributed import load_checkpoint_distributed
-from detrex_backbones.checkpoint.ranks import Ranks
+from detrex_backbones.checkpoint.place.distributed import load_checkpoint_distributed
+from detrex_backbones.checkpoint.place.ranks import Ranks
 from tests.checkpoint.nets import raw, snapshot
 
 FILE = "weights.pth"

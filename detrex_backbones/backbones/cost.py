@@ -1,0 +1,58 @@
+"""What a backbone costs and gives, without allocating its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.errors import InputError
+
+__all__ = ["Measures", "measure"]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The figures of one backbone.
+
+    Args:
+        parameters: how many numbers it has, frozen ones and those of frozen norms not left out.
+        trainable: how many of them get gradients.
+        gflops: billions of multiply-adds of convolutions, linear layers and attention for one image, as torch counts
+            them; those of deformable convolutions and norms are left out.
+        shapes: name -> (C, H, W) of every map for that image.
+    """
+
+    parameters: int
+    trainable: int
+    gflops: float
+    shapes: dict[str, tuple[int, ...]]
+
+
+def measure(backbone: Backbone, size: tuple[int, int], channels: int = 3) -> Measures:
+    """Count parameters and multiply-adds, and see which shapes come out.
+
+    Args:
+        backbone: built on the meta device: `with torch.device("meta"): ...`. It is left in evaluation mode.
+        size: height and width of the image in pixels.
+        channels: number of channels of the image.
+
+    Raises:
+        InputError: an image of this size can't be run.
+    """
+    parameters = [*backbone.parameters()]
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    # The affine parameters of a frozen norm are buffers; its statistics are no parameters, frozen or not.
+    frozen = [value for name, value in backbone.named_buffers() if name.rpartition(".")[2] in ("weight", "bias")]
+    total = sum(value.numel() for value in [*parameters, *frozen])
+    counter = FlopCounterMode(display=False)
+    try:
+        with torch.no_grad(), counter:
+            outputs = backbone.eval()(torch.empty(1, channels, *size, device="meta"))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        height, width = size
+        raise InputError(f"the backbone can't run an image of {height} x {width} pixels: {error}") from error
+    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.items()}
+    return Measures(total, trainable, counter.get_total_flops() / 2e9, shapes)  # a multiply-add is two of torch's

@@ -1,0 +1,67 @@
+"""An image file, opened with care: what a stranger calls a photo may be anything, and of any size."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from detrex_backbones.errors import InputError
+from detrex_backbones.text import LONGEST_PATH, visible
+
+__all__ = ["MOST_PIXELS", "open_image"]
+
+MOST_PIXELS = 8192 * 8192  # decoded and as float32 they are 0.8 GB; a file of a few kB can say that it holds more
+
+
+@contextmanager
+def open_image(path: str | Path) -> Iterator[Any]:
+    """An image file as a PIL image that is not decoded yet.
+
+    Whatever decoding raises inside the `with` is an InputError.
+
+    Args:
+        path: of any format that Pillow reads.
+
+    Raises:
+        InputError: a file that is missing, is no image, or holds more than `MOST_PIXELS`.
+    """
+    from PIL import Image
+
+    shown = f"image '{visible(path, LONGEST_PATH)}'"
+    what = _what_is_wrong(Path(path))
+    if what:
+        raise InputError(f"{shown} {what}. Give the path of an image file (JPEG, PNG, ...).")
+    try:
+        with warnings.catch_warnings():
+            # Of an image inside the image, whose size is known when it is decoded.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                width, height = image.size
+                if width * height > MOST_PIXELS:
+                    raise InputError(
+                        f"{shown} has {height:,} x {width:,} pixels. At most {MOST_PIXELS:,} (8,192 x 8,192) are "
+                        f"decoded, as the memory for more is not given to a file unseen. Scale it down or cut it first."
+                    )
+                yield image
+    except InputError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(
+            f"{shown} holds more than the {MOST_PIXELS:,} pixels (8,192 x 8,192) that are decoded: {visible(error)} "
+            f"Scale it down or cut it first."
+        ) from error
+    except Exception as error:  # what a damaged file sets off in a decoder is not foreseeable
+        raise InputError(f"{shown} can't be read as an image: {visible(error)}. Is it whole, and an image?") from error
+
+
+def _what_is_wrong(path: Path) -> str:
+    """Why a path is not that of a file; "" where it is. Reading a pipe or a device might never end."""
+    try:
+        if path.is_file():
+            return ""
+        return "is a folder" if path.is_dir() else "is no ordinary file" if path.exists() else "does not exist"
+    except OSError as error:  # a name that is too long
+        return f"can't be looked at: {visible(error.strerror)}"

@@ -1,0 +1,9 @@
+from detrex_backbones.backbones.resnet.blocks import BasicBlock as BasicBlock
+from detrex_backbones.backbones.resnet.blocks import BottleneckBlock as BottleneckBlock
+from detrex_backbones.backbones.resnet.blocks import CNNBlockBase as CNNBlockBase
+from detrex_backbones.backbones.resnet.blocks import ResNetBlockBase as ResNetBlockBase
+from detrex_backbones.backbones.resnet.deform_block import DeformBottleneckBlock as DeformBottleneckBlock
+from detrex_backbones.backbones.resnet.network import ResNet as ResNet
+from detrex_backbones.backbones.resnet.stages import make_stage as make_stage
+from detrex_backbones.backbones.resnet.stems import BasicStem as BasicStem
+from detrex_backbones.backbones.resnet.stems import DeepStem as DeepStem

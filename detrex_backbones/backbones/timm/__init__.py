@@ -1,0 +1,5 @@
+"""timm's models as backbones."""
+
+from detrex_backbones.lazy_exports import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -1,0 +1,1 @@
+from detrex_backbones.backbones.timm.backbone import TimmBackbone as TimmBackbone

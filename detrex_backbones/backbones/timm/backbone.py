@@ -1,0 +1,215 @@
+"""Any timm model as a detection backbone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detrex_backbones.backbones.base import Backbone, check_batch
+from detrex_backbones.backbones.timm import build, sizes
+from detrex_backbones.backbones.timm.freeze import freeze_beginning, freeze_norms
+from detrex_backbones.errors import ArgumentError, InputError
+from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
+
+__all__ = ["TimmBackbone"]
+
+DEFAULT_INDICES = (0, 1, 2, 3)
+
+
+class TimmBackbone(Backbone):
+    """Feature maps of a timm model, named "p0", "p1" and so on after their index. The first seven arguments
+    are detrex's.
+
+    The model is the child `timm_model`, under timm's own parameter names. Its maps come out as (N, C, H, W) whatever
+    layout the model works in, and images of any size go in wherever timm has a way for it: Swin and its relatives are
+    made with `strict_img_size=False`, plain vision transformers with `dynamic_img_size=True`. Networks that stay bound
+    to their size take another one with `img_size=(H, W)`. `size_divisibility` and `padding_constraints` say which
+    padding is needed.
+
+    The maps of a few networks are smaller than H / stride by W / stride, because they convolve without padding
+    (Inception, NASNet, PNASNet, legacy Xception, PiT); they come as timm gives them, and a warning says so when
+    `size_divisibility` is asked for. Don't build a feature pyramid on them.
+
+    Args:
+        model_name: as of `timm.create_model`, with or without the tag of its weights: "resnet152d.gluon_in1k".
+        features_only: must be True: the classifier's scores are no feature maps.
+        pretrained: load timm's weights for this name, from its cache or the hub.
+        checkpoint_path: load a file in timm's names or its original release's instead, classifier included or not; ""
+            for none.
+        in_channels: channels of the image.
+        out_indices: which of the model's maps, from 0 (the largest), in the order in which `forward` returns them.
+            None: those that timm chooses for the model.
+        norm_layer: `FrozenBatchNorm2d` (this library's, torchvision's or detectron2's) or "FrozenBN" freezes every
+            BatchNorm2d once the weights are in, with its eps and, where it has one, its activation. Anything else is
+            handed to timm. None: the model's own norm.
+        out_features: the same choice by names, ("p1", "p3"), in the place of `out_indices`.
+        freeze_at: how much of the beginning to freeze: 0 nothing, 1 what comes before the first stage, 2 the first
+            stage too, and so on. Stages are the modules that timm takes maps from (its `feature_info`), in the order
+            of the network and without a stem: layer1 ... layer4, stages.0 ... stages.3, the blocks of a transformer.
+            What is frozen gets no gradients, and its batch norms are frozen too.
+        **kwargs: further arguments of `timm.create_model`: `drop_path_rate`, `img_size`, `output_stride` and so on.
+
+    Raises:
+        ArgumentError: an unknown model, maps that it doesn't have, a norm or another argument that it doesn't take.
+        CheckpointError: a `checkpoint_path` that is missing or doesn't fit.
+        CheckpointFileError: `pretrained=True` without a way to the weights.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        features_only: bool = True,
+        pretrained: bool = False,
+        checkpoint_path: str = "",
+        in_channels: int = 3,
+        out_indices: Sequence[int] | None = DEFAULT_INDICES,
+        norm_layer: str | Callable[..., nn.Module] | None = None,
+        out_features: Sequence[str] | None = None,
+        freeze_at: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.model_name = model_name
+        build.check_name(model_name)
+        _check_arguments(features_only, pretrained, checkpoint_path, kwargs)
+        freeze = is_frozen_norm(norm_layer)
+        if norm_layer is not None and not freeze:
+            kwargs["norm_layer"] = norm_layer
+        indices, given = _chosen(out_indices, out_features)
+        if indices is not None:
+            indices = build.check_indices(model_name, indices, given, kwargs)
+        kwargs = {"in_chans": in_channels, **build.TRAINED_WITH.get(model_name.partition(".")[0], {}), **kwargs}
+        kwargs |= sizes.any_size_kwargs(model_name, kwargs)
+        # timm gives the maps in the order of the network, whatever the order asked for.
+        in_order = None if indices is None else sorted(indices)
+        if checkpoint_path:
+            build.check_file(checkpoint_path)
+            net = build.create_with_file(model_name, in_order, kwargs, checkpoint_path)
+        else:
+            net = build.create(model_name, in_order, {**kwargs, "pretrained": pretrained})
+        self.timm_model = build.made_exportable(freeze_norms(net) if freeze else net)
+        freeze_beginning(self.timm_model, model_name, freeze_at)
+        self._describe(indices)
+        self._made_of = (model_name, self._indices, kwargs)
+        self._in_channels = in_channels
+        self._measured: sizes.Sizes | None = None
+
+    def _describe(self, indices: list[int] | None) -> None:
+        info: Any = self.timm_model.feature_info
+        self._indices = [index % len(info.info) for index in info.out_indices]
+        self._timm_order = [f"p{index}" for index in self._indices]
+        self._out_features = [f"p{index}" for index in (self._indices if indices is None else indices)]
+        self._out_feature_channels = dict(zip(self._timm_order, info.channels(), strict=True))
+        self._out_feature_strides = dict(zip(self._timm_order, info.reduction(), strict=True))
+        self._channels_last = str(getattr(self.timm_model, "output_fmt", "NCHW")) in ("NHWC", "Format.NHWC")
+
+    @property
+    def size_divisibility(self) -> int:
+        """What H and W must be multiples of for the model to run with maps of H / stride by W / stride; 0 for any size.
+
+        Measured when first asked for, by running the model without weights on the meta device. For a network that is
+        bound to the size that it was made for: what that size's H and W are both multiples of.
+
+        Warns where the maps of such images are smaller all the same.
+        """
+        return self._sizes().step
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """`square_size` of a network that is bound to a square, and its `size_divisibility`; {} for the others."""
+        only = self._sizes().only
+        return {"size_divisibility": only[0], "square_size": only[0]} if only and only[0] == only[1] else {}
+
+    def _example_size(self) -> tuple[int, int]:
+        return self._sizes().only or super()._example_size()
+
+    def _sizes(self) -> sizes.Sizes:
+        if self._measured is None:
+            name, indices, kwargs = self._made_of
+            if torch.compiler.is_compiling():
+                raise InputError(
+                    f"which sizes timm's {name} runs is measured when it is first asked for, which can't be while the "
+                    f"model is traced. Run an image before, or ask for backbone.size_divisibility."
+                )
+            strides = [self._out_feature_strides[key] for key in self._timm_order]
+            net = sizes.meta_network(name, indices, kwargs)
+            own = sizes.made_size(name, kwargs)
+            self._measured = sizes.find_sizes(net, self._in_channels, strides, self._channels_last, own)
+            if not self._measured.exact:
+                warnings.warn(
+                    f"the maps of timm's {name} are not H / stride by W / stride, whatever the size: they don't lie on "
+                    f"each other as a feature pyramid expects it.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+        return self._measured
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Images (N, C, H, W) -> {"p{index}": map (N, C', about H / stride, about W / stride)}."""
+        check_batch(x, self._in_channels)
+        try:
+            maps = sizes.as_maps(self.timm_model(x), self._channels_last)
+        except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+            self._check_size(x, error)
+            raise
+        named = dict(zip(self._timm_order, maps, strict=True))
+        return {name: named[name] for name in self._out_features}
+
+    def _check_size(self, x: Tensor, error: Exception) -> None:
+        """Say so where it is the size that the model can't run: then it can't without weights either."""
+        if isinstance(error, torch.OutOfMemoryError):
+            return
+        net = sizes.meta_network(*self._made_of)
+        height, width = x.shape[-2:]
+        # Tables that are too small for an image show in values, which a network without weights doesn't have.
+        if not isinstance(error, IndexError) and sizes.run_shapes(net, self._in_channels, height, width) is not None:
+            return
+        cure = self._cure(height, width)
+        raise InputError(
+            f"timm's {self._made_of[0]} can't run images of (H, W) = ({height}, {width}) "
+            f"({type(error).__name__}: {error}). {cure}"
+        ) from error
+
+    def _cure(self, height: int, width: int) -> str:
+        found = self._sizes()
+        if found.only:
+            size = sizes.size_that_fits(*self._made_of, self._in_channels, height, width)
+            bound = f"It is bound to the size that it was made for: resize and pad the images to {found.only}"
+            return f"{bound}, or make it with img_size={size} and pad them to that." if size else f"{bound}."
+        step = max(found.step, 1)
+        padded = (-(-height // step) * step, -(-width // step) * step)
+        if padded != (height, width):
+            return f"H and W must be multiples of {step}, its size_divisibility: pad to {padded}."
+        return "It may be too small for the network: resize the images to more pixels."
+
+
+def _check_arguments(features_only: bool, pretrained: bool, checkpoint_path: str, kwargs: dict[str, Any]) -> None:
+    if not features_only:
+        raise ArgumentError("features_only=False gives class scores, which are no feature maps. Leave it True.")
+    if pretrained and checkpoint_path:
+        raise ArgumentError(
+            f"pretrained=True and checkpoint_path={checkpoint_path!r} are two sources of weights. Keep one."
+        )
+    if "in_chans" in kwargs:
+        raise ArgumentError(f"in_chans={kwargs['in_chans']!r}: it is called in_channels here.")
+
+
+def _chosen(out_indices: Sequence[int] | None, out_features: Sequence[str] | None) -> tuple[Any, str]:
+    """The indices that are asked for, by number or by name, and how."""
+    if out_features is None:
+        return out_indices, f"out_indices={out_indices!r}"
+    given = f"out_features={out_features!r}"
+    if isinstance(out_features, str):
+        raise ArgumentError(f"{given} is a string. It takes a list of names: out_features=[{out_features!r}].")
+    names = list(out_features)
+    wrong = [name for name in names if not (isinstance(name, str) and name[:1] == "p" and name[1:].isdecimal())]
+    if wrong:
+        raise ArgumentError(f"{given}: {wrong[0]!r} is no name of a map. They are 'p0', 'p1' and so on.")
+    indices = [int(name[1:]) for name in names]
+    if out_indices not in (None, DEFAULT_INDICES) and list(out_indices or ()) != indices:
+        raise ArgumentError(f"{given} and out_indices={out_indices!r} choose different maps. Keep one of them.")
+    return indices, given

@@ -1,0 +1,2 @@
+from detrex_backbones.backbones.torchvision.backbone import TorchvisionBackbone as TorchvisionBackbone
+from detrex_backbones.backbones.torchvision.resnet import TorchvisionResNet as TorchvisionResNet

@@ -1,0 +1,8 @@
+from detrex_backbones.checkpoint.checkpointer import DetectionCheckpointer as DetectionCheckpointer
+from detrex_backbones.checkpoint.convert import convert_checkpoint as convert_checkpoint
+from detrex_backbones.checkpoint.files import Checkpoint as Checkpoint
+from detrex_backbones.checkpoint.files import read_checkpoint as read_checkpoint
+from detrex_backbones.checkpoint.load import LoadOptions as LoadOptions
+from detrex_backbones.checkpoint.load import load_checkpoint as load_checkpoint
+from detrex_backbones.checkpoint.place.distributed import load_checkpoint_distributed as load_checkpoint_distributed
+from detrex_backbones.checkpoint.report import LoadReport as LoadReport

@@ -1,0 +1,100 @@
+"""torchvision's weights, from torchvision's own metadata. File names carry the beginning of their sha256."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from typing import Any
+
+from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET, Preprocessing, Recipe, Weight
+
+__all__ = ["SCHEME", "by_hash", "get", "names"]
+
+SCHEME = "torchvision://"
+SHA256 = re.compile(r"-([0-9a-f]{8,64})\.pth$")
+
+# Networks that this library's ResNet is.
+BASIC = ("resnet18", "resnet34")
+BOTTLENECK = (
+    *("resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+    *("wide_resnet50_2", "wide_resnet101_2"),
+)
+
+
+def names() -> list[str]:
+    """Every name, shortest form: "resnet50-v2", "vit_b_16-swag_e2e_v1"."""
+    return list(_members())
+
+
+def get(name: str) -> Weight | None:
+    """A weight by its short name, a network's name for its best weights, or torchvision's own name; None if unknown.
+
+    Args:
+        name: "resnet50-v2", "resnet50", "ResNet50_Weights.IMAGENET1K_V2" or "ResNet50_Weights.DEFAULT".
+    """
+    if "." in name:
+        from torchvision.models import get_weight
+
+        try:
+            member = get_weight(name)
+        except (KeyError, ValueError):
+            return None
+        short = next((short for short, other in _members().items() if other is member), name)
+        return _weight(short, member)
+    if name in _members():
+        return _weight(name, _members()[name])
+    from torchvision.models import get_model_weights
+
+    networks = {short.rpartition("-")[0] for short in _members()}
+    return get(str(get_model_weights(name).DEFAULT)) if name in networks else None
+
+
+def by_hash(digest: str) -> Weight | None:
+    """The weight whose published file has this hash in its name."""
+    return next((get(short) for short, member in _members().items() if f"-{digest}." in member.url), None)
+
+
+@functools.cache
+def _members() -> dict[str, Any]:
+    from torchvision.models import get_model_weights, list_models
+
+    members = {}
+    for network in list_models(exclude="quantized_*"):  # int8, which no float network takes
+        for member in get_model_weights(network):
+            members[f"{network}-{member.name.removeprefix('IMAGENET1K_').lower()}"] = member
+    return members
+
+
+def _weight(short: str, member: Any) -> Weight:
+    network = short.rpartition("-")[0]
+    preset = member.transforms()
+    digest = SHA256.search(member.url)
+    ours = network in (*BASIC, *BOTTLENECK)
+    top1 = member.meta.get("_metrics", {}).get("ImageNet-1K", {}).get("acc@1", math.nan)
+    return Weight(
+        name=SCHEME + short,
+        url=member.url,
+        hash=f"sha256:{digest[1]}" if digest else "",
+        preprocessing=_preprocessing(preset),
+        model=network,
+        config=f"resnet/{network}.py" if ours else "",
+        stride_in_1x1=False if network in BOTTLENECK else None,
+        norm_eps=1e-5 if ours else None,
+        top1=top1 if math.isfinite(top1) else None,
+        parameters=member.meta.get("num_params"),
+        classes=len(member.meta.get("categories") or ()) or None,
+        recipe=_recipe(preset) if math.isfinite(top1) else None,
+    )
+
+
+def _preprocessing(preset: Any) -> Preprocessing | None:
+    if not hasattr(preset, "mean"):
+        return None  # a detector: it normalises inside
+    mean = tuple(round(value * 255, 4) for value in preset.mean)
+    std = tuple(round(value * 255, 4) for value in preset.std)
+    return IMAGENET if (mean, std) == (IMAGENET.pixel_mean, IMAGENET.pixel_std) else Preprocessing("own", mean, std)
+
+
+def _recipe(preset: Any) -> Recipe:
+    return Recipe(preset.resize_size[0], preset.crop_size[0], preset.interpolation.value)

@@ -1,0 +1,1 @@
+"""Whose names a file has: wrappers, conventions, prefixes, and every reading of them."""

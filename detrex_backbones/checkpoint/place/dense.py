@@ -1,0 +1,175 @@
+"""Values into the tensors of a model: everything is checked and in memory before the first is written."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from detrex_backbones.checkpoint.place.interrupts import interrupts_wait
+from detrex_backbones.checkpoint.place.sharded import local, part
+from detrex_backbones.checkpoint.place.writable import check_writable, is_plain, why_not_cast
+from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.errors import ArgumentError, CheckpointMatchError
+from detrex_backbones.text import shorten
+
+__all__ = ["check_casts", "doubtful", "is_there", "place_values", "refuse_wrong", "targets_of"]
+
+logger = logging.getLogger(__name__)
+
+
+def targets_of(model: nn.Module) -> dict[str, Tensor]:
+    """Model key -> the tensor that a load writes to.
+
+    Raises:
+        ArgumentError: there is no memory to write to.
+    """
+    targets = {key: value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+    meta = [key for key, value in targets.items() if value.is_meta]
+    if meta:
+        raise ArgumentError(
+            f"the model has no memory for its weights: {shorten(meta)} are on the meta device. "
+            f"Give it some first: model.to_empty(device='cpu')."
+        )
+    return targets
+
+
+def check_casts(stored: Mapping[str, torch.dtype], targets: Mapping[str, Tensor], report: LoadReport) -> None:
+    """Refuse values that a cast to the model's dtype would make into something else.
+
+    Raises:
+        CheckpointMatchError: with the keys and both dtypes.
+    """
+    found: dict[tuple[torch.dtype, torch.dtype], list[str]] = defaultdict(list)
+    for key, dtype in stored.items():
+        if why_not_cast(dtype, targets[key].dtype):
+            found[dtype, targets[key].dtype].append(key)
+    for (dtype, wanted), keys in found.items():
+        raise CheckpointMatchError(
+            f"checkpoint {report.path!r} has {dtype} where the model has {wanted}, and {why_not_cast(dtype, wanted)}: "
+            f"{shorten(keys)}. Save the file with the model's dtypes, or build the model with the file's.",
+            report,
+        )
+
+
+def place_values(
+    model: nn.Module,
+    targets: Mapping[str, Tensor],
+    values: Mapping[str, Tensor],
+    report: LoadReport,
+    beside: Callable[[], Callable[[], object]] = lambda: lambda: None,
+) -> None:
+    """Copy values into a model, all or none.
+
+    Plain tensors come last: nothing can fail there, so an interrupt waits until all are written. Where code of others
+    runs (tensor classes, hooks of `state_dict`), the old values are kept until it's seen that the new ones are there.
+
+    Args:
+        model: whose tensors these are.
+        targets: model key -> tensor, see `targets_of`.
+        values: model key -> value, in memory.
+        report: gets to know what isn't finite, as the model has it.
+        beside: changes what changes with the model (the optimiser), or fails; gives what takes it back.
+
+    Raises:
+        CheckpointMatchError: the model has something else than was written to it. It has its old values again.
+        ArgumentError: a tensor that can't be written to.
+    """
+    check_writable({key: targets[key] for key in values})
+    doubted = doubtful(model, targets, values)
+    fragile = [key for key in values if not is_plain(targets[key])]
+    kept = {key: local(targets[key]).detach().clone() for key in (values if doubted else fragile)}
+    plain = [key for key in values if key not in set(fragile)]
+    sums: dict[torch.device, dict[str, Tensor]] = defaultdict(dict)
+
+    def write(key: str) -> None:
+        target = local(targets[key])
+        target.copy_(part(targets[key], values[key]))
+        if target.is_floating_point():  # summed while it is in the cache; looked at later, so that no GPU waits
+            sums[target.device][key] = target.sum(dtype=torch.float32)
+
+    with interrupts_wait(), torch.no_grad():
+        take_back = beside()
+        try:
+            for key in fragile:
+                write(key)
+            interrupted = _write_all(plain, write)
+            report.not_finite = _not_finite(targets, sums)
+            _verify(model, {key: values[key] for key in doubted}, report)
+        except BaseException:
+            for key, value in kept.items():
+                local(targets[key]).copy_(value)
+            take_back()
+            raise
+    if interrupted is not None:
+        raise interrupted
+    if report.not_finite:
+        logger.warning("%s: NaN or infinite values in %s", report.path, shorten(report.not_finite))
+
+
+def _write_all(keys: Iterable[str], write: Callable[[str], None]) -> BaseException | None:
+    """Write plain tensors. What interrupts it is given back, when all have their new values."""
+    interrupted: BaseException | None = None
+    for key in keys:
+        try:
+            write(key)
+        except BaseException as error:
+            if interrupted is not None:
+                raise
+            interrupted = error
+            write(key)
+    return interrupted
+
+
+def doubtful(model: nn.Module, targets: Mapping[str, Tensor], keys: Iterable[str]) -> list[str]:
+    """Those keys under which the model may have something else than was written.
+
+    A state_dict hook may hand out a copy of what a module computes with, a tensor class of its own may do anything, and
+    into memory that several tensors share the last one was written. A module's own, plain tensors are beyond doubt.
+    """
+    keys, modules = list(keys), list(model.modules())
+    own = {id(value) for module in modules for value in (*module._parameters.values(), *module._buffers.values())}
+    held = {key: local(targets[key]) for key in keys if id(targets[key]) in own}
+    plain = {key: value for key, value in held.items() if is_plain(value)}
+    memory = {key: value.untyped_storage().data_ptr() for key, value in plain.items() if value.numel()}
+    written = Counter(memory.values())
+    return [key for key in keys if key not in plain or written[memory.get(key, 0)] > 1]
+
+
+def _verify(model: nn.Module, values: Mapping[str, Tensor], report: LoadReport) -> None:
+    """Compare what the model has now with what was written to it."""
+    current = model.state_dict() if values else {}
+    # NaN is unequal to itself; that it is there has been reported.
+    looked_at = {key: value for key, value in values.items() if key not in report.not_finite}
+    refuse_wrong([key for key, value in looked_at.items() if not is_there(current[key], value)], report)
+
+
+def is_there(found: Tensor, value: Tensor) -> bool:
+    """Whether a tensor of the model is what was written to it, as far as this process holds it."""
+    expected = part(found, value)
+    return torch.equal(local(found), expected.to(device=found.device, dtype=found.dtype))
+
+
+def refuse_wrong(wrong: list[str], report: LoadReport) -> None:
+    """Raise where keys of the model hold something else than was written."""
+    if wrong:
+        raise CheckpointMatchError(
+            f"after loading {report.path!r}, {len(wrong)} tensors of the model are not those of the file: "
+            f"{shorten(wrong)}. The module changes what is written to it, or two names share one tensor.",
+            report,
+        )
+
+
+def _not_finite(targets: Mapping[str, Tensor], sums: dict[torch.device, dict[str, Tensor]]) -> dict[str, int]:
+    """How many numbers are NaN or infinite, where there are any. A sum is finite unless one is, or it overflows."""
+    doubted = {
+        key
+        for found in sums.values()
+        for key, finite in zip(found, torch.isfinite(torch.stack(list(found.values()))).tolist(), strict=True)
+        if not finite
+    }
+    counts = {key: int((~torch.isfinite(local(targets[key]))).sum()) for key in targets if key in doubted}
+    return {key: count for key, count in counts.items() if count}

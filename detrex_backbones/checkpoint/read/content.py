@@ -1,0 +1,126 @@
+"""Opening a file of any format, and holding it open while its tensors are read."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detrex_backbones.checkpoint.read import distributed_folder, numpy_file, torch_file
+from detrex_backbones.checkpoint.read.formats import HEAD, format_of, other_format
+from detrex_backbones.checkpoint.read.safetensors_file import read_safetensors
+from detrex_backbones.checkpoint.read.source import Source, open_source
+from detrex_backbones.errors import CheckpointFileError
+from detrex_backbones.text import visible
+
+__all__ = ["Content", "named", "open_content", "reading"]
+
+READABLE = (
+    "a torch file (.pth, .pt, .bin), a pickle of arrays or tensors (.pkl), .safetensors, .npz, "
+    "or a folder of torch.distributed.checkpoint"
+)
+
+READERS: dict[str, Callable[[Source], Any]] = {
+    "torch": torch_file.read_zip,
+    "torch-legacy": torch_file.read_legacy,
+    "pickle": torch_file.read_pickle,
+    "safetensors": read_safetensors,
+    "npz": numpy_file.read_archive,
+    "npy": numpy_file.read_array,
+}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is stored in a file.
+
+    Args:
+        value: plain data with `LazyTensor`s in it, which can be loaded while the file is open.
+        format: "torch", "torch-legacy", "pickle", "safetensors", "npz", "npy" or "dcp".
+    """
+
+    value: Any
+    format: str
+
+
+def named(path: Path) -> str:
+    """A checkpoint as messages call it."""
+    return f"checkpoint {visible(repr(str(path)), longest=5000)}"
+
+
+@contextmanager
+def open_content(path: Path) -> Iterator[Content]:
+    """Read what a file holds, but for the values of its tensors, and keep it open for these.
+
+    Raises:
+        CheckpointFileError: it is missing, no ordinary file, of no known format, damaged, or contradicts itself.
+    """
+    with ExitStack() as opened:
+        if distributed_folder.is_folder(path):
+            with reading(path, "dcp"):
+                value = distributed_folder.read_folder(path, lambda file: opened.enter_context(open_source(file)))
+            yield Content(value, "dcp")
+            return
+        source = opened.enter_context(_opened(path))
+        kind = _format(path, source)
+        with reading(path, kind):
+            value = READERS[kind](source)
+        yield Content(value, kind)
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """What a damaged file sets off in a reader, as an error of ours."""
+    collecting = gc.isenabled()
+    gc.disable()  # all that is made is kept: looking for garbage among it would take half of the time
+    try:
+        yield
+    except CheckpointFileError:
+        raise
+    except (ValueError, LookupError, OSError, MemoryError, RecursionError, OverflowError) as error:
+        reason = visible(error) or type(error).__name__
+        raise CheckpointFileError(
+            f"{named(path)} can't be read as {kind}: {reason}. "
+            f"Is it whole? Compare its size and hash with the source's, or fetch it again."
+        ) from error
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Source]:
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("is a folder")
+        context = open_source(path)
+        source = context.__enter__()
+    except FileNotFoundError:
+        reason = "does not exist"
+    except IsADirectoryError:
+        reason = "is a folder"
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = f"can't be opened: {getattr(error, 'strerror', None) or error}"
+    else:
+        try:
+            yield source
+        finally:
+            context.__exit__(None, None, None)
+        return
+    raise CheckpointFileError(f"{named(path)} {reason}. Give the path of {READABLE}.")
+
+
+def _format(path: Path, source: Source) -> str:
+    if not source.size:
+        raise CheckpointFileError(f"{named(path)} is empty (0 bytes). Fetch it again.")
+    head = bytes(source.read(0, min(source.size, 8 * HEAD)))
+    kind, cure = other_format(head)
+    if kind:
+        raise CheckpointFileError(f"{named(path)} {kind}. Make a file of it that is read: {cure}.")
+    found = format_of(head[:HEAD], source.size)
+    if not found:
+        raise CheckpointFileError(f"{named(path)} is no checkpoint: it starts with {head[:16]!r}. Give {READABLE}.")
+    return found

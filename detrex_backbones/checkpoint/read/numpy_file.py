@@ -1,0 +1,68 @@
+"""Files of numpy: `.npz`, a zip archive of arrays, and `.npy`, one array.
+
+Source: numpy's own description of the format (numpy/lib/format.py).
+"""
+
+from __future__ import annotations
+
+import re
+from math import prod
+
+from detrex_backbones.checkpoint.read.rebuild import DIMENSIONS, NUMPY, OtherTensor
+from detrex_backbones.checkpoint.read.source import DamagedError, Piece, Source
+from detrex_backbones.checkpoint.read.stored import StoredTensor, strides_of
+from detrex_backbones.checkpoint.read.zip_archive import ZipArchive
+
+__all__ = ["MAGIC", "read_archive", "read_array"]
+
+MAGIC = b"\x93NUMPY"
+HEADER_BYTES = 1 << 16  # more than any array of numbers needs
+# A literal of Python, as every writer has it; Python 2's long integers end with L. No parser of Python sees it.
+HEADER = re.compile(
+    r"\{\s*'descr':\s*('[^']*'|\[.*\]),\s*'fortran_order':\s*(True|False),"
+    r"\s*'shape':\s*\(([\dL, ]*)\),?\s*\}\s*"
+)
+
+
+def read_archive(source: Source) -> dict[str, StoredTensor | OtherTensor]:
+    """Name -> array of what `numpy.savez` wrote.
+
+    Raises:
+        DamagedError: it is damaged, or compressed.
+    """
+    pieces = ZipArchive(source).entries
+    return {name.removesuffix(".npy"): _array_at(piece) for name, piece in pieces.items()}
+
+
+def read_array(source: Source) -> StoredTensor | OtherTensor:
+    """The array of a `.npy`."""
+    return _array_at(Piece(source, 0, source.size))
+
+
+def _array_at(piece: Piece) -> StoredTensor | OtherTensor:
+    head = piece.source.read(piece.start, min(piece.size, 12))
+    if not head.startswith(MAGIC) or len(head) < 12 or head[6] not in (1, 2, 3):
+        raise DamagedError(f"{piece.name!r} is no array")
+    width = 2 if head[6] == 1 else 4
+    start = 8 + width
+    length = int.from_bytes(head[8:start], "little")
+    if length > min(HEADER_BYTES, piece.size - start):
+        raise DamagedError(f"the header of {piece.name!r} is longer than an array's")
+    text = piece.source.read(piece.start + start, length).decode("latin1")
+    header = HEADER.fullmatch(text)
+    sizes = [size.strip().removesuffix("L") for size in header[3].split(",") if size.strip()] if header else []
+    if not header or not all(size.isdigit() and len(size) < 20 for size in sizes):
+        raise DamagedError(f"the header of {piece.name!r} describes no array")
+    shape = tuple(map(int, sizes))
+    found = re.fullmatch(r"'([<>|=])([fiubc]\d{1,2})'", header[1])
+    if not found or found[2] not in NUMPY:
+        return OtherTensor(f"an array of {header[1][:40]}")
+    dtype = NUMPY[found[2]]
+    data = start + length
+    if len(shape) > DIMENSIONS or piece.size - data != prod(shape) * dtype.itemsize:
+        raise DamagedError(f"{piece.name!r} of shape {shape} has {piece.size - data} bytes")
+    strides = strides_of(shape, first_fastest=header[2] == "True")
+    # The whole entry is read, since its checksum is of all of it; the header's bytes are numbers that no view shows.
+    if data % dtype.itemsize:
+        raise DamagedError(f"the header of {piece.name!r} has {data} bytes, no multiple of its numbers'")
+    return StoredTensor(piece, dtype, shape, strides, data // dtype.itemsize, swapped=found[1] == ">")

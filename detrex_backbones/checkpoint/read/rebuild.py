@@ -1,0 +1,452 @@
+"""From the records of a pickle to tensors that are still in their file, and to plain containers.
+
+The table of constructors at the end says all that is understood. What isn't in it stays the record that it is: it can
+be looked at (the optimiser's classes, an `argparse.Namespace`), and does nothing.
+Source: what `torch.save`, `pickle` and `numpy` write for these types (torch/_utils.py, numpy/_core/multiarray).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from detrex_backbones.checkpoint.read.pickle_data import KEYS, Call, Data, Name, PersistentId, PickleError, is_safe_key
+from detrex_backbones.checkpoint.read.source import Piece, Source
+from detrex_backbones.checkpoint.read.stored import LazyTensor, StoredTensor, strides_of
+
+__all__ = ["OtherTensor", "Storage", "rebuild", "storage_type", "whole_number"]
+
+DEPTH = 100  # containers in one another; a training run's state has about ten
+ODD_KEYS = 1000  # keys of a dict that are tuples or long integers
+DIMENSIONS = 64  # of a tensor; numpy's limit
+
+
+class Storage(NamedTuple):
+    """The numbers that tensors are views of.
+
+    Args:
+        piece: their bytes.
+        dtype: what they are.
+        swapped: whether the highest byte of each comes first.
+    """
+
+    piece: Piece
+    dtype: torch.dtype
+    swapped: bool = False
+
+
+class OtherTensor:
+    """A tensor whose values are not plainly in the file.
+
+    Args:
+        kind: what it is, for people: "a quantised tensor".
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __repr__(self) -> str:
+        return f"<{self.kind}>"
+
+
+def rebuild(value: Any, storage: Callable[[Any], Storage]) -> Any:
+    """Make values of records.
+
+    Args:
+        value: of `parse_pickle`.
+        storage: from the value of a persistent id, or the bytes of a file within the file, to a storage.
+
+    Raises:
+        PickleError: a tensor or an array that contradicts itself or the bytes that are stored, or deep nesting.
+    """
+    return _Rebuilder(storage).value(value, 0)
+
+
+class _Rebuilder:
+    def __init__(self, storage: Callable[[Any], Storage]) -> None:
+        self.storage = storage
+        # What a file uses twice is one thing. The record is kept too, so that its id stays its own.
+        self.made: dict[int, tuple[Any, Any]] = {}
+        self.within: dict[int, Storage] = {}
+        self.encoded: dict[int, bytes] = {}
+        self.sources: dict[int, Source] = {}
+        self.unfolded: set[int] = set()
+
+    def value(self, item: Any, depth: int) -> Any:
+        """What a record stands for."""
+        if item is None or isinstance(item, str | int | float | bytes):
+            return item
+        if id(item) in self.made:
+            return self.made[id(item)][1]
+        if depth > DEPTH:
+            raise PickleError(f"it has more than {DEPTH} containers in one another")
+        return self._container(item, depth + 1)
+
+    def _container(self, item: Any, depth: int) -> Any:
+        made: Any
+        if isinstance(item, list):
+            made = self.keep(item, [])
+            made.extend(self.value(inner, depth) for inner in item)
+        elif isinstance(item, Data):
+            made = self.keep(item, {})
+            self.fill(made, [*item.items(), *item.others], depth)
+        elif isinstance(item, Call):
+            made = self.call(self.keep(item, item), depth)  # kept, in case that it stands in itself
+        elif isinstance(item, tuple):
+            self.keep(item, None)
+            made = tuple(self.value(inner, depth) for inner in item)
+        elif isinstance(item, PersistentId):
+            made = self.whole_storage(item)
+        elif isinstance(item, memoryview):
+            made = bytes(item)
+        else:
+            made = DTYPES.get((item.module, item.name), item) if isinstance(item, Name) else item
+        return self.keep(item, made)
+
+    def keep(self, item: Any, made: Any) -> Any:
+        """Remember what was made of a record."""
+        self.made[id(item)] = item, made
+        return made
+
+    def fill(self, made: dict[Any, Any], pairs: Iterable[tuple[Any, Any]], depth: int) -> None:
+        """Put pairs into a dict. Nothing is hashed but numbers, text and short tuples of these."""
+        odd = 0
+        for key, item in pairs:
+            key = self.value(key, depth)
+            if not is_safe_key(key):
+                odd += 1
+                parts = key if isinstance(key, tuple) else (key,)
+                known = len(parts) <= 8 and all(isinstance(part, KEYS) for part in parts)
+                key = key if known and odd <= ODD_KEYS else f"<key {odd}: {type(key).__name__}>"
+            made[key] = self.value(item, depth)
+
+    def call(self, call: Call, depth: int) -> Any:
+        """What a call would give, if it is one of the table; the record itself otherwise."""
+        function = call.function
+        known = TABLE.get((function.module, function.name)) if isinstance(function, Name) else None
+        if known is not None:
+            try:
+                return known(self, call, depth)
+            except (TypeError, ValueError, IndexError, AttributeError, KeyError, OverflowError, RuntimeError) as error:
+                if isinstance(error, PickleError):
+                    raise
+                raise PickleError(f"it has no right arguments for {function!r}") from error
+        call.arguments = self.value(call.arguments, depth)
+        call.state = self.value(call.state, depth)
+        call.items = [self.value(item, depth) for item in call.items]
+        call.pairs = [(self.value(key, depth), self.value(item, depth)) for key, item in call.pairs]
+        return call
+
+    def arguments(self, call: Call, depth: int) -> tuple[Any, ...]:
+        """The arguments of a call that is given nothing else: no state, nothing appended."""
+        if call.state is not None or call.items or call.pairs:
+            raise PickleError(f"it changes what {call.function!r} gives")
+        if not isinstance(call.arguments, tuple):
+            raise PickleError(f"it has no arguments for {call.function!r}")
+        return call.arguments
+
+    def unfold(self, record: Any) -> list[Any]:
+        """The items of a container that a call takes. No other call may: copies of copies would fill the memory."""
+        if not isinstance(record, list | tuple | Data) or id(record) in self.unfolded:
+            raise PickleError("a call copies what isn't its own")
+        if record:  # an empty tuple is one and the same everywhere
+            self.unfolded.add(id(record))
+        return [*record.items(), *record.others] if isinstance(record, Data) else [*record]
+
+    def storage_of(self, record: Any) -> Storage:
+        """The storage that a record names."""
+        if isinstance(record, PersistentId):
+            return self.storage(record.value)
+        if _calls(record, "torch.storage", "_load_from_bytes"):
+            (data,) = self.arguments(record, 0)
+            if id(data) not in self.within:
+                self.within[id(data)] = self.storage(self.bytes_of(data))
+            return self.within[id(data)]
+        raise PickleError("a tensor has no storage")
+
+    def bytes_of(self, record: Any) -> memoryview:
+        """Bytes, however the pickle's protocol writes them; what is used twice is made once."""
+        if _calls(record, "_codecs", "encode"):
+            record, encoding = record.arguments
+            if encoding not in ("latin1", "latin-1"):
+                raise PickleError("it has bytes in an encoding that Python's pickles don't use")
+        elif _calls(record, "builtins", "bytes") or _calls(record, "__builtin__", "bytes"):
+            record = b"" if record.arguments == () else None
+        if isinstance(record, str):
+            if id(record) not in self.encoded:
+                self.encoded[id(record)] = record.encode("latin1")
+            return memoryview(self.encoded[id(record)])
+        if not isinstance(record, bytes | memoryview):
+            raise PickleError(f"bytes were expected where a {type(record).__name__} stands")
+        return memoryview(record)
+
+    def source_of(self, record: Any) -> Source:
+        """The same as a source that tensors can be read from."""
+        if id(record) not in self.sources:
+            self.keep(record, record)
+            self.sources[id(record)] = Source.of_memory(self.bytes_of(record))
+        return self.sources[id(record)]
+
+    def whole_storage(self, record: Any) -> StoredTensor:
+        """A storage that stands alone, as the tensor of all its numbers."""
+        piece, dtype, swapped = self.storage_of(record)
+        return StoredTensor(piece, dtype, (piece.size // dtype.itemsize,), swapped=swapped)
+
+    def sizes(self, record: Any) -> tuple[int, ...]:
+        """A shape or strides."""
+        if _calls(record, "torch", "Size"):
+            (record,) = self.arguments(record, 0)
+        if not isinstance(record, tuple | list) or len(record) > DIMENSIONS:
+            raise PickleError(f"a tensor has no shape, or more than {DIMENSIONS} dimensions")
+        return tuple(whole_number(size) for size in record)
+
+
+def whole_number(value: Any) -> int:
+    """A count: an int from 0 to 2^63."""
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise PickleError("a size or place is no whole number of 63 bits")
+    return value
+
+
+def storage_type(record: Any) -> torch.dtype:
+    """The dtype of a storage's class.
+
+    Raises:
+        PickleError: there is no such class, or it is of quantised numbers.
+    """
+    if isinstance(record, Name) and record.module in STORAGE_MODULES and record.name in STORAGES:
+        return STORAGES[record.name]
+    raise PickleError(f"it has a storage of an unknown kind: {_told(record)}")
+
+
+def _calls(record: Any, module: str, name: str) -> bool:
+    """Whether a record is a call of this function."""
+    function = record.function if isinstance(record, Call) else None
+    return isinstance(function, Name) and (function.module, function.name) == (module, name)
+
+
+def _told(record: Any) -> str:
+    """A record for a message. Only names are shown: containers can hold one another so often that no text ends."""
+    return repr(record) if isinstance(record, Name) else f"a {type(record).__name__}"
+
+
+# What the table's functions are given: the rebuilder, the call, and how deep it stands.
+Constructor = Callable[[_Rebuilder, Call, int], Any]
+
+
+def _tensor(with_dtype: bool = False) -> Constructor:
+    def make(run: _Rebuilder, call: Call, depth: int) -> StoredTensor:
+        stored, offset, size, stride, *rest = run.arguments(call, depth)
+        (piece, dtype, swapped), offset = run.storage_of(stored), whole_number(offset)
+        shape, steps = run.sizes(size), run.sizes(stride)
+        if with_dtype:
+            dtype = DTYPES[rest[2].module, rest[2].name]
+        metadata = rest[3 if with_dtype else 2] if len(rest) > (3 if with_dtype else 2) else None
+        _check_inside(piece.size // dtype.itemsize, offset, shape, steps)
+        bits = metadata if isinstance(metadata, dict) else {}
+        negative, conjugate = bits.get("neg") is True, bits.get("conj") is True
+        if (negative and dtype not in SIGNED) or (conjugate and not dtype.is_complex):
+            raise PickleError(f"a tensor of {dtype} has a bit that says that it is negated or conjugated")
+        return StoredTensor(piece, dtype, shape, steps, offset, swapped=swapped, negative=negative, conjugate=conjugate)
+
+    return make
+
+
+def _check_inside(stored: int, offset: int, shape: tuple[int, ...], steps: tuple[int, ...]) -> None:
+    """Refuse a view that reaches past its storage, or is larger than it."""
+    if len(shape) != len(steps):
+        raise PickleError(f"a tensor of {len(shape)} sizes has {len(steps)} strides")
+    count = prod(shape)
+    end = offset + sum((length - 1) * step for length, step in zip(shape, steps, strict=True)) + 1
+    if count and end > stored:
+        raise PickleError(f"a tensor of shape {shape} needs {end} numbers, but only {stored} are stored")
+    if count > stored:
+        raise PickleError(
+            f"a tensor of shape {shape} repeats the {stored} numbers that are stored; save it as tensor.contiguous()"
+        )
+
+
+def _first_argument(run: _Rebuilder, call: Call, depth: int) -> Any:
+    return run.value(run.arguments(call, depth)[0], depth)
+
+
+def _of_type(run: _Rebuilder, call: Call, depth: int) -> Any:
+    """A tensor with attributes of Python's, or of a class of its own."""
+    function, kind, arguments, *_ = run.arguments(call, depth)
+    if isinstance(kind, Name) and (kind.module, kind.name) in PLAIN_TYPES:
+        return run.value(Call(function, arguments), depth)
+    return OtherTensor(f"a tensor of the class {_told(kind)}")
+
+
+def _other(kind: str) -> Constructor:
+    return lambda run, call, depth: OtherTensor(kind)
+
+
+def _mapping(run: _Rebuilder, call: Call, depth: int) -> Any:
+    """A dict, an OrderedDict or a Counter; what a defaultdict makes of missing keys is left out."""
+    name = call.function.name
+    made: Any = run.keep(call, {"OrderedDict": OrderedDict, "Counter": Counter}.get(name, dict)())
+    given = call.arguments[1:] if name == "defaultdict" else call.arguments
+    for pairs in given:
+        run.fill(made, [(key, item) for key, item in run.unfold(pairs)], depth)
+    run.fill(made, call.pairs, depth)
+    state = run.value(call.state, depth)
+    metadata = state.get("_metadata") if isinstance(state, dict) else None
+    if name == "OrderedDict" and isinstance(metadata, dict):
+        made._metadata = metadata  # the versions of modules, which torch's state dicts carry
+    return made
+
+
+def _collection(kind: Callable[[Iterable[Any]], Any]) -> Constructor:
+    """A list, a tuple or a set. A set of what can't be hashed safely stays a list."""
+
+    def make(run: _Rebuilder, call: Call, depth: int) -> Any:
+        given = [item for part in call.arguments for item in run.unfold(part)]
+        items = [run.value(item, depth) for item in (*given, *call.items)]
+        return kind(items) if kind in (list, tuple) or all(map(is_safe_key, items)) else items
+
+    return make
+
+
+def _number_of(kind: Callable[..., Any]) -> Constructor:
+    def make(run: _Rebuilder, call: Call, depth: int) -> Any:
+        given = run.arguments(call, depth)
+        if not all(type(part) in (int, float, bool) for part in given):
+            return call
+        return kind(*given)
+
+    return make
+
+
+def _bytes(run: _Rebuilder, call: Call, depth: int) -> Any:
+    view = run.bytes_of(call)
+    return view.obj if isinstance(view.obj, bytes) and len(view.obj) == len(view) else bytes(view)
+
+
+def _device(run: _Rebuilder, call: Call, depth: int) -> Any:
+    kind, *index = run.arguments(call, depth)
+    if not isinstance(kind, str):  # a number is a device of this machine's
+        raise PickleError("it has a device without a name")
+    return torch.device(kind, *(whole_number(number) for number in index))
+
+
+def _array(run: _Rebuilder, call: Call, depth: int) -> Any:
+    """An array of numpy, which is made empty and then given its state."""
+    if call.items or call.pairs or not isinstance(call.state, tuple):
+        raise PickleError("an array has no values")
+    shape, dtype, fortran, data = call.state[-4:]
+    if isinstance(data, list):
+        return OtherTensor("an array of objects")
+    return _from_bytes(run, data, dtype, run.sizes(shape), first_fastest=fortran is True)
+
+
+def _from_buffer(run: _Rebuilder, call: Call, depth: int) -> Any:
+    data, dtype, shape, order = run.arguments(call, depth)
+    return _from_bytes(run, data, dtype, run.sizes(shape), first_fastest=order == "F")
+
+
+def _scalar(run: _Rebuilder, call: Call, depth: int) -> Any:
+    dtype, data = run.arguments(call, depth)
+    spec, swapped = _numpy_dtype(dtype)
+    if not spec:
+        return call
+    return np.frombuffer(run.bytes_of(data), np.dtype(spec).newbyteorder(">" if swapped else "="), count=1)[0]
+
+
+def _from_bytes(
+    run: _Rebuilder, data: Any, dtype: Any, shape: tuple[int, ...], *, first_fastest: bool
+) -> LazyTensor | OtherTensor:
+    spec, swapped = _numpy_dtype(dtype)
+    if spec not in NUMPY:
+        return OtherTensor(f"an array of {spec or 'structures'}, which torch doesn't have")
+    source, kind = run.source_of(data), NUMPY[spec]
+    if source.size != prod(shape) * kind.itemsize:
+        raise PickleError(f"an array of shape {shape} has {source.size} bytes")
+    piece = Piece(source, 0, source.size)
+    return StoredTensor(piece, kind, shape, strides_of(shape, first_fastest=first_fastest), swapped=swapped)
+
+
+def _numpy_dtype(record: Any) -> tuple[str, bool]:
+    """The kind and width of numpy's numbers, "f4", and whether the highest byte comes first; "" for no numbers."""
+    if not isinstance(record, Call) or not isinstance(record.function, Name):
+        raise PickleError("an array has no dtype")
+    if record.function.module == "numpy.dtypes":
+        return NUMPY_CLASSES.get(record.function.name, ""), False
+    if (record.function.module, record.function.name) != ("numpy", "dtype") or record.items or record.pairs:
+        raise PickleError("an array has no dtype")
+    name = record.arguments[0]
+    found = re.fullmatch(r"([<>=|]?)([fiubc]\d{1,2})", name) if isinstance(name, str) else None
+    state = record.state
+    order = found[1] if found else ""
+    if state is not None:
+        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
+            return "", False  # of structures
+        order = state[1]
+    return found[2] if found else "", order == ">"
+
+
+DTYPES = {("torch", name): value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+STORAGES = {
+    "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+    "ComplexDoubleStorage": torch.complex128, "ComplexFloatStorage": torch.complex64, "UntypedStorage": torch.uint8,
+    # Quantised numbers: the tensors of them are recognised where they are made.
+    "QInt8Storage": torch.int8, "QUInt8Storage": torch.uint8, "QInt32Storage": torch.int32,
+    "QUInt4x2Storage": torch.uint8, "QUInt2x4Storage": torch.uint8,
+}  # fmt: skip
+STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
+NUMPY = {
+    "f2": torch.float16, "f4": torch.float32, "f8": torch.float64, "i1": torch.int8, "i2": torch.int16,
+    "i4": torch.int32, "i8": torch.int64, "u1": torch.uint8, "u2": torch.uint16, "u4": torch.uint32,
+    "u8": torch.uint64, "b1": torch.bool, "c8": torch.complex64, "c16": torch.complex128,
+}  # fmt: skip
+NUMPY_CLASSES = {
+    f"{kind}{8 * width}DType": f"{letter}{width}"
+    for kind, letter in (("Float", "f"), ("Int", "i"), ("UInt", "u"))
+    for width in (1, 2, 4, 8)
+} | {"BoolDType": "b1"}
+SIGNED = {value for value in DTYPES.values() if value.is_complex} | {
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+}  # fmt: skip
+PLAIN_TYPES = {("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch.nn.parameter", "Buffer")}
+
+QUANTISED = _other("a quantised tensor; save model.dequantize()'s or the float model's")
+TABLE: dict[tuple[str, str], Constructor] = {
+    ("collections", "OrderedDict"): _mapping,
+    ("collections", "Counter"): _mapping,
+    ("collections", "defaultdict"): _mapping,
+    ("_codecs", "encode"): _bytes,
+    ("torch", "Size"): lambda run, call, depth: torch.Size(run.sizes(call)),
+    ("torch", "device"): _device,
+    ("torch._utils", "_rebuild_tensor"): _tensor(),
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor(),
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor(with_dtype=True),
+    ("torch._utils", "_rebuild_parameter"): _first_argument,
+    ("torch._utils", "_rebuild_parameter_with_state"): _first_argument,
+    ("torch._utils", "_rebuild_device_tensor_from_numpy"): _first_argument,
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _first_argument,
+    ("torch._utils", "_rebuild_xla_tensor"): _first_argument,
+    ("torch._utils", "_rebuild_qtensor"): QUANTISED,
+    ("torch._utils", "_rebuild_sparse_tensor"): _other("a sparse tensor; save tensor.to_dense()"),
+    ("torch._utils", "_rebuild_sparse_csr_tensor"): _other("a sparse tensor; save tensor.to_dense()"),
+    ("torch._utils", "_rebuild_nested_tensor"): _other("a nested tensor"),
+    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _other("a tensor of the meta device, which has no values"),
+    ("torch._utils", "_rebuild_wrapper_subclass"): _other("a tensor of a class of its own"),
+    ("torch._tensor", "_rebuild_from_type"): _of_type,
+    ("torch._tensor", "_rebuild_from_type_v2"): _of_type,
+}
+for _module in ("builtins", "__builtin__"):
+    TABLE |= {(_module, name): _number_of(kind) for name, kind in (("complex", complex), ("bool", bool))}
+    TABLE |= {(_module, kind.__name__): _collection(kind) for kind in (list, tuple, set, frozenset)}
+    TABLE |= {(_module, "dict"): _mapping, (_module, "bytes"): _bytes}
+for _module in ("numpy.core", "numpy._core"):
+    TABLE[f"{_module}.multiarray", "_reconstruct"] = _array
+    TABLE[f"{_module}.multiarray", "scalar"] = _scalar
+    TABLE[f"{_module}.numeric", "_frombuffer"] = _from_buffer

@@ -1,0 +1,92 @@
+"""Files of safetensors: the length of a header, the header (JSON), and the numbers.
+
+Source: the format as its project describes it (huggingface/safetensors, README).
+"""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from typing import Any
+
+import torch
+
+from detrex_backbones.checkpoint.read.pickle_data import without_halves
+from detrex_backbones.checkpoint.read.source import DamagedError, Piece, Source
+from detrex_backbones.checkpoint.read.stored import StoredTensor
+
+__all__ = ["read_header", "read_safetensors"]
+
+LENGTH = 8  # bytes of the number that the file begins with
+METADATA = "__metadata__"
+DIMENSIONS = 64
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
+    "C64": torch.complex64, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz, "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+}  # fmt: skip
+if hasattr(torch, "float8_e8m0fnu"):  # torch 2.7
+    DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
+
+
+def read_safetensors(source: Source) -> dict[str, StoredTensor]:
+    """Name -> tensor. Their bytes fill what follows the header, without gaps and overlaps.
+
+    Raises:
+        DamagedError: they don't, or the header is no such header.
+    """
+    header, start = read_header(source)
+    header.pop(METADATA, None)
+    tensors, places = {}, []
+    for name, entry in header.items():
+        try:
+            dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        except (TypeError, KeyError, ValueError) as error:
+            raise DamagedError(f"its header doesn't describe {name!r}") from error
+        if not isinstance(shape, list) or len(shape) > DIMENSIONS or not all(map(_is_count, (*shape, begin, end))):
+            raise DamagedError(f"its header gives {name!r} a shape or a place that is none")
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            raise DamagedError(f"{name!r} has the dtype {str(dtype)[:20]!r}. Known: {', '.join(DTYPES)}")
+        if prod(shape) * DTYPES[dtype].itemsize != end - begin:
+            raise DamagedError(f"{name!r} of {dtype} and shape {shape} can't have {end - begin} bytes")
+        places.append((begin, end, name))
+        tensors[name] = StoredTensor(Piece(source, start + begin, end - begin, None, name), DTYPES[dtype], shape)
+    reached = 0
+    for begin, end, name in sorted(places):
+        if begin != reached:
+            raise DamagedError(f"the bytes of {name!r} begin at {begin}, where those before it end at {reached}")
+        reached = end
+    if start + reached != source.size:
+        raise DamagedError(f"its header describes {start + reached} bytes, and it has {source.size}")
+    return tensors
+
+
+def read_header(source: Source) -> tuple[dict[str, Any], int]:
+    """What the file says of its tensors, unchecked, and where the first one begins.
+
+    Raises:
+        DamagedError: there is no header, or it isn't JSON.
+    """
+    length = int.from_bytes(source.read(0, LENGTH), "little")
+    if length > source.size - LENGTH:
+        raise DamagedError(f"its header of {length} bytes is longer than the file")
+    try:
+        header = json.loads(source.read(LENGTH, length).decode("utf-8"), object_pairs_hook=_without_doubles)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"its header is no JSON ({str(error)[:80]})") from error
+    if not isinstance(header, dict):
+        raise DamagedError("its header is no table of tensors")
+    return header, LENGTH + length
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = {without_halves(name): value for name, value in pairs}
+    if len(made) != len(pairs):
+        raise ValueError("a name stands in it twice")
+    return made
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63

@@ -1,0 +1,5 @@
+"""Models by name: ready configs, backbones, their weights, and swapping one backbone for another."""
+
+from detrex_backbones.lazy_exports import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -1,0 +1,113 @@
+"""From the name of a ready config to a model with its weights: what knows configs, backbones and checkpoints alike."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from detrex_backbones.checkpoint.load import LoadOptions, load_checkpoint
+from detrex_backbones.checkpoint.match.frozen_modules import frozen_but_not_loaded
+from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.config import instantiate
+from detrex_backbones.errors import ConfigKeyError, DeviceError
+from detrex_backbones.layers.init import skip_random_init
+from detrex_backbones.text import shorten
+
+__all__ = ["build_and_load", "build_model", "build_model_with_report", "find_device", "load_options"]
+
+logger = logging.getLogger(__name__)
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """The model of a config, on its device, with its weights.
+
+    Args:
+        cfg: `model` is what is built. `train.device` is where it is put: "" or absent for the GPU if there is one, else
+            the CPU. `train.init_checkpoint` is what is loaded: "" or absent leaves the weights random.
+            `train.load_options`, where it is there, holds keywords of `load_checkpoint`: `stem_adapt="repeat"`.
+
+    Returns:
+        The model, in training mode as every new module.
+
+    Raises:
+        ConfigKeyError: there is no `model`.
+        DeviceError: the device isn't there.
+        CheckpointError: the checkpoint can't be read or doesn't fit.
+    """
+    return build_model_with_report(cfg)[0]
+
+
+def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | None]:
+    """What `build_model` returns, and the report of the load; None without a checkpoint."""
+    if "model" not in cfg:
+        raise ConfigKeyError(f"the config has no 'model' to build. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
+    # Asked for first: a device that isn't there should not cost the time of building.
+    device = find_device(OmegaConf.select(cfg, "train.device"))
+    checkpoint = OmegaConf.select(cfg, "train.init_checkpoint", default="") or ""
+    options = load_options(cfg)
+    if checkpoint:
+        model, report = build_and_load(cfg.model, checkpoint, options, device)
+    else:
+        model, report = instantiate(cfg.model).to(device), None
+        logger.warning("train.init_checkpoint is empty: the weights are random")
+    frozen = frozen_but_not_loaded(model, report)
+    if frozen:
+        logger.warning("frozen at values that nothing was loaded into: %s", shorten(frozen))
+    return model, report
+
+
+def build_and_load(
+    node: DictConfig, checkpoint: str, options: LoadOptions | None = None, device: torch.device | str = "cpu"
+) -> tuple[nn.Module, LoadReport]:
+    """A model from its node, with its weights: built once, the file read once.
+
+    Random weights are drawn only if the checkpoint leaves some, and afterwards: drawing takes longer than all the rest.
+
+    Args:
+        node: what is built.
+        checkpoint: as of `load_checkpoint`.
+        options: how it is loaded.
+        device: where the model is put.
+
+    Raises:
+        CheckpointError: the checkpoint can't be read or doesn't fit.
+    """
+    with skip_random_init() as skipped:
+        model: nn.Module = instantiate(node)
+    skipped.move(model, torch.device(device))
+    report = load_checkpoint(model, checkpoint, **vars(options or LoadOptions()))
+    tensors = {**dict(model.named_buffers()), **dict(model.named_parameters(remove_duplicate=False))}
+    filled = {id(tensors[item.model_key]) for item in report.loaded if item.model_key in tensors}
+    if any(skipped.is_empty(tensor) and id(tensor) not in filled for tensor in tensors.values()):
+        skipped.draw(tensor for tensor in tensors.values() if id(tensor) in filled)
+    return model, report
+
+
+def load_options(cfg: DictConfig, **others: Any) -> LoadOptions:
+    """How the checkpoint of a config is to be loaded: `train.load_options`, and what is given here instead."""
+    return LoadOptions.of({**(OmegaConf.select(cfg, "train.load_options") or {}), **others})
+
+
+def find_device(name: Any) -> torch.device:
+    """The device of this name; for "" or None the GPU if there is one, else the CPU.
+
+    Raises:
+        DeviceError: it isn't there.
+    """
+    cuda = torch.cuda.is_available()
+    if name in (None, ""):
+        return torch.device("cuda" if cuda else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch asserts that it was compiled for CUDA
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count() if cuda else 0))]
+        raise DeviceError(
+            f"train.device={name!r} isn't there ({str(error).splitlines()[0]}). On this machine: {', '.join(there)}. "
+            f"Leave it empty for the best one."
+        ) from error
+    return device

@@ -1,0 +1,50 @@
+"""The ready configs of `configs/`, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from detrex_backbones.config import LazyConfig
+from detrex_backbones.errors import ConfigImportError, closest
+
+__all__ = ["config_file", "get_config", "list_configs"]
+
+SHARED = "common"  # what ready configs import; no config of its own
+
+
+def get_config(name: str) -> DictConfig:
+    """A ready config, loaded afresh: change it as you like.
+
+    Args:
+        name: as `list_configs` gives it: "resnet/resnet50.py"; the extension may be left out.
+
+    Raises:
+        ConfigImportError: there is no such config; the closest names are suggested.
+    """
+    return LazyConfig.load(config_file(name))  # type: ignore[no-any-return]
+
+
+def list_configs() -> list[str]:
+    """The names of all ready configs, sorted."""
+    root = _config_root()
+    names = (path.relative_to(root).as_posix() for path in root.rglob("*.py"))
+    return sorted(name for name in names if not name.startswith(f"{SHARED}/"))
+
+
+def config_file(name: str) -> Path:
+    """Where the ready config of this name lies; see `get_config`."""
+    wanted = name if name.endswith(".py") else f"{name}.py"
+    if wanted not in list_configs():
+        raise ConfigImportError(
+            f"there is no ready config {name!r}.{closest(wanted, list_configs())} "
+            f"`detrex-backbones list` shows all {len(list_configs())}."
+        )
+    return _config_root() / wanted
+
+
+def _config_root() -> Path:
+    package = Path(__file__).parents[1]
+    # Inside the package once it is installed; beside it in a checkout.
+    return next((root for root in (package / "configs", package.parent / "configs") if root.is_dir()), package)

@@ -1,0 +1,166 @@
+"""swap_backbone: one call, another backbone, and every edit that it asks for planned before the first is made."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.backbones.images.extractor import FeatureExtractor
+from detrex_backbones.config.instantiate import target_of
+from detrex_backbones.config.nodes import is_call
+from detrex_backbones.errors import ConfigKeyError
+from detrex_backbones.zoo.backbone_names import NamedBackbone, find_backbone
+from detrex_backbones.zoo.meta_build import shapes_of
+from detrex_backbones.zoo.swap.carry_over import carry_over
+from detrex_backbones.zoo.swap.change import Change, apply, changes_of
+from detrex_backbones.zoo.swap.maps import Offer, choose, match, needed_of, offer_of
+from detrex_backbones.zoo.swap.preprocessing import preprocessing_edits
+from detrex_backbones.zoo.swap.pyramid import in_place_of_fpn, is_pyramid, pyramid_around
+from detrex_backbones.zoo.swap.rewire import (
+    Path,
+    Shapes,
+    check_heads,
+    consumers,
+    read,
+    rewire,
+    rewire_top_block,
+    spare_maps,
+)
+
+__all__ = ["swap_backbone"]
+
+logger = logging.getLogger(__name__)
+
+
+def swap_backbone(
+    cfg: DictConfig, backbone: str | os.PathLike[str] | DictConfig, *, pretrained: bool = True
+) -> list[Change]:
+    """Give a config's model another backbone, in place, and rewire what follows it.
+
+        swap_backbone(cfg, "timm/convnext_tiny")
+        swap_backbone(cfg, "resnet101-dc5")
+        swap_backbone(cfg, L(TimmBackbone)(model_name="swin_tiny_patch4_window7_224"), pretrained=False)
+
+    Changed are `model.backbone` (in an FPN its `bottom_up`); `pixel_mean`, `pixel_std` and `input_format`, where the
+    model has them, and with them `image_format` / `img_format` in the `dataloader`; of torchvision's detectors
+    `image_mean`, `image_std` and the FPN's `input_format`; `train.init_checkpoint`; and whatever names the old
+    backbone's maps or counts their channels: `in_features`, `in_channels` beside them, `input_shapes` /
+    `input_shape`, an FPN's `top_block`.
+
+    The new maps are those of the same strides. To and from a DC5 network, whose last strides are equal, they are those
+    of the same depth, except under detectron2's FPN, which wants each stride twice the last. A neck with `num_outs`
+    makes maps that are coarser than the network's by itself: its `in_features` get shorter and `num_outs` stays right.
+    A plain ViT, which has one stride, is put into a `SimpleFeaturePyramid`; that also takes the place of an FPN.
+    Shapes are computed without weights.
+
+    `in_channels`, `freeze_at` and whether norms are frozen stay as they were, unless a node or file says them itself.
+
+    Args:
+        cfg: with a `model` that has a `backbone`, or is one.
+        backbone: a name as of `list_backbones` ("-dc5" alone dilates detectron2's way), "timm/<model>", a node of a
+            backbone or of a FeatureExtractor, or a config file's path.
+        pretrained: name the weights that are known for it as `train.init_checkpoint`; False empties it.
+
+    Returns:
+        What was changed, in order; `str` of each is a line. They are logged at INFO, too.
+
+    Raises:
+        ArgumentError: an unknown name, with the closest; no map of a stride that is needed; heads that pool the
+            backbone's own maps (detectron2's C4), for which others would not do. Nothing is changed then.
+        ConfigError: there is no model or no backbone in the config, or in what is given. Nothing is changed then.
+    """
+    if not isinstance(cfg, DictConfig) or not isinstance(cfg.get("model"), DictConfig):
+        raise ConfigKeyError("swap_backbone changes a config that has a 'model'; this one has none.")
+    edits = _plan(cfg, find_backbone(backbone), pretrained)
+    changes = changes_of(cfg, edits)
+    apply(cfg, edits)
+    for change in changes:
+        logger.info("%s", change)
+    return changes
+
+
+def _plan(cfg: DictConfig, found: NamedBackbone, pretrained: bool) -> dict[Path, Any]:
+    """Every value to be set, by its path; changes nothing."""
+    path = _backbone_path(cfg)
+    old = read(cfg, path)
+    carry_over(old.net if is_pyramid(old) else old, found)
+    old_shapes = shapes_of(old, f"the old backbone, {'.'.join(path)},")
+    offer = offer_of(found)
+    below_fpn = path[-1] == "bottom_up"
+    # Beside an FPN other names in the model are those of its outputs.
+    after = consumers(cfg, path[:-1] if below_fpn else ("model",), path, old_shapes, deep=not below_fpn)
+    if not _needs_pyramid(offer, old_shapes, after):
+        edits = _with_maps(cfg, path, found, offer, old_shapes, after)
+    elif below_fpn:
+        pyramid = in_place_of_fpn(found, offer, read(cfg, path[:-1]), old_shapes)
+        shapes_of(pyramid, f"a SimpleFeaturePyramid around {found.name}")  # it can be built
+        edits = {path[:-1]: pyramid}
+    else:
+        pyramid = pyramid_around(found, offer, old, old_shapes, needed_of(old_shapes, after))
+        shapes = shapes_of(pyramid, f"a SimpleFeaturePyramid around {found.name}")
+        names = match(old_shapes, shapes, after, found.name, below_fpn=False)
+        edits = {path: pyramid, **_rewired(cfg, names, old_shapes, shapes, after)}
+    if path != ("model",):
+        edits |= preprocessing_edits(cfg, found, has_fpn=below_fpn and path in edits)
+    checkpoint = found.checkpoint if pretrained else ""
+    if OmegaConf.select(cfg, "train.init_checkpoint") is not None or (checkpoint and _is_extractor(cfg.model)):
+        edits[("train", "init_checkpoint")] = checkpoint
+    return edits
+
+
+def _with_maps(
+    cfg: DictConfig, path: Path, found: NamedBackbone, offer: Offer, old_shapes: Shapes, after: dict[Path, list[str]]
+) -> dict[Path, Any]:
+    """The edits for a backbone that has the maps itself."""
+    below_fpn = path[-1] == "bottom_up"
+    spare = spare_maps(cfg, after)
+    strict = below_fpn and not _is_our_fpn(read(cfg, path[:-1]))
+    names = match(old_shapes, offer.shapes, after, found.name, below_fpn=strict, spare=spare)
+    choose(found.node, offer, list(dict.fromkeys(names.values())))
+    shapes = shapes_of(found.node, found.name)
+    edits: dict[Path, Any] = {path: found.node, **_rewired(cfg, names, old_shapes, shapes, after)}
+    if below_fpn:
+        edits |= rewire_top_block(cfg, path[:-1], names, old_shapes, shapes)
+    return edits
+
+
+def _rewired(
+    cfg: DictConfig, names: dict[str, str], old_shapes: Shapes, shapes: Shapes, after: dict[Path, list[str]]
+) -> dict[Path, Any]:
+    check_heads(cfg, after, names, old_shapes, shapes)
+    edits: dict[Path, Any] = {}
+    for place, value in after.items():
+        edits |= rewire(cfg, place, value, names, old_shapes, shapes)
+    return edits
+
+
+def _needs_pyramid(offer: Offer, old_shapes: Shapes, after: dict[Path, list[str]]) -> bool:
+    strides = {shape.stride for shape in offer.shapes.values()}
+    return offer.plain and {old_shapes[name].stride for name in needed_of(old_shapes, after)} != strides
+
+
+def _backbone_path(cfg: DictConfig) -> Path:
+    model = cfg.model
+    if isinstance(model.get("backbone"), DictConfig):
+        inner = isinstance(model.backbone.get("bottom_up"), DictConfig)
+        return ("model", "backbone", "bottom_up") if inner else ("model", "backbone")
+    if is_call(model):
+        target = target_of(model)
+        if (isinstance(target, type) and issubclass(target, Backbone)) or "stages" in model:
+            return ("model",)
+    raise ConfigKeyError(f"model has no 'backbone' to swap. It has: {', '.join(map(str, model)) or 'nothing'}.")
+
+
+def _is_our_fpn(node: DictConfig) -> bool:
+    """Whether it takes two maps of one stride, as a DC5 network has them; detectron2's doesn't."""
+    from detrex_backbones.backbones.pyramids.fpn import FPN
+
+    return is_call(node) and target_of(node) is FPN
+
+
+def _is_extractor(model: DictConfig) -> bool:
+    return is_call(model) and target_of(model) is FeatureExtractor

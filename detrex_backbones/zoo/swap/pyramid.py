@@ -1,0 +1,101 @@
+"""A plain ViT where maps of several strides are wanted: a SimpleFeaturePyramid around it, as ViTDet has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, open_dict
+
+from detrex_backbones.backbones.pyramids.simple import FACTORS, SimpleFeaturePyramid
+from detrex_backbones.config import LazyCall
+from detrex_backbones.config.instantiate import target_of
+from detrex_backbones.config.nodes import clone
+from detrex_backbones.errors import ArgumentError, ConfigKeyError
+from detrex_backbones.zoo.backbone_names import NamedBackbone, keywords
+from detrex_backbones.zoo.swap.maps import Offer, choose
+from detrex_backbones.zoo.swap.rewire import Shapes
+
+__all__ = ["in_place_of_fpn", "is_pyramid", "pyramid_around"]
+
+OUT_CHANNELS = 256  # ViTDet's, and what detectors work with
+
+
+def is_pyramid(node: DictConfig) -> bool:
+    """Whether it is a SimpleFeaturePyramid, ours or detectron2's."""
+    return isinstance(node.get("net"), DictConfig) and "scale_factors" in node
+
+
+def pyramid_around(found: NamedBackbone, offer: Offer, old: DictConfig, old_shapes: Shapes, needed: Any) -> DictConfig:
+    """The pyramid that gives the strides of the old backbone; the old one itself with another net if it was one.
+
+    Raises:
+        ArgumentError: the pyramid can't give a stride that is needed.
+    """
+    if is_pyramid(old):
+        own = list(old_shapes)[: len(old.scale_factors)]  # the top block stays, and makes the others
+        around = clone(old, old._get_parent())
+        with open_dict(around):
+            if getattr(target_of(old), "__name__", "") == SimpleFeaturePyramid.__name__:
+                around["_target_"] = SimpleFeaturePyramid  # detectron2's would take the net's "p5" for its own
+            _fill(around, found, offer, [old_shapes[name].stride for name in own])
+        return around
+    around = _to_be_filled(OUT_CHANNELS)
+    _fill(around, found, offer, [old_shapes[name].stride for name in needed])
+    return around
+
+
+def in_place_of_fpn(found: NamedBackbone, offer: Offer, fpn: DictConfig, old_shapes: Shapes) -> DictConfig:
+    """The pyramid that stands for an FPN: its strides, `out_channels` and `top_block`. The names are the same, too.
+
+    Raises:
+        ArgumentError: the pyramid can't give a stride that is needed.
+        ConfigKeyError: the FPN doesn't say its `in_features` or `out_channels`.
+    """
+    missing = [key for key in ("in_features", "out_channels") if key not in fpn]
+    if missing:
+        raise ConfigKeyError(
+            f"{found.name} has maps of one stride, so that a SimpleFeaturePyramid would take the place of "
+            f"model.backbone; but that doesn't say its {' and '.join(missing)}. Nothing was changed."
+        )
+    around = _to_be_filled(fpn.out_channels)
+    finest = old_shapes[fpn.in_features[0]].stride
+    strides = [finest * 2**level for level in range(len(fpn.in_features))]  # those of a DC5 network may be equal
+    last = _fill(around, found, offer, strides)
+    block = fpn.get("top_block")
+    if isinstance(block, DictConfig):
+        around["top_block"] = clone(block)
+        below = block.get("in_feature", keywords(block).get("in_feature"))
+        if below in old_shapes:  # LastLevelP6P7 on res5: the network has no such map now
+            around["top_block"]["in_feature"] = last
+            if "in_channels" in block:
+                around["top_block"]["in_channels"] = fpn.out_channels
+    return around
+
+
+def _to_be_filled(out_channels: int) -> DictConfig:
+    pyramid: DictConfig = LazyCall(SimpleFeaturePyramid)(
+        net=MISSING, in_feature=MISSING, out_channels=out_channels, scale_factors=MISSING
+    )
+    return pyramid
+
+
+def _fill(around: DictConfig, found: NamedBackbone, offer: Offer, strides: Sequence[int]) -> str:
+    """Put the network into its pyramid; the name of the coarsest map that it makes."""
+    feature = list(offer.shapes)[-1]
+    own = offer.shapes[feature].stride
+    wanted = [own / stride for stride in strides]
+    factors = [factor for factor in FACTORS if min(wanted) <= factor <= max(wanted)]
+    if not set(wanted) <= set(factors):
+        possible = [own / factor for factor in FACTORS]
+        raise ArgumentError(
+            f"{found.name} has maps of stride {own} alone. A SimpleFeaturePyramid makes strides "
+            f"{', '.join(f'{stride:g}' for stride in possible)} of them, but the config wants "
+            f"{', '.join(map(str, strides))}. Take a ViT of another patch size or a network with stages, or first "
+            f"change which maps the config wants. Nothing was changed."
+        )
+    choose(found.node, offer, [feature])
+    around["net"] = found.node
+    around["in_feature"] = feature
+    around["scale_factors"] = factors
+    return f"p{int(own / factors[-1]).bit_length() - 1}"

@@ -1,0 +1,23 @@
+"""The size of an image as viewers show it, from the beginning of its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+__all__ = ["upright_size"]
+
+LYING = (5, 6, 7, 8)  # EXIF orientations with rows and columns exchanged
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width in pixels, after the turn that EXIF data asks for.
+
+    Raises:
+        OSError, SyntaxError, ValueError: the file is no image that Pillow knows.
+    """
+    with Image.open(path) as image:
+        width, height = image.size
+        lying = image.getexif().get(ExifTags.Base.Orientation) in LYING
+    return (width, height) if lying else (height, width)
