@@ -22,9 +22,10 @@ from benchmarks.peers import versions
 
 HEAD = """# Results
 
-Written by `python -m benchmarks`, which measures this library and its peers in turn and prints medians. A number says
-what it says for the machine above its table and no other. "not installed" is a peer that was not there, "needs a GPU"
-a row that this machine can't measure.
+Written by `python -m benchmarks`, and for a GPU by `python -m benchmarks.gpu`, which measure this library and its peers
+in turn and print medians. A number says what it says for the machine above its table and no other. Behind a ratio stand
+its quartiles over the rounds; a target that is missed but lies within them is "within noise". "not installed" is a peer
+that was not there or doesn't have such a network, "needs a GPU" a row that this machine can't measure.
 """
 
 

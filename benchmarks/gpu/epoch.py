@@ -16,7 +16,7 @@ from benchmarks.gpu.jobs import Job, Setting
 from benchmarks.measure import ROOT, Row
 
 GROUP = "epoch"
-SCRIPT = "examples/train_detector.py"
+SCRIPT = "examples/train_detector"
 IMAGES, BATCH = 400, 8
 SMALL = [
     "data.prepare.train=8",

@@ -107,7 +107,9 @@ def test_tests_are_rows(tmp_path, monkeypatch, capsys):
     tests = tmp_path / "tests"
     tests.mkdir()
     head = "import pytest\n\n@pytest.mark.gpu\n@pytest.mark.parametrize('n', [1, 2, 3])\ndef test_it(n):\n"
-    (tests / "test_one.py").write_text(f"{head}    n == 3 and pytest.skip('no GPU')\n    assert n == 1\n")
+    (tests / "test_one.py").write_text(
+        f"{head}    n == 3 and pytest.skip('no GPU')\n    assert n == 1\n\ndef test_unmarked():\n    pass\n"
+    )
     (tests / "test_other.py").write_text("raise RuntimeError('nothing of it is marked')\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
     monkeypatch.setattr(suite, "ROOT", tmp_path)
