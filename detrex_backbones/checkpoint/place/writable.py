@@ -45,7 +45,8 @@ def _why_not_written(target: Tensor, protected: list[tuple[int, int]]) -> str:
         return "it is on the meta device and has no memory; call model.to_empty(device='cpu') first"
     if target.layout is not torch.strided:
         return f"its layout is {target.layout}; make it dense: tensor.to_dense()"
-    if any(step == 0 and size > 1 for step, size in zip(target.stride(), target.shape, strict=True)):
+    stride = target.stride()
+    if 0 in stride and any(step == 0 and size > 1 for step, size in zip(stride, target.shape, strict=True)):
         return "it is expanded, so that many of its numbers are one in memory; make it whole: tensor.contiguous()"
     if target.is_inference() and not torch.is_inference_mode_enabled():
         return "it was made in inference mode; make the model outside torch.inference_mode()"
