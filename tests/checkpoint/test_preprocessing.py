@@ -79,6 +79,16 @@ def test_a_known_file_that_contradicts_is_an_error_with_the_overrides_that_mend_
     assert torch.equal(built.backbone.stem.conv1.weight, theirs("resnet50").conv1.weight)
 
 
+@pytest.mark.parametrize("eps", [1e-3, 1e-6, 1.1e-5])
+def test_norms_of_another_eps_are_an_error(known, eps):
+    model = extractor()
+    for module in model.modules():
+        if hasattr(module, "running_mean"):
+            module.eps = eps
+    with pytest.raises(PreprocessingError, match="norm_eps=1e-05"):
+        load_checkpoint(model, known)
+
+
 def test_the_override_names_the_place_of_the_backbone_within_an_fpn(known):
     detector = extractor(stride_in_1x1=True)
     pyramid = torch.nn.Module()
