@@ -2,8 +2,8 @@
 
 from detrex_backbones.checkpoint.read.content import Content, open_content
 from detrex_backbones.checkpoint.read.formats import HEAD, format_of, is_cut
-from detrex_backbones.checkpoint.read.pickle_data import Call, Name
 from detrex_backbones.checkpoint.read.rebuild import OtherTensor
+from detrex_backbones.checkpoint.read.records import Call, Name
 from detrex_backbones.checkpoint.read.stored import (
     DerivedTensor,
     GivenTensor,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from detrex_backbones.checkpoint.read.pickle_data import KEYS, Call, Data, Name, PersistentId, PickleError, is_safe_key
+from detrex_backbones.checkpoint.read.records import KEYS, Call, Data, Name, PersistentId, PickleError, is_safe_key
 from detrex_backbones.checkpoint.read.source import Piece, Source
 from detrex_backbones.checkpoint.read.stored import LazyTensor, StoredTensor, strides_of
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from detrex_backbones.checkpoint.read.pickle_data import without_halves
+from detrex_backbones.checkpoint.read.records import without_halves
 from detrex_backbones.checkpoint.read.source import DamagedError, Piece, Source
 from detrex_backbones.checkpoint.read.stored import StoredTensor
 

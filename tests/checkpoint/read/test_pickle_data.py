@@ -15,8 +15,9 @@ from torch import nn
 from detrex_backbones import load_checkpoint
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.read import pickle_data
-from detrex_backbones.checkpoint.read.pickle_data import Call, Name, PickleError, parse_pickle
+from detrex_backbones.checkpoint.read.pickle_data import parse_pickle
 from detrex_backbones.checkpoint.read.rebuild import rebuild
+from detrex_backbones.checkpoint.read.records import Call, Name, PickleError
 from detrex_backbones.errors import CheckpointFileError
 from detrex_backbones.text import visible
 from tests.checkpoint.nets import arrays, small_state
@@ -258,8 +259,7 @@ class Counted(int):
 def counted_long(run, at):
     """The instruction of such numbers, which makes those that count."""
     start, end = run.piece(at, 1)
-    run.stack.append(Counted(int.from_bytes(run.data[start:end], "little")))
-    return end
+    return Counted(int.from_bytes(run.data[start:end], "little")), end
 
 
 @pytest.mark.parametrize("shape", ["keys", "items of a set", "pairs"])
@@ -268,8 +268,8 @@ def test_numbers_with_equal_hashes_are_not_compared_with_one_another(monkeypatch
     count, prime = 4000, (1 << 61) - 1
     numbers = [(index + 10) * prime for index in range(count)]
     assert len({hash(number) for number in numbers}) == 1
-    steps = [counted_long if code == 0x8A else step for code, step in enumerate(pickle_data.STEPS)]
-    monkeypatch.setattr(pickle_data, "STEPS", steps)
+    readers = [counted_long if code == 0x8A else reader for code, reader in enumerate(pickle_data.READERS)]
+    monkeypatch.setattr(pickle_data, "READERS", readers)
     program = b"".join(b"\x8a\x0a" + number.to_bytes(10, "little") + b"N" for number in numbers)
     items = b"".join(b"\x8a\x0a" + number.to_bytes(10, "little") for number in numbers)
     body = {

@@ -13,8 +13,9 @@ import torch
 
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.checkpoint.read import load_tensors
-from detrex_backbones.checkpoint.read.pickle_data import PickleError, parse_pickle
+from detrex_backbones.checkpoint.read.pickle_data import parse_pickle
 from detrex_backbones.checkpoint.read.rebuild import rebuild
+from detrex_backbones.checkpoint.read.records import PickleError
 from detrex_backbones.errors import CheckpointFileError
 from tests.checkpoint.nets import assert_same_tensors, small_state
 from tests.checkpoint.test_reading import TORCH_WRITERS

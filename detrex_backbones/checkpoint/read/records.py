@@ -1,0 +1,123 @@
+"""What a pickle is made into where it is no plain data: records of names and calls, which do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+__all__ = [
+    "KEYS",
+    "Call",
+    "Data",
+    "Name",
+    "PersistentId",
+    "PickleError",
+    "is_safe_key",
+    "longer",
+    "persistent_ids",
+    "without_halves",
+]
+
+KEYS = (str, int, float, bytes, type(None))  # what is hashed; bool is an int
+
+
+class PickleError(ValueError):
+    """A pickle that is cut, or has an instruction that no checkpoint needs."""
+
+
+class Name:
+    """A name that the pickle wants imported: "torch", "float32". It is not."""
+
+    __slots__ = ("module", "name")
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+    def __repr__(self) -> str:
+        return f"<{self.module}.{self.name}>"
+
+
+class PersistentId:
+    """A reference to something outside the pickle: in torch's files a storage."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Call:
+    """A call that the pickle wants made, and what it does to the result. None of it is done.
+
+    Attributes:
+        function: what would be called, mostly a `Name`.
+        arguments: what it would be given.
+        state: what the result's `__setstate__` would be given; None where nothing is.
+        items: what would be appended to it.
+        pairs: the keys and values that it would be given as a mapping.
+    """
+
+    __slots__ = ("arguments", "function", "items", "pairs", "state")
+
+    def __init__(self, function: Any, arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+        self.state: Any = None
+        self.items: Sequence[Any] = ()  # lists of their own only where they are needed: a million records are many
+        self.pairs: Sequence[tuple[Any, Any]] = ()
+
+    def __repr__(self) -> str:
+        return f"{self.function!r}(...)" if isinstance(self.function, Name) else "<a call>"
+
+
+def is_safe_key(key: Any) -> bool:
+    """Whether it can be hashed by the ten thousand: of longer integers, any number can have one and the same hash."""
+    return isinstance(key, KEYS) and not (isinstance(key, int) and key.bit_length() > 64)
+
+
+def longer(values: Sequence[Any], more: Iterable[Any]) -> list[Any]:
+    """The list with more in it; a new one in the place of an empty tuple."""
+    made = values if isinstance(values, list) else []
+    made.extend(more)
+    return made
+
+
+class Data(dict[Any, Any]):
+    """A dict of the pickle. Keys that a stranger's file could make slow or dangerous to hash stand in `others`."""
+
+    __slots__ = ("others",)
+
+    def __init__(self) -> None:
+        self.others: Sequence[tuple[Any, Any]] = ()
+
+    def put(self, key: Any, value: Any) -> None:
+        """Set a key, or keep the pair aside."""
+        if isinstance(key, memoryview):
+            key = str(key, "latin1")
+        if is_safe_key(key):
+            self[key] = value
+        else:
+            self.others = longer(self.others, [(key, value)])
+
+
+def persistent_ids(value: Any) -> Iterator[PersistentId]:
+    """Every reference to something outside that stands in a value of `parse_pickle`, once."""
+    waiting, seen = [value], set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str | int | float | bytes | None) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, PersistentId):
+            yield item
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
+        elif isinstance(item, Data):
+            waiting.extend(part for pair in (*item.items(), *item.others) for part in pair)
+        elif isinstance(item, Call):
+            waiting.extend((item.function, item.arguments, item.state, *item.items))
+            waiting.extend(part for pair in item.pairs for part in pair)
+
+
+def without_halves(text: str) -> str:
+    """Text that can be written as UTF-8: half of a pair of surrogates becomes its escape."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
