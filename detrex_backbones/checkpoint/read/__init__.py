@@ -1,8 +1,8 @@
 """From a file to what is stored in it: plain data, and tensors whose bytes are still in the file. Calls nothing."""
 
 from detrex_backbones.checkpoint.read.content import Content, open_content
+from detrex_backbones.checkpoint.read.dtypes import OtherTensor
 from detrex_backbones.checkpoint.read.formats import HEAD, format_of, is_cut
-from detrex_backbones.checkpoint.read.rebuild import OtherTensor
 from detrex_backbones.checkpoint.read.records import Call, Name
 from detrex_backbones.checkpoint.read.stored import (
     DerivedTensor,

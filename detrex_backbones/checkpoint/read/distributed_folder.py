@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detrex_backbones.checkpoint.read.dtypes import DTYPES, whole_number
 from detrex_backbones.checkpoint.read.nested import put_in
 from detrex_backbones.checkpoint.read.pickle_data import parse_pickle
-from detrex_backbones.checkpoint.read.rebuild import DTYPES, rebuild, whole_number
+from detrex_backbones.checkpoint.read.rebuild import rebuild
 from detrex_backbones.checkpoint.read.records import Call, Data, Name, PickleError
 from detrex_backbones.checkpoint.read.source import DamagedError, Piece, Source
 from detrex_backbones.checkpoint.read.stored import LazyTensor, StoredTensor, Views

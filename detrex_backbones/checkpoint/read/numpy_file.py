@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from math import prod
 
-from detrex_backbones.checkpoint.read.rebuild import DIMENSIONS, NUMPY, OtherTensor
+from detrex_backbones.checkpoint.read.dtypes import DIMENSIONS, NUMPY, OtherTensor
 from detrex_backbones.checkpoint.read.source import DamagedError, Piece, Source
 from detrex_backbones.checkpoint.read.stored import StoredTensor, strides_of
 from detrex_backbones.checkpoint.read.zip_archive import ZipArchive

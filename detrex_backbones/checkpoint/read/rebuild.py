@@ -7,16 +7,37 @@ Source: what `torch.save`, `pickle` and `numpy` write for these types (torch/_ut
 
 from __future__ import annotations
 
-import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from detrex_backbones.checkpoint.read.records import KEYS, Call, Data, Name, PersistentId, PickleError, is_safe_key
+from detrex_backbones.checkpoint.read.dtypes import (
+    DIMENSIONS,
+    DTYPES,
+    NUMPY,
+    SIGNED,
+    OtherTensor,
+    Storage,
+    check_inside,
+    numpy_dtype,
+    storage_type,
+    whole_number,
+)
+from detrex_backbones.checkpoint.read.records import (
+    KEYS,
+    Call,
+    Data,
+    Name,
+    PersistentId,
+    PickleError,
+    calls,
+    is_safe_key,
+    told,
+)
 from detrex_backbones.checkpoint.read.source import Piece, Source
 from detrex_backbones.checkpoint.read.stored import LazyTensor, StoredTensor, strides_of
 
@@ -24,35 +45,6 @@ __all__ = ["OtherTensor", "Storage", "rebuild", "storage_type", "whole_number"]
 
 DEPTH = 100  # containers in one another; a training run's state has about ten
 ODD_KEYS = 1000  # keys of a dict that are tuples or long integers
-DIMENSIONS = 64  # of a tensor; numpy's limit
-
-
-class Storage(NamedTuple):
-    """The numbers that tensors are views of.
-
-    Args:
-        piece: their bytes.
-        dtype: what they are.
-        swapped: whether the highest byte of each comes first.
-    """
-
-    piece: Piece
-    dtype: torch.dtype
-    swapped: bool = False
-
-
-class OtherTensor:
-    """A tensor whose values are not plainly in the file.
-
-    Args:
-        kind: what it is, for people: "a quantised tensor".
-    """
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-    def __repr__(self) -> str:
-        return f"<{self.kind}>"
 
 
 def rebuild(value: Any, storage: Callable[[Any], Storage]) -> Any:
@@ -163,7 +155,7 @@ class _Rebuilder:
         """The storage that a record names."""
         if isinstance(record, PersistentId):
             return self.storage(record.value)
-        if _calls(record, "torch.storage", "_load_from_bytes"):
+        if calls(record, "torch.storage", "_load_from_bytes"):
             (data,) = self.arguments(record, 0)
             if id(data) not in self.within:
                 self.within[id(data)] = self.storage(self.bytes_of(data))
@@ -172,11 +164,11 @@ class _Rebuilder:
 
     def bytes_of(self, record: Any) -> memoryview:
         """Bytes, however the pickle's protocol writes them; what is used twice is made once."""
-        if _calls(record, "_codecs", "encode"):
+        if calls(record, "_codecs", "encode"):
             record, encoding = record.arguments
             if encoding not in ("latin1", "latin-1"):
                 raise PickleError("it has bytes in an encoding that Python's pickles don't use")
-        elif _calls(record, "builtins", "bytes") or _calls(record, "__builtin__", "bytes"):
+        elif calls(record, "builtins", "bytes") or calls(record, "__builtin__", "bytes"):
             record = b"" if record.arguments == () else None
         if isinstance(record, str):
             if id(record) not in self.encoded:
@@ -200,40 +192,11 @@ class _Rebuilder:
 
     def sizes(self, record: Any) -> tuple[int, ...]:
         """A shape or strides."""
-        if _calls(record, "torch", "Size"):
+        if calls(record, "torch", "Size"):
             (record,) = self.arguments(record, 0)
         if not isinstance(record, tuple | list) or len(record) > DIMENSIONS:
             raise PickleError(f"a tensor has no shape, or more than {DIMENSIONS} dimensions")
         return tuple(whole_number(size) for size in record)
-
-
-def whole_number(value: Any) -> int:
-    """A count: an int from 0 to 2^63."""
-    if type(value) is not int or not 0 <= value < 1 << 63:
-        raise PickleError("a size or place is no whole number of 63 bits")
-    return value
-
-
-def storage_type(record: Any) -> torch.dtype:
-    """The dtype of a storage's class.
-
-    Raises:
-        PickleError: there is no such class, or it is of quantised numbers.
-    """
-    if isinstance(record, Name) and record.module in STORAGE_MODULES and record.name in STORAGES:
-        return STORAGES[record.name]
-    raise PickleError(f"it has a storage of an unknown kind: {_told(record)}")
-
-
-def _calls(record: Any, module: str, name: str) -> bool:
-    """Whether a record is a call of this function."""
-    function = record.function if isinstance(record, Call) else None
-    return isinstance(function, Name) and (function.module, function.name) == (module, name)
-
-
-def _told(record: Any) -> str:
-    """A record for a message. Only names are shown: containers can hold one another so often that no text ends."""
-    return repr(record) if isinstance(record, Name) else f"a {type(record).__name__}"
 
 
 # What the table's functions are given: the rebuilder, the call, and how deep it stands.
@@ -248,7 +211,7 @@ def _tensor(with_dtype: bool = False) -> Constructor:
         if with_dtype:
             dtype = DTYPES[rest[2].module, rest[2].name]
         metadata = rest[3 if with_dtype else 2] if len(rest) > (3 if with_dtype else 2) else None
-        _check_inside(piece.size // dtype.itemsize, offset, shape, steps)
+        check_inside(piece.size // dtype.itemsize, offset, shape, steps)
         bits = metadata if isinstance(metadata, dict) else {}
         negative, conjugate = bits.get("neg") is True, bits.get("conj") is True
         if (negative and dtype not in SIGNED) or (conjugate and not dtype.is_complex):
@@ -256,20 +219,6 @@ def _tensor(with_dtype: bool = False) -> Constructor:
         return StoredTensor(piece, dtype, shape, steps, offset, swapped=swapped, negative=negative, conjugate=conjugate)
 
     return make
-
-
-def _check_inside(stored: int, offset: int, shape: tuple[int, ...], steps: tuple[int, ...]) -> None:
-    """Refuse a view that reaches past its storage, or is larger than it."""
-    if len(shape) != len(steps):
-        raise PickleError(f"a tensor of {len(shape)} sizes has {len(steps)} strides")
-    count = prod(shape)
-    end = offset + sum((length - 1) * step for length, step in zip(shape, steps, strict=True)) + 1
-    if count and end > stored:
-        raise PickleError(f"a tensor of shape {shape} needs {end} numbers, but only {stored} are stored")
-    if count > stored:
-        raise PickleError(
-            f"a tensor of shape {shape} repeats the {stored} numbers that are stored; save it as tensor.contiguous()"
-        )
 
 
 def _first_argument(run: _Rebuilder, call: Call, depth: int) -> Any:
@@ -281,7 +230,7 @@ def _of_type(run: _Rebuilder, call: Call, depth: int) -> Any:
     function, kind, arguments, *_ = run.arguments(call, depth)
     if isinstance(kind, Name) and (kind.module, kind.name) in PLAIN_TYPES:
         return run.value(Call(function, arguments), depth)
-    return OtherTensor(f"a tensor of the class {_told(kind)}")
+    return OtherTensor(f"a tensor of the class {told(kind)}")
 
 
 def _other(kind: str) -> Constructor:
@@ -353,7 +302,7 @@ def _from_buffer(run: _Rebuilder, call: Call, depth: int) -> Any:
 
 def _scalar(run: _Rebuilder, call: Call, depth: int) -> Any:
     dtype, data = run.arguments(call, depth)
-    spec, swapped = _numpy_dtype(dtype)
+    spec, swapped = numpy_dtype(dtype)
     if not spec:
         return call
     return np.frombuffer(run.bytes_of(data), np.dtype(spec).newbyteorder(">" if swapped else "="), count=1)[0]
@@ -362,7 +311,7 @@ def _scalar(run: _Rebuilder, call: Call, depth: int) -> Any:
 def _from_bytes(
     run: _Rebuilder, data: Any, dtype: Any, shape: tuple[int, ...], *, first_fastest: bool
 ) -> LazyTensor | OtherTensor:
-    spec, swapped = _numpy_dtype(dtype)
+    spec, swapped = numpy_dtype(dtype)
     if spec not in NUMPY:
         return OtherTensor(f"an array of {spec or 'structures'}, which torch doesn't have")
     source, kind = run.source_of(data), NUMPY[spec]
@@ -372,49 +321,6 @@ def _from_bytes(
     return StoredTensor(piece, kind, shape, strides_of(shape, first_fastest=first_fastest), swapped=swapped)
 
 
-def _numpy_dtype(record: Any) -> tuple[str, bool]:
-    """The kind and width of numpy's numbers, "f4", and whether the highest byte comes first; "" for no numbers."""
-    if not isinstance(record, Call) or not isinstance(record.function, Name):
-        raise PickleError("an array has no dtype")
-    if record.function.module == "numpy.dtypes":
-        return NUMPY_CLASSES.get(record.function.name, ""), False
-    if (record.function.module, record.function.name) != ("numpy", "dtype") or record.items or record.pairs:
-        raise PickleError("an array has no dtype")
-    name = record.arguments[0]
-    found = re.fullmatch(r"([<>=|]?)([fiubc]\d{1,2})", name) if isinstance(name, str) else None
-    state = record.state
-    order = found[1] if found else ""
-    if state is not None:
-        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
-            return "", False  # of structures
-        order = state[1]
-    return found[2] if found else "", order == ">"
-
-
-DTYPES = {("torch", name): value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
-STORAGES = {
-    "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
-    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
-    "ComplexDoubleStorage": torch.complex128, "ComplexFloatStorage": torch.complex64, "UntypedStorage": torch.uint8,
-    # Quantised numbers: the tensors of them are recognised where they are made.
-    "QInt8Storage": torch.int8, "QUInt8Storage": torch.uint8, "QInt32Storage": torch.int32,
-    "QUInt4x2Storage": torch.uint8, "QUInt2x4Storage": torch.uint8,
-}  # fmt: skip
-STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
-NUMPY = {
-    "f2": torch.float16, "f4": torch.float32, "f8": torch.float64, "i1": torch.int8, "i2": torch.int16,
-    "i4": torch.int32, "i8": torch.int64, "u1": torch.uint8, "u2": torch.uint16, "u4": torch.uint32,
-    "u8": torch.uint64, "b1": torch.bool, "c8": torch.complex64, "c16": torch.complex128,
-}  # fmt: skip
-NUMPY_CLASSES = {
-    f"{kind}{8 * width}DType": f"{letter}{width}"
-    for kind, letter in (("Float", "f"), ("Int", "i"), ("UInt", "u"))
-    for width in (1, 2, 4, 8)
-} | {"BoolDType": "b1"}
-SIGNED = {value for value in DTYPES.values() if value.is_complex} | {
-    torch.float16, torch.bfloat16, torch.float32, torch.float64,
-}  # fmt: skip
 PLAIN_TYPES = {("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch.nn.parameter", "Buffer")}
 
 QUANTISED = _other("a quantised tensor; save model.dequantize()'s or the float model's")

@@ -12,9 +12,11 @@ __all__ = [
     "Name",
     "PersistentId",
     "PickleError",
+    "calls",
     "is_safe_key",
     "longer",
     "persistent_ids",
+    "told",
     "without_halves",
 ]
 
@@ -121,3 +123,14 @@ def persistent_ids(value: Any) -> Iterator[PersistentId]:
 def without_halves(text: str) -> str:
     """Text that can be written as UTF-8: half of a pair of surrogates becomes its escape."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def calls(record: Any, module: str, name: str) -> bool:
+    """Whether a record is a call of this function."""
+    function = record.function if isinstance(record, Call) else None
+    return isinstance(function, Name) and (function.module, function.name) == (module, name)
+
+
+def told(record: Any) -> str:
+    """A record for a message. Only names are shown: containers can hold one another so often that no text ends."""
+    return repr(record) if isinstance(record, Name) else f"a {type(record).__name__}"

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from detrex_backbones.checkpoint.read.dtypes import Storage, storage_type, whole_number
 from detrex_backbones.checkpoint.read.pickle_data import parse_pickle
-from detrex_backbones.checkpoint.read.rebuild import Storage, rebuild, storage_type, whole_number
+from detrex_backbones.checkpoint.read.rebuild import rebuild
 from detrex_backbones.checkpoint.read.records import PersistentId, PickleError, persistent_ids
 from detrex_backbones.checkpoint.read.source import Piece, Source
 from detrex_backbones.checkpoint.read.zip_archive import ArchiveError, ZipArchive

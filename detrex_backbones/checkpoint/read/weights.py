@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detrex_backbones.checkpoint.read.rebuild import OtherTensor
+from detrex_backbones.checkpoint.read.dtypes import OtherTensor
 from detrex_backbones.checkpoint.read.stored import GivenTensor, LazyTensor
 
 __all__ = ["find_weights", "is_tensor", "tensors_in"]
