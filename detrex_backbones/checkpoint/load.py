@@ -127,8 +127,10 @@ def load_checkpoint(
 
 def apply_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> LoadReport:
     """`load_checkpoint` for a checkpoint that was read already."""
-    attempt = check_checkpoint(model, checkpoint, options)
-    copy_checkpoint(model, checkpoint, attempt)
+    targets = targets_of(model)
+    attempt = _check(model, targets, checkpoint, options)
+    values = load_values(checkpoint, attempt.values, owned=False)
+    place_values(model, targets, values, attempt.report)
     return attempt.report
 
 

@@ -81,7 +81,9 @@ def differences(found: Any, expected: Any, where: str = "") -> list[str]:
         same = (found.shape, found.dtype) == (expected.shape, expected.dtype)
         return [] if same and raw(found) == raw(expected.resolve_conj().resolve_neg()) else [where]
     if isinstance(expected, dict) and isinstance(found, dict):
-        pairs = [(str(key), found.get(key, found.get(str(key))), value) for key, value in expected.items()]
+        # Keys that are neither text nor numbers (torch gives functions) are records here.
+        plain = [(key, value) for key, value in expected.items() if isinstance(key, str | int | float | bytes)]
+        pairs = [(str(key), found.get(key, found.get(str(key))), value) for key, value in plain]
     elif isinstance(expected, list | tuple) and isinstance(found, list | tuple):
         pairs = [(str(index), one, value) for index, (one, value) in enumerate(zip(found, expected, strict=False))]
     else:

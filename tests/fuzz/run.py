@@ -96,7 +96,7 @@ def check(count: int, again: bool) -> dict[str, int | float | str]:
             line["accepted"] and not results[file]["why"] for file, line in compared.items()
         ),
         "read by torch, refused by a rule of ours": sum(refusals.values()),
-        "times that torch's reader ended the process": sum(
+        "times that the child ended while torch read or the two were compared": sum(
             file.endswith(("torch", "torch-legacy")) and file not in compared for file in results
         ),
         "most calls for a byte": round(max(r["calls"] / max(r["size"], 1) for r in results.values()), 1),

@@ -20,6 +20,8 @@ __all__ = ["check_casts", "doubtful", "is_there", "place_values", "refuse_wrong"
 
 logger = logging.getLogger(__name__)
 
+SMALL = 1 << 12  # numbers; smaller tensors are summed together
+
 
 def targets_of(model: nn.Module) -> dict[str, Tensor]:
     """Model key -> the tensor that a load writes to.
@@ -84,11 +86,16 @@ def place_values(
     kept = {key: local(targets[key]).detach().clone() for key in (values if doubted else fragile)}
     plain = [key for key in values if key not in set(fragile)]
     sums: dict[torch.device, dict[str, Tensor]] = defaultdict(dict)
+    small: dict[tuple[torch.device, torch.dtype], list[str]] = defaultdict(list)
 
     def write(key: str) -> None:
         target = local(targets[key])
         target.copy_(part(targets[key], values[key]))
-        if target.is_floating_point():  # summed while it is in the cache; looked at later, so that no GPU waits
+        if not target.is_floating_point():
+            return
+        if target.numel() < SMALL:
+            small[target.device, target.dtype].append(key)
+        else:  # summed while it is in the cache; looked at later, so that no GPU waits
             sums[target.device][key] = target.sum(dtype=torch.float32)
 
     with interrupts_wait(), torch.no_grad():
@@ -97,7 +104,7 @@ def place_values(
             for key in fragile:
                 write(key)
             interrupted = _write_all(plain, write)
-            report.not_finite = _not_finite(targets, sums)
+            report.not_finite = _not_finite(targets, sums, small.values())
             _verify(model, {key: values[key] for key in doubted}, report)
         except BaseException:
             for key, value in kept.items():
@@ -163,8 +170,14 @@ def refuse_wrong(wrong: list[str], report: LoadReport) -> None:
         )
 
 
-def _not_finite(targets: Mapping[str, Tensor], sums: dict[torch.device, dict[str, Tensor]]) -> dict[str, int]:
+def _not_finite(
+    targets: Mapping[str, Tensor], sums: dict[torch.device, dict[str, Tensor]], small: Iterable[list[str]]
+) -> dict[str, int]:
     """How many numbers are NaN or infinite, where there are any. A sum is finite unless one is, or it overflows."""
+    for keys in small:  # all at once, and each of them where one isn't finite
+        held = [local(targets[key]) for key in keys]
+        if not bool(torch.isfinite(torch.cat([value.reshape(-1) for value in held]).sum(dtype=torch.float32))):
+            sums[held[0].device] |= {key: value.sum(dtype=torch.float32) for key, value in zip(keys, held, strict=True)}
     doubted = {
         key
         for found in sums.values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from bisect import bisect_right
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from detrex_backbones.errors import ArgumentError
 __all__ = ["check_writable", "is_plain", "why_not_cast"]
 
 MAPS = Path("/proc/self/maps")
+READ_ONLY = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) r-", re.MULTILINE)
 PLAIN = (Tensor, nn.Parameter, *((nn.Buffer,) if hasattr(nn, "Buffer") else ()))
 
 
@@ -60,16 +62,10 @@ def _why_not_written(target: Tensor, protected: list[tuple[int, int]]) -> str:
 def _read_only_memory() -> list[tuple[int, int]]:
     """Where the memory of this process can't be written to, as far as the system tells."""
     try:
-        lines = MAPS.read_text().splitlines()
+        text = MAPS.read_text()
     except OSError:
         return []
-    found = []
-    for line in lines:
-        place, permissions, *_ = line.split(maxsplit=2)
-        if permissions[:2] == "r-":
-            start, end = place.split("-")
-            found.append((int(start, 16), int(end, 16)))
-    return found
+    return [(int(start, 16), int(end, 16)) for start, end in READ_ONLY.findall(text)]
 
 
 @functools.cache

@@ -64,6 +64,15 @@ class Views:
             self._made[key] = values
         return self._made[key]
 
+    def once(self, piece: Piece, dtype: torch.dtype) -> Tensor:
+        """All numbers of a storage that needs no change, for whoever only copies them."""
+        return torch.frombuffer(self._found[piece], dtype=dtype)
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether the numbers are only copied while the file is open."""
+        return not self._owned
+
     def _bytes(self, piece: Piece, width: int) -> Tensor:
         size = piece.size // width * width  # a storage of bytes can have some left over
         flat = torch.frombuffer(self._found[piece], dtype=torch.uint8)[:size]
@@ -144,7 +153,8 @@ class StoredTensor(LazyTensor):
         conjugate: bool = False,
     ) -> None:
         super().__init__(shape, dtype)
-        if prod(max(size, 1) for size in self.shape) >= LARGEST or any(step >= LARGEST for step in stride or ()):
+        count = prod(self.shape)
+        if (count or prod(max(size, 1) for size in self.shape)) >= LARGEST or max(stride or (0,)) >= LARGEST:
             raise DamagedError(f"a tensor has the shape {self.shape}, which none can have")
         self.piece, self.offset = piece, offset
         contiguous = strides_of(self.shape)
@@ -158,6 +168,10 @@ class StoredTensor(LazyTensor):
     def build(self, views: Views) -> Tensor:
         if not prod(self.shape):
             return torch.empty(self.shape, dtype=self.dtype)
+        changed = self.swapped or self.negative or self.conjugate
+        whole = self.whole and self.piece.size == prod(self.shape) * self.dtype.itemsize
+        if views.borrowed and whole and not changed:
+            return views.once(self.piece, self.dtype).view(self.shape)
         values = views.numbers(self.piece, self.dtype, self.swapped, self.negative, self.conjugate)
         if self.whole and len(values) == prod(self.shape):
             return values.view(self.shape)
