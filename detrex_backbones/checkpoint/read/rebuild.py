@@ -296,8 +296,15 @@ def _array(run: _Rebuilder, call: Call, depth: int) -> Any:
 
 
 def _from_buffer(run: _Rebuilder, call: Call, depth: int) -> Any:
-    data, dtype, shape, order = run.arguments(call, depth)
-    return _from_bytes(run, data, dtype, run.sizes(shape), first_fastest=order == "F")
+    data, dtype, shape, order, *axes = run.arguments(call, depth)
+    made = _from_bytes(run, data, dtype, run.sizes(shape), first_fastest=order == "F")
+    if order != "K" or not isinstance(made, StoredTensor):
+        return made
+    turned = run.sizes(axes[0])  # since numpy 2.3: the array's axes in memory's order
+    if sorted(turned) != list(range(made.dim())):
+        raise PickleError(f"an array of {made.dim()} dimensions has its axes in the order {turned}")
+    shape, stride = ([sizes[axis] for axis in turned] for sizes in (made.shape, made.stride))
+    return StoredTensor(made.piece, made.dtype, shape, stride, swapped=made.swapped)
 
 
 def _scalar(run: _Rebuilder, call: Call, depth: int) -> Any:

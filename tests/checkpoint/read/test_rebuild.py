@@ -389,3 +389,23 @@ def test_arrays_that_share_their_bytes_share_them(tmp_path):
     found = read_checkpoint(tmp_path / "weights.pkl").tensors
     assert len({value.untyped_storage().data_ptr() for value in found.values()}) == 1
     assert found["7"].tolist() == list(range(1000))
+
+
+@pytest.mark.parametrize("axes", [(1, 0, 2), (2, 1, 0), (0, 2, 1), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_arrays_whose_axes_are_turned(tmp_path, axes, protocol):
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(axes)
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps({"turned": array}, protocol))
+    assert np.array_equal(read_checkpoint(path).tensors["turned"].numpy(), array)
+
+
+def test_axes_that_are_no_order_are_refused(tmp_path):
+    path = tmp_path / "weights.pkl"
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(1, 0, 2)
+    data = pickle.dumps({"turned": array}, 5)
+    if b"K\x01K\x00K\x02\x87" not in data:
+        pytest.skip("this numpy writes no order of axes")
+    path.write_bytes(data.replace(b"K\x01K\x00K\x02\x87", b"K\x01K\x01K\x02\x87"))
+    with pytest.raises(CheckpointFileError, match="axes in the order"):
+        read_checkpoint(path)
