@@ -88,7 +88,7 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
         with open_checkpoint(path, chosen.container) as checkpoint:
             attempt = check_checkpoint(self.model, checkpoint, chosen)
             structure, stored = take_out(checkpoint.extra)
-            tensors = load_values(checkpoint, stored)
+            tensors = load_values(checkpoint, stored, owned=False)  # `_kept` makes what is kept its own
             rest = put_in(structure, {name: self._kept(name, value) for name, value in tensors.items()})
             copy_checkpoint(self.model, checkpoint, attempt, lambda: self._load_rest(rest, names, attempt.report))
         self._loaded(attempt.report)

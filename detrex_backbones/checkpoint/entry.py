@@ -65,7 +65,7 @@ class Entry:
     cast: str = ""
 
     def set(self, status: Status, why: str = "") -> None:
-        """Say what became of it; None of the sentences steers anything."""
+        """Say what became of it: the status for programs, which no sentence steers, and why for people."""
         self.status, self.why = status, why or status.value
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from detrex_backbones.checkpoint.fetch import resolve
-from detrex_backbones.checkpoint.read import Call, LazyTensor, Name, find_weights, load_tensors, open_content
+from detrex_backbones.checkpoint.read import Call, LazyTensor, Name, as_lazy, find_weights, load_tensors, open_content
 from detrex_backbones.checkpoint.read.content import named, reading
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
 from detrex_backbones.checkpoint.read.weights import tensors_in
@@ -55,12 +55,12 @@ def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoin
     Raises:
         CheckpointFileError: a file that is missing, empty, cut, damaged or holds no tensors; an unknown name.
     """
-    with open_checkpoint(path, container) as found:
-        with reading(found.path, found.format):
-            structure, stored = take_out(found.extra)
-        values = load_values(found, {**{f"t.{name}": tensor for name, tensor in found.tensors.items()}, **stored})
-    tensors = {name: values[f"t.{name}"] for name in found.tensors}
-    extra = put_in(structure, {name: values[name] for name in stored})
+    with open_checkpoint(path, container) as found, reading(found.path, found.format):
+        structure, stored = take_out(found.extra)
+        # In one call, so that what shares a storage in the file shares it here.
+        values = iter(load_tensors([*map(as_lazy, found.tensors.values()), *stored.values()]))
+    tensors = {name: next(values) for name in found.tensors}
+    extra = put_in(structure, {name: next(values) for name in stored})
     return Checkpoint(found.path, found.format, found.container, tensors, extra, found.unread)
 
 

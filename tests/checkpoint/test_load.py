@@ -339,3 +339,12 @@ def test_each_tensor_says_by_which_rule(file):
     torch.save(model.state_dict(), file.with_name("whole.pth"))
     report = load_checkpoint(model, file.with_name("whole.pth"))
     assert {item.rule for item in report.loaded} == {"as stored: the same name"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.float64])
+def test_what_is_not_finite_is_counted_in_every_dtype(tmp_path, dtype):
+    model = torch.nn.Module()
+    model.register_buffer("scale", torch.zeros(3, dtype=dtype))
+    path = tmp_path / "weights.pth"
+    torch.save({"scale": torch.tensor([1.0, float("nan"), 2.0]).to(dtype)}, path)
+    assert load_checkpoint(model, path).not_finite == {"scale": 1}

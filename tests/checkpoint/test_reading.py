@@ -129,6 +129,15 @@ class RunState:
         self.log = [1.0, 2.0]
 
 
+def test_weights_and_what_lies_beside_them_may_have_the_same_path(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"model": {"x": torch.ones(2), "t.x": torch.full((2,), 2.0)}, "t": {"x": torch.zeros(2)}}, path)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.tensors["x"].tolist() == [1, 1]
+    assert checkpoint.tensors["t.x"].tolist() == [2, 2]
+    assert checkpoint.extra["t"]["x"].tolist() == [0, 0]
+
+
 class ListOfTheRun(list):
     """Pickled with its items appended, as mmengine's log buffers are."""
 

@@ -16,7 +16,7 @@ from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from detrex_backbones.text import shorten
 
-__all__ = ["check_casts", "doubtful", "is_there", "place_values", "refuse_wrong", "targets_of"]
+__all__ = ["check_casts", "count_not_finite", "doubtful", "is_there", "place_values", "refuse_wrong", "targets_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def place_values(
     doubted = doubtful(model, targets, values)
     fragile = [key for key in values if not is_plain(targets[key])]
     kept = {key: local(targets[key]).detach().clone() for key in (values if doubted else fragile)}
-    plain = [key for key in values if key not in set(fragile)]
+    plain = [key for key in values if is_plain(targets[key])]
     sums: dict[torch.device, dict[str, Tensor]] = defaultdict(dict)
     small: dict[tuple[torch.device, torch.dtype], list[str]] = defaultdict(list)
 
@@ -184,5 +184,11 @@ def _not_finite(
         for key, finite in zip(found, torch.isfinite(torch.stack(list(found.values()))).tolist(), strict=True)
         if not finite
     }
-    counts = {key: int((~torch.isfinite(local(targets[key]))).sum()) for key in targets if key in doubted}
+    counts = {key: count_not_finite(local(targets[key])) for key in targets if key in doubted}
     return {key: count for key, count in counts.items() if count}
+
+
+def count_not_finite(tensor: Tensor) -> int:
+    """How many numbers of a tensor are NaN or infinite."""
+    wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # torch doesn't ask each kind of float8
+    return int((~torch.isfinite(wide)).sum())

@@ -19,7 +19,7 @@ from torch import Tensor, distributed, nn
 from detrex_backbones.checkpoint.files import Checkpoint, load_values, open_checkpoint
 from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, load_checkpoint
 from detrex_backbones.checkpoint.match.traits import traits_of
-from detrex_backbones.checkpoint.place.dense import doubtful, is_there, refuse_wrong, targets_of
+from detrex_backbones.checkpoint.place.dense import count_not_finite, doubtful, is_there, refuse_wrong, targets_of
 from detrex_backbones.checkpoint.place.ranks import Ranks, several
 from detrex_backbones.checkpoint.place.sharded import local, part, placement
 from detrex_backbones.checkpoint.place.writable import check_writable
@@ -186,4 +186,4 @@ def _not_finite(value: Tensor, dtype: torch.dtype) -> int:
     if not dtype.is_floating_point:
         return 0
     cast = value.to(dtype)
-    return 0 if bool(torch.isfinite(cast.sum(dtype=torch.float32))) else int((~torch.isfinite(cast)).sum())
+    return 0 if bool(torch.isfinite(cast.sum(dtype=torch.float32))) else count_not_finite(cast)
