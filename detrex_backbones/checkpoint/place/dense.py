@@ -80,23 +80,24 @@ def place_values(
         CheckpointMatchError: the model has something else than was written to it. It has its old values again.
         ArgumentError: a tensor that can't be written to.
     """
-    check_writable({key: targets[key] for key in values})
-    doubted = doubtful(model, targets, values)
-    fragile = [key for key in values if not is_plain(targets[key])]
-    kept = {key: local(targets[key]).detach().clone() for key in (values if doubted else fragile)}
-    plain = [key for key in values if is_plain(targets[key])]
+    held = {key: local(targets[key]) for key in values}
+    check_writable(held)
+    doubted = doubtful(model, targets, held)
+    fragile = [key for key, target in held.items() if not is_plain(target)]
+    kept = {key: held[key].detach().clone() for key in (values if doubted else fragile)}
+    plain = [key for key, target in held.items() if is_plain(target)]
     sums: dict[torch.device, dict[str, Tensor]] = defaultdict(dict)
     small: dict[tuple[torch.device, torch.dtype], list[str]] = defaultdict(list)
 
     def write(key: str) -> None:
-        target = local(targets[key])
+        target = held[key]
         target.copy_(part(targets[key], values[key]))
         if not target.is_floating_point():
             return
         if target.numel() < SMALL:
             small[target.device, target.dtype].append(key)
         else:  # summed while it is in the cache; looked at later, so that no GPU waits
-            sums[target.device][key] = target.sum(dtype=torch.float32)
+            sums[target.device][key] = _sum_of(target)
 
     with interrupts_wait(), torch.no_grad():
         take_back = beside()
@@ -104,11 +105,11 @@ def place_values(
             for key in fragile:
                 write(key)
             interrupted = _write_all(plain, write)
-            report.not_finite = _not_finite(targets, sums, small.values())
+            report.not_finite = _not_finite(held, sums, small.values())
             _verify(model, {key: values[key] for key in doubted}, report)
         except BaseException:
             for key, value in kept.items():
-                local(targets[key]).copy_(value)
+                held[key].copy_(value)
             take_back()
             raise
     if interrupted is not None:
@@ -131,19 +132,23 @@ def _write_all(keys: Iterable[str], write: Callable[[str], None]) -> BaseExcepti
     return interrupted
 
 
-def doubtful(model: nn.Module, targets: Mapping[str, Tensor], keys: Iterable[str]) -> list[str]:
+def doubtful(model: nn.Module, targets: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> list[str]:
     """Those keys under which the model may have something else than was written.
 
     A state_dict hook may hand out a copy of what a module computes with, a tensor class of its own may do anything, and
     into memory that several tensors share the last one was written. A module's own, plain tensors are beyond doubt.
+
+    Args:
+        model: as it is before it is written to.
+        targets: model key -> its tensor.
+        held: those that are written to, as far as this process holds them.
     """
-    keys, modules = list(keys), list(model.modules())
+    modules = list(model.modules())
     own = {id(value) for module in modules for value in (*module._parameters.values(), *module._buffers.values())}
-    held = {key: local(targets[key]) for key in keys if id(targets[key]) in own}
-    plain = {key: value for key, value in held.items() if is_plain(value)}
+    plain = {key: value for key, value in held.items() if id(targets[key]) in own and is_plain(value)}
     memory = {key: value.untyped_storage().data_ptr() for key, value in plain.items() if value.numel()}
     written = Counter(memory.values())
-    return [key for key in keys if key not in plain or written[memory.get(key, 0)] > 1]
+    return [key for key in held if key not in plain or written[memory.get(key, 0)] > 1]
 
 
 def _verify(model: nn.Module, values: Mapping[str, Tensor], report: LoadReport) -> None:
@@ -170,21 +175,31 @@ def refuse_wrong(wrong: list[str], report: LoadReport) -> None:
         )
 
 
+def _sum_of(value: Tensor) -> Tensor:
+    """A number that isn't finite where one of the tensor's isn't. The sum of squares is the fastest of them."""
+    if value.dtype is torch.float32 and value.is_contiguous():
+        flat = value.detach().view(-1)
+        return torch.dot(flat, flat)
+    return value.sum(dtype=torch.float32)
+
+
 def _not_finite(
-    targets: Mapping[str, Tensor], sums: dict[torch.device, dict[str, Tensor]], small: Iterable[list[str]]
+    held: Mapping[str, Tensor], sums: dict[torch.device, dict[str, Tensor]], small: Iterable[list[str]]
 ) -> dict[str, int]:
     """How many numbers are NaN or infinite, where there are any. A sum is finite unless one is, or it overflows."""
     for keys in small:  # all at once, and each of them where one isn't finite
-        held = [local(targets[key]) for key in keys]
-        if not bool(torch.isfinite(torch.cat([value.reshape(-1) for value in held]).sum(dtype=torch.float32))):
-            sums[held[0].device] |= {key: value.sum(dtype=torch.float32) for key, value in zip(keys, held, strict=True)}
+        values = [held[key].flatten() for key in keys]
+        if not bool(torch.isfinite(torch.cat(values).sum(dtype=torch.float32))):
+            sums[values[0].device] |= {
+                key: value.sum(dtype=torch.float32) for key, value in zip(keys, values, strict=True)
+            }
     doubted = {
         key
         for found in sums.values()
         for key, finite in zip(found, torch.isfinite(torch.stack(list(found.values()))).tolist(), strict=True)
         if not finite
     }
-    counts = {key: count_not_finite(local(targets[key])) for key in targets if key in doubted}
+    counts = {key: count_not_finite(value) for key, value in held.items() if key in doubted}
     return {key: count for key, count in counts.items() if count}
 
 

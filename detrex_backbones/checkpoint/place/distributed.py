@@ -96,7 +96,7 @@ def distribute_checkpoint(
         beside: what every process does once it's known that the file fits and before weights are written; it may fail.
     """
     targets = ranks.together(lambda: targets_of(model))
-    ranks.together(lambda: check_writable(targets))
+    ranks.together(lambda: check_writable({key: local(target) for key, target in targets.items()}))
     ranks.agree("the model", _table(targets), "Build the same model on every process, and shard it the same way.")
     attempt = ranks.together(lambda: check_checkpoint(model, checkpoint, options) if checkpoint else None)
     # All of them are there, and their checksums right, before the first is sent.
@@ -168,7 +168,7 @@ def _verify(
     report: LoadReport,
 ) -> None:
     """Send once more what a model may have otherwise than it was written, and compare; see `doubtful`."""
-    doubted = set().union(*ranks.gather(doubtful(model, targets, [key for key, *_ in coming])))
+    doubted = set().union(*ranks.gather(doubtful(model, targets, {key: local(targets[key]) for key, *_ in coming})))
     current = model.state_dict() if doubted else {}
     wrong: list[str] = []
 

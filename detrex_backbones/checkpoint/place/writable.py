@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.checkpoint.place.sharded import local
 from detrex_backbones.errors import ArgumentError
 
 __all__ = ["check_writable", "is_plain", "why_not_cast"]
@@ -22,41 +21,51 @@ PLAIN = (Tensor, nn.Parameter, *((nn.Buffer,) if hasattr(nn, "Buffer") else ()))
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether copying to it can't run anybody else's code, nor fail once it's been checked."""
-    return type(local(tensor)) in PLAIN
+    """Whether copying to it can't run anybody else's code, nor fail once it's been checked. Of a DTensor: its part."""
+    return type(tensor) in PLAIN
 
 
 def check_writable(targets: Mapping[str, Tensor]) -> None:
     """Refuse a model that can't be written to.
 
     Args:
-        targets: model key -> tensor that is to get a value.
+        targets: model key -> tensor that is to get a value, as far as this process holds it.
 
     Raises:
         ArgumentError: with the first key, what is wrong with it and how to mend it.
     """
-    protected = _read_only_memory()
+    borrowed = {}
     for key, target in targets.items():
-        why = _why_not_written(local(target), protected)
-        if why:
-            raise ArgumentError(f"the model's {key!r} can't be given a value: {why}. Nothing was changed.")
+        _refuse(key, _why_not_written(target))
+        # Memory that torch didn't allocate: of an array, a mapped file, another library.
+        if target.numel() and not target.untyped_storage().resizable():
+            borrowed[key] = target
+    protected = _read_only_memory() if borrowed else []
+    for key, target in borrowed.items():
+        place = bisect_right(protected, (target.data_ptr(), 1 << 64)) - 1
+        if place >= 0 and target.data_ptr() < protected[place][1]:
+            _refuse(key, "its memory is read-only, as of a mapped file or array; make a copy of it: tensor.clone()")
 
 
-def _why_not_written(target: Tensor, protected: list[tuple[int, int]]) -> str:
+def _refuse(key: str, why: str) -> None:
+    if why:
+        raise ArgumentError(f"the model's {key!r} can't be given a value: {why}. Nothing was changed.")
+
+
+def _why_not_written(target: Tensor) -> str:
     if target.is_meta:
         return "it is on the meta device and has no memory; call model.to_empty(device='cpu') first"
     if target.layout is not torch.strided:
         return f"its layout is {target.layout}; make it dense: tensor.to_dense()"
-    stride = target.stride()
-    if 0 in stride and any(step == 0 and size > 1 for step, size in zip(stride, target.shape, strict=True)):
+    if 0 in target.stride() and _is_expanded(target):
         return "it is expanded, so that many of its numbers are one in memory; make it whole: tensor.contiguous()"
     if target.is_inference() and not torch.is_inference_mode_enabled():
         return "it was made in inference mode; make the model outside torch.inference_mode()"
-    if protected and target.device.type == "cpu" and target.numel():
-        place = bisect_right(protected, (target.data_ptr(), 1 << 64)) - 1
-        if place >= 0 and target.data_ptr() < protected[place][1]:
-            return "its memory is read-only, as of a mapped file or array; make a copy of it: tensor.clone()"
     return ""
+
+
+def _is_expanded(target: Tensor) -> bool:
+    return any(step == 0 and size > 1 for step, size in zip(target.stride(), target.shape, strict=True))
 
 
 def _read_only_memory() -> list[tuple[int, int]]:

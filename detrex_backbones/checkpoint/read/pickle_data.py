@@ -12,7 +12,7 @@ from __future__ import annotations
 import codecs
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from detrex_backbones.checkpoint.read.records import (
     Call,
@@ -93,8 +93,12 @@ class _Machine:
         """Put a container or a call on the stack. Of these there are no more than a checkpoint of this size has."""
         self.made += 1
         if self.made > self.most:
-            raise PickleError(f"the pickle has more than {self.most:,} lists, dicts, tuples and calls")
+            self.refuse_more()
         self.stack.append(record)
+
+    def refuse_more(self) -> NoReturn:
+        """Say how many containers and calls were too many."""
+        raise PickleError(f"the pickle has more than {self.most:,} lists, dicts, tuples and calls")
 
     def last(self, count: int) -> list[Any]:
         """The last values, which leave the stack."""
@@ -294,8 +298,18 @@ def _gather(kind: Callable[[list[Any]], Any]) -> Operation:
 
 
 def _of_last(count: int, kind: Callable[..., Any] = lambda *values: values) -> Operation:
-    """Something made of the last values."""
-    return lambda run, at: run.push(kind(*run.last(count)))
+    """Something made of the last values. A third of all instructions: nothing is called here that needn't be."""
+
+    def operation(run: _Machine, at: int) -> None:
+        values = run.stack[-count:]
+        if len(values) < count:
+            raise IndexError
+        run.made += 1
+        if run.made > run.most:
+            run.refuse_more()
+        run.stack[-count:] = (kind(*values),)
+
+    return operation
 
 
 def _change(how: Callable[[Any, list[Any]], None], count: int = 0) -> Operation:

@@ -69,6 +69,7 @@ class _Rebuilder:
         self.encoded: dict[int, bytes] = {}
         self.sources: dict[int, Source] = {}
         self.unfolded: set[int] = set()
+        self.dtypes: dict[int, tuple[str, bool]] = {}
 
     def value(self, item: Any, depth: int) -> Any:
         """What a record stands for."""
@@ -185,6 +186,13 @@ class _Rebuilder:
             self.sources[id(record)] = Source.of_memory(self.bytes_of(record))
         return self.sources[id(record)]
 
+    def numpy_dtype(self, record: Any) -> tuple[str, bool]:
+        """See `dtypes.numpy_dtype`. The arrays of a file share a few records."""
+        if id(record) not in self.dtypes:
+            self.keep(record, record)
+            self.dtypes[id(record)] = numpy_dtype(record)
+        return self.dtypes[id(record)]
+
     def whole_storage(self, record: Any) -> StoredTensor:
         """A storage that stands alone, as the tensor of all its numbers."""
         piece, dtype, swapped = self.storage_of(record)
@@ -196,7 +204,7 @@ class _Rebuilder:
             (record,) = self.arguments(record, 0)
         if not isinstance(record, tuple | list) or len(record) > DIMENSIONS:
             raise PickleError(f"a tensor has no shape, or more than {DIMENSIONS} dimensions")
-        return tuple(whole_number(size) for size in record)
+        return tuple(map(whole_number, record))
 
 
 # What the table's functions are given: the rebuilder, the call, and how deep it stands.
@@ -309,7 +317,7 @@ def _from_buffer(run: _Rebuilder, call: Call, depth: int) -> Any:
 
 def _scalar(run: _Rebuilder, call: Call, depth: int) -> Any:
     dtype, data = run.arguments(call, depth)
-    spec, swapped = numpy_dtype(dtype)
+    spec, swapped = run.numpy_dtype(dtype)
     if not spec:
         return call
     return np.frombuffer(run.bytes_of(data), np.dtype(spec).newbyteorder(">" if swapped else "="), count=1)[0]
@@ -318,14 +326,15 @@ def _scalar(run: _Rebuilder, call: Call, depth: int) -> Any:
 def _from_bytes(
     run: _Rebuilder, data: Any, dtype: Any, shape: tuple[int, ...], *, first_fastest: bool
 ) -> LazyTensor | OtherTensor:
-    spec, swapped = numpy_dtype(dtype)
+    spec, swapped = run.numpy_dtype(dtype)
     if spec not in NUMPY:
         return OtherTensor(f"an array of {spec or 'structures'}, which torch doesn't have")
     source, kind = run.source_of(data), NUMPY[spec]
     if source.size != prod(shape) * kind.itemsize:
         raise PickleError(f"an array of shape {shape} has {source.size} bytes")
     piece = Piece(source, 0, source.size)
-    return StoredTensor(piece, kind, shape, strides_of(shape, first_fastest=first_fastest), swapped=swapped)
+    stride = strides_of(shape, first_fastest=True) if first_fastest else None
+    return StoredTensor(piece, kind, shape, stride, swapped=swapped)
 
 
 PLAIN_TYPES = {("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch.nn.parameter", "Buffer")}

@@ -40,12 +40,15 @@ def read_safetensors(source: Source) -> dict[str, StoredTensor]:
     header, start = read_header(source)
     header.pop(METADATA, None)
     tensors, places = {}, []
-    for name, entry in header.items():
+    for written, entry in header.items():
+        name = without_halves(written)
+        if name in tensors:
+            raise DamagedError(f"its header has {name!r} twice")
         try:
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         except (TypeError, KeyError, ValueError) as error:
             raise DamagedError(f"its header doesn't describe {name!r}") from error
-        if not isinstance(shape, list) or len(shape) > DIMENSIONS or not all(map(_is_count, (*shape, begin, end))):
+        if not isinstance(shape, list) or len(shape) > DIMENSIONS or not _are_counts([*shape, begin, end]):
             raise DamagedError(f"its header gives {name!r} a shape or a place that is none")
         if not isinstance(dtype, str) or dtype not in DTYPES:
             raise DamagedError(f"{name!r} has the dtype {str(dtype)[:20]!r}. Known: {', '.join(DTYPES)}")
@@ -82,11 +85,11 @@ def read_header(source: Source) -> tuple[dict[str, Any], int]:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = {without_halves(name): value for name, value in pairs}
+    made = dict(pairs)
     if len(made) != len(pairs):
         raise ValueError("a name stands in it twice")
     return made
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63
+def _are_counts(values: list[Any]) -> bool:
+    return {*map(type, values)} == {int} and min(values) >= 0 and max(values) < 1 << 63

@@ -183,7 +183,7 @@ def read_pieces(pieces: Iterable[Piece], *, owned: bool = True) -> dict[Piece, m
     """
     wanted = set(pieces)
     there = {piece for piece in wanted if piece.source.memory is not None and not (owned and piece.source.mapped)}
-    found = {piece: piece.source.memory[piece.start :][: piece.size] for piece in there}  # type: ignore[index]
+    found = {piece: piece.source.memory[piece.start : piece.start + piece.size] for piece in there}  # type: ignore[index]
     counted = [pair for pair in found.items() if pair[0].crc is not None]
     jobs: list[Job] = [(_compare_all, share) for share in _shares(counted)]
     for group in _neighbours(wanted - there, GROUP):

@@ -153,27 +153,31 @@ class StoredTensor(LazyTensor):
         conjugate: bool = False,
     ) -> None:
         super().__init__(shape, dtype)
-        count = prod(self.shape)
-        if (count or prod(max(size, 1) for size in self.shape)) >= LARGEST or max(stride or (0,)) >= LARGEST:
+        self.count = prod(self.shape)
+        if (self.count or prod(max(size, 1) for size in self.shape)) >= LARGEST or max(stride or (0,)) >= LARGEST:
             raise DamagedError(f"a tensor has the shape {self.shape}, which none can have")
         self.piece, self.offset = piece, offset
-        contiguous = strides_of(self.shape)
-        self.stride = contiguous if stride is None else tuple(stride)
-        self.whole = not offset and self.stride == contiguous
+        self._stride = None if stride is None else tuple(stride)
+        self.whole = not offset and (self._stride is None or self._stride == strides_of(self.shape))
         self.swapped, self.negative, self.conjugate = swapped, negative, conjugate
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """In numbers, one for each dimension."""
+        return strides_of(self.shape) if self._stride is None else self._stride
 
     def pieces(self) -> Iterator[Piece]:
         yield self.piece
 
     def build(self, views: Views) -> Tensor:
-        if not prod(self.shape):
+        if not self.count:
             return torch.empty(self.shape, dtype=self.dtype)
         changed = self.swapped or self.negative or self.conjugate
-        whole = self.whole and self.piece.size == prod(self.shape) * self.dtype.itemsize
+        whole = self.whole and self.piece.size == self.count * self.dtype.itemsize
         if views.borrowed and whole and not changed:
             return views.once(self.piece, self.dtype).view(self.shape)
         values = views.numbers(self.piece, self.dtype, self.swapped, self.negative, self.conjugate)
-        if self.whole and len(values) == prod(self.shape):
+        if self.whole and len(values) == self.count:
             return values.view(self.shape)
         return values.as_strided(self.shape, self.stride, self.offset)
 
