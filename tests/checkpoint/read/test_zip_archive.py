@@ -149,6 +149,7 @@ def test_something_behind_the_end():
     refused(data + b"more", "not at its end")
     data[-2] = 4
     refused(data + b"more", "not at its end")
+    refused(data, "not at its end")  # a comment that is announced, and isn't there
 
 
 @pytest.mark.parametrize("size", [256, 511, 3000])
