@@ -152,6 +152,11 @@ def test_something_behind_the_end():
     refused(data, "not at its end")  # a comment that is announced, and isn't there
 
 
+def test_something_between_the_directory_and_its_end():
+    data = written(TWO)
+    refused(data[:-22] + b"more" + data[-22:], "not where the end of it says")
+
+
 @pytest.mark.parametrize("size", [256, 511, 3000])
 def test_names_that_readers_in_c_would_cut(size):
     refused(written([*TWO, ("a/" + "x" * (size - 2), b"")]), "which no checkpoint has")
