@@ -107,6 +107,11 @@ class TimmBackbone(Backbone):
         self._out_feature_strides = dict(zip(self._timm_order, info.reduction(), strict=True))
         self._channels_last = str(getattr(self.timm_model, "output_fmt", "NCHW")) in ("NHWC", "Format.NHWC")
 
+    def whole_network(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of all that timm's network has, classifier and the blocks behind the last map included."""
+        name, _, kwargs = self._made_of
+        return build.whole_shapes(name, kwargs)
+
     @property
     def size_divisibility(self) -> int:
         """What H and W must be multiples of for the model to run with maps of H / stride by W / stride; 0 for any size.

@@ -25,10 +25,12 @@ __all__ = [
     "create_with_file",
     "made_exportable",
     "parameters_of",
+    "whole_shapes",
 ]
 
 # timm gives a model what its weights were trained with only where it loads them itself; here they may come later.
 TRAINED_WITH = {"fbnetc_100": {"bn_eps": 1e-3}}
+FOR_WRAPPERS = ("feature_cls", "flatten_sequential", "output_fmt")
 UNKNOWN_KWARG = re.compile(r"unexpected keyword argument '(\w+)'")
 NO_FEATURES = re.compile(r"features_only|forward_intermediates|feature_info|feature extraction", re.IGNORECASE)
 MISSING = re.compile(r"Missing key\(s\) in state_dict: (.*)")
@@ -90,6 +92,17 @@ def create(model_name: str, out_indices: list[int] | None, kwargs: Mapping[str, 
     except Exception as error:
         raise _explained(error, model_name, out_indices, kwargs) from error
     return net
+
+
+def whole_shapes(model_name: str, kwargs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of what the network has without a feature wrapper; {} where it can't be made without weights."""
+    own = {name: value for name, value in kwargs.items() if name not in FOR_WRAPPERS}
+    try:
+        with torch.device("meta"):
+            net = timm.create_model(model_name, **own)
+    except Exception:
+        return {}  # then nothing is known of what the wrapper left out
+    return {name: tuple(value.shape) for name, value in net.state_dict().items()}
 
 
 def create_with_file(

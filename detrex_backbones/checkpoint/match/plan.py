@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,18 +10,13 @@ import torch
 from detrex_backbones.checkpoint.entry import Entry, Shapes, Status
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match.first_convolution import fit_stem
+from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
+from detrex_backbones.checkpoint.match.whole_part import why_a_piece, why_not_all
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.readings import Reading, each_reading
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
-from detrex_backbones.text import shorten
-
-OWN = "detectron2"  # the convention of this library's own names
-
-# Where the numbered blocks of one stage stand, in this library's, torchvision's and timm's names. A stage is loaded
-# whole or not at all: what the model's has no place for shows that the file is of another architecture.
-STAGE = re.compile(r"^(?:.*\.)?(?:res[2-5]|layer[1-4]|stages[._]\d+\.blocks)(?=\.\d+\.)")
 
 __all__ = ["Attempt", "plan_checkpoint"]
 
@@ -49,6 +43,7 @@ def plan_checkpoint(
     scope: str | None = None,
     stem_adapt: str = "error",
     swap_channels: bool = False,
+    whole: Callable[[], Shapes] = dict,
 ) -> Attempt:
     """What a load would do. Names and shapes of the model are enough; nothing is refused yet: see `check_report`.
 
@@ -60,6 +55,7 @@ def plan_checkpoint(
         scope: as of `load_checkpoint`.
         stem_adapt: as of `load_checkpoint`.
         swap_channels: as of `load_checkpoint`.
+        whole: see `explain_leftovers`.
 
     Raises:
         ArgumentError: an unknown source, scope or way to adapt.
@@ -67,15 +63,16 @@ def plan_checkpoint(
     """
     found = _plans(model, checkpoint, source, prefix, scope)
     plan, reading = max(found, key=lambda pair: len(pair[0].matched))
+    plan.ambiguous = plan.ambiguous or ("" if scope is not None else why_a_piece(plan, model))
     rivals = _rivals(plan, reading, found)
     if plan.matched and not plan.ambiguous and rivals:
         places = ", ".join(repr(candidate.prefix.rstrip(".")) for candidate in (reading, *rivals))
         plan.ambiguous = f"it holds {len(rivals) + 1} networks that fit: {places}. Say which: prefix='...'."
     if scope is None and prefix is None and not plan.ambiguous:
-        plan.ambiguous = _in_two_namings(plan, reading, model)
+        plan.ambiguous = why_not_all(plan, reading, model)
     fit_stem(plan, reading, model, stem_adapt, swap_channels)
     values = _values(plan, reading)
-    report = _report(checkpoint, reading, plan, model)
+    report = _report(checkpoint, reading, plan, model, whole)
     for entry in report.entries:
         entry.tensor = None
     return Attempt(report, values)
@@ -110,26 +107,9 @@ def _rivals(plan: Plan, reading: Reading, others: list[tuple[Plan, Reading]]) ->
     ]
 
 
-def _in_two_namings(plan: Plan, reading: Reading, model: Shapes) -> str:
-    """What to say where the rest of the file, too, has a place in the model, by its names as they are."""
-    own = conventions()[OWN]  # mean and standard deviation are in every detector
-    outside = {entry.checkpoint_key: entry for entry in reading.entries if entry.status is Status.OUTSIDE}
-    same = [
-        key
-        for key in plan.outside
-        if key in outside and outside[key].shape == tuple(model[key]) and not own.why_left_out(key)
-    ]
-    if not same:
-        return ""
-    scope = plan.scope.rstrip(".")
-    return (
-        f"its {len(plan.matched)} tensors in the names of {reading.source} go to {scope!r}, but {len(same)} others "
-        f"have names and shapes that the model has outside it, and would be left out: {shorten(same)}. Only the former "
-        f"are meant: scope={scope!r}. All are: build the model with the file's names, or give all of them the model's."
-    )
-
-
-def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes) -> LoadReport:
+def _report(
+    checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes, whole: Callable[[], Shapes]
+) -> LoadReport:
     for key, ours in plan.matched.items():
         entry = reading.named[ours]
         entry.model_key, entry.rule = key, _rule(plan, reading, key, ours)
@@ -138,11 +118,7 @@ def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes)
         entry = reading.named[ours]
         entry.model_key, entry.model_shape = key, tuple(model[key])
         entry.set(Status.OTHER_SHAPE)
-    for ours in plan.unused:
-        why = _why_not_of_network(reading.named[ours], reading)
-        if why:
-            reading.named[ours].set(Status.NOT_OF_NETWORK, why)
-    _mark_other_architecture(reading)
+    explain_leftovers(reading, whole)
     unread = [Entry(key, status=Status.UNREAD, why=what) for key, what in checkpoint.unread.items()]
     kept = {key: why for key in plan.missing if (why := _why_kept(key, reading.source))}
     return LoadReport(
@@ -165,32 +141,6 @@ def _rule(plan: Plan, reading: Reading, key: str, ours: str) -> str:
     """By which rule a stored name came to a model's key."""
     place = "the same name" if key == ours else "in the scope" if key == plan.scope + ours else "the end of the name"
     return f"{reading.source}: {place}"
-
-
-def _mark_other_architecture(reading: Reading) -> None:
-    """Find what is left over of stages of which other tensors found a place."""
-    placed = [entry for entry in reading.entries if entry.model_key]
-    ours, theirs = _stages(entry.ours for entry in placed), _stages(entry.checkpoint_key for entry in placed)
-    for entry in reading.entries:
-        # What has a name of ours is looked at by it; what has none, by its name in the file.
-        if (entry.status is Status.NO_PLACE and _stages([entry.ours]) & ours) or (
-            entry.status is Status.NO_NAME and _stages([entry.checkpoint_key]) & theirs
-        ):
-            entry.set(Status.OTHER_ARCHITECTURE, entry.why)
-
-
-def _stages(names: Iterable[str]) -> set[str]:
-    return {found[0] for name in names if (found := STAGE.match(name))}
-
-
-def _why_not_of_network(entry: Entry, reading: Reading) -> str:
-    """What a tensor is that nothing in the model asked for, in the words of its convention or of our own names."""
-    known = conventions()
-    names = [
-        (known[name], entry.theirs[len(place) :]) for name, place in reading.known_by if entry.theirs.startswith(place)
-    ]
-    reasons = (convention.why_left_out(name) for convention, name in (*names, (known[OWN], entry.ours)))
-    return next(filter(None, reasons), "")
 
 
 def _why_kept(key: str, source: str) -> str:

@@ -84,7 +84,7 @@ def each_reading(
     wanted = _wanted(source)
     tensors = {name: as_lazy(tensor) for name, tensor in given.items()}
     own = ModelNames(model or {})
-    cleaned, aside = clean_names(tensors, own)
+    cleaned, aside = clean_names(tensors, own, model or {})
     stored = {name: tensors[key] for name, key in cleaned.items()}
     firsts = tuple({first for convention in wanted for first, *_ in convention.anchors})
     marked = [name for name in cleaned if name.endswith(firsts)]
