@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones.checkpoint.files import Checkpoint, load_values, open_checkpoint
-from detrex_backbones.checkpoint.match.model_facts import random_before_maps, whole_networks
+from detrex_backbones.checkpoint.match.model_facts import original_readers, random_before_maps, whole_networks
 from detrex_backbones.checkpoint.match.plan import Attempt, plan_checkpoint
 from detrex_backbones.checkpoint.match.refusals import check_report
 from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
@@ -161,7 +161,13 @@ def copy_checkpoint(
 
 def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
     shapes = {key: tuple(value.shape) for key, value in targets.items()}
-    attempt = plan_checkpoint(shapes, checkpoint, **options.reading, whole=lambda: whole_networks(model))
+    attempt = plan_checkpoint(
+        shapes,
+        checkpoint,
+        **options.reading,
+        whole=lambda: whole_networks(model),
+        readers=lambda: original_readers(model),
+    )
     report, values = attempt.report, attempt.values
     report.before_maps = random_before_maps(model, report)
     check_report(report, options.allow_missing, options.allow_unused)

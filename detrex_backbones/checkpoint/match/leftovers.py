@@ -14,10 +14,13 @@ from detrex_backbones.checkpoint.entry import Entry, Shapes, Status
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.readings import Reading
 
-__all__ = ["OWN", "explain_leftovers"]
+__all__ = ["MAP_NORM", "OWN", "explain_leftovers"]
 
 OWN = "detectron2"  # the convention of this library's own names
 BEHIND = "behind the last map of the model"
+OTHER_MAP = "norm of a map that the model doesn't give"
+# As detectors with Swin, ConvNeXt or FocalNet call a norm for each map of the backbone.
+MAP_NORM = re.compile(r"^norm\d\.(weight|bias)$")
 
 # What files of many sources hold beside the weights that maps depend on. Names are those behind the prefix.
 REASONS = (
@@ -49,6 +52,10 @@ def explain_leftovers(reading: Reading, whole: Callable[[], Shapes]) -> None:
         why = _why_not_of_network(entry, reading)
         if why:
             entry.set(Status.NOT_OF_NETWORK, why)
+    if any(entry.model_key and MAP_NORM.match(entry.theirs) for entry in reading.entries):
+        for entry in leftovers:
+            if MAP_NORM.match(entry.theirs):
+                entry.set(Status.NOT_OF_NETWORK, OTHER_MAP)
     unknown = [entry for entry in leftovers if entry.status is not Status.NOT_OF_NETWORK and _is_weight(entry)]
     if not unknown:
         return

@@ -5,9 +5,16 @@ from __future__ import annotations
 from torch import nn
 
 from detrex_backbones.checkpoint.entry import Shapes
+from detrex_backbones.checkpoint.names.original_files import FromOriginal
 from detrex_backbones.checkpoint.report import LoadReport
 
-__all__ = ["random_before_maps", "whole_networks"]
+__all__ = ["original_readers", "random_before_maps", "whole_networks"]
+
+
+def original_readers(model: nn.Module) -> dict[str, FromOriginal]:
+    """Path of each network in the model that can read its authors' files -> how it does."""
+    found = {path: getattr(module, "from_original", None) for path, module in model.named_modules()}
+    return {path: read for path, read in found.items() if callable(read)}
 
 
 def whole_networks(model: nn.Module) -> Shapes:

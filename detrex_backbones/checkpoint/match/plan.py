@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,11 @@ from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
 from detrex_backbones.checkpoint.match.whole_part import why_a_piece, why_not_all
 from detrex_backbones.checkpoint.names.conventions import conventions
-from detrex_backbones.checkpoint.names.readings import Reading, each_reading
+from detrex_backbones.checkpoint.names.original_files import ORIGINAL, FromOriginal
+from detrex_backbones.checkpoint.names.readings import Reading, each_reading, original_readings
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.errors import ArgumentError
 
 __all__ = ["Attempt", "plan_checkpoint"]
 
@@ -44,6 +46,7 @@ def plan_checkpoint(
     stem_adapt: str = "error",
     swap_channels: bool = False,
     whole: Callable[[], Shapes] = dict,
+    readers: Callable[[], Mapping[str, FromOriginal]] = dict,
 ) -> Attempt:
     """What a load would do. Names and shapes of the model are enough; nothing is refused yet: see `check_report`.
 
@@ -56,12 +59,13 @@ def plan_checkpoint(
         stem_adapt: as of `load_checkpoint`.
         swap_channels: as of `load_checkpoint`.
         whole: see `explain_leftovers`.
+        readers: see `original_readings`. Asked only if nothing else fits.
 
     Raises:
-        ArgumentError: an unknown source, scope or way to adapt.
+        ArgumentError: an unknown source, scope or way to adapt; "original", where no network reads the file.
         CheckpointMatchError: the file has none of the names that `source` is known by.
     """
-    found = _plans(model, checkpoint, source, prefix, scope)
+    found = _plans(model, checkpoint, source, prefix, scope, readers)
     plan, reading = max(found, key=lambda pair: len(pair[0].matched))
     plan.ambiguous = plan.ambiguous or ("" if scope is not None else why_a_piece(plan, model))
     rivals = _rivals(plan, reading, found)
@@ -79,11 +83,16 @@ def plan_checkpoint(
 
 
 def _plans(
-    model: Shapes, checkpoint: Checkpoint, source: str | None, prefix: str | None, scope: str | None
+    model: Shapes,
+    checkpoint: Checkpoint,
+    source: str | None,
+    prefix: str | None,
+    scope: str | None,
+    readers: Callable[[], Mapping[str, FromOriginal]],
 ) -> list[tuple[Plan, Reading]]:
     """Every reading with its plan, except those that can be no better than the first."""
     found: list[tuple[Plan, Reading]] = []
-    for reading in each_reading(checkpoint.tensors, source, prefix, model):
+    for reading in each_reading(checkpoint.tensors, source, prefix, model) if source != ORIGINAL else ():
         # Other conventions aren't asked for names that fill the whole model as they are.
         if found and len(found[0][0].matched) == len(model) and reading.source != found[0][1].source:
             break
@@ -91,7 +100,21 @@ def _plans(
         # Where all of the file has a place, there is nothing else in it.
         if len(found[0][0].matched) == len(checkpoint.tensors):
             break
+    if source in (None, ORIGINAL) and not any(_is_filled(plan, model) for plan, _ in found):
+        for path, reading in original_readings(checkpoint.tensors, prefix, model, readers()):
+            if scope in (None, path):
+                found.append((make_plan(model, reading.shapes, path), reading))
+    if not found:
+        raise ArgumentError(
+            f"source={ORIGINAL!r}: no network of the model reads its authors' files, or this isn't one of them. "
+            f"Networks of TimmBackbone do. Leave source out to have the names recognised."
+        )
     return found
+
+
+def _is_filled(plan: Plan, model: Shapes) -> bool:
+    """Whether a whole part of the model gets all of its values."""
+    return bool(plan.matched) and not plan.missing and not plan.mismatched and not why_a_piece(plan, model)
 
 
 def _rivals(plan: Plan, reading: Reading, others: list[tuple[Plan, Reading]]) -> list[Reading]:

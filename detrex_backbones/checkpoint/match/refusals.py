@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from detrex_backbones.checkpoint.match.globs import fewest_globs, is_allowed
+from detrex_backbones.checkpoint.match.leftovers import MAP_NORM
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.report import LoadReport, describe
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
@@ -60,6 +61,8 @@ def _check_complete(report: LoadReport, allow_missing: list[str], allow_unused: 
             f"is of another architecture: the model has no place for {len(unplaced)} tensors of the network that the "
             f"file holds: {shorten(unplaced)}."
         )
+    if unplaced and all(MAP_NORM.match(key.removeprefix(report.prefix)) for key in unplaced):
+        what += " They are the norms of a detector's maps: TimmBackbone(..., output_norms=True) has them."
     lines = [f"checkpoint {report.path!r} {what}"]
     if missing:
         lines.append(f"{len(missing)} are not in the file: {shorten(missing)}.")
