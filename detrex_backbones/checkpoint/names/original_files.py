@@ -86,7 +86,7 @@ def _place(
     name: str, value: Tensor, inside: Mapping[str, Entry], traced: Mapping[str, Tensor], run: _Run
 ) -> Entry | None:
     """Give the tensor of the file that became `name` its name; a new entry where it is made of several, or of none."""
-    origins = getattr(value, "origins", frozenset())
+    origins: frozenset[str] = getattr(value, "origins", frozenset())
     for origin in origins:
         inside[origin].set(Status.PART_OF_ANOTHER, f"used in {name!r}")
     single = next(iter(origins)) if len(origins) == 1 else ""
