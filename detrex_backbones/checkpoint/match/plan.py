@@ -143,7 +143,7 @@ def _report(
         entry.set(Status.OTHER_SHAPE)
     explain_leftovers(reading, whole)
     unread = [Entry(key, status=Status.UNREAD, why=what) for key, what in checkpoint.unread.items()]
-    kept = {key: why for key in plan.missing if (why := _why_kept(key, reading.source))}
+    kept = {key: why for key in plan.missing if (why := _why_kept(key, reading))}
     return LoadReport(
         path=str(checkpoint.path),
         format=checkpoint.format,
@@ -166,11 +166,11 @@ def _rule(plan: Plan, reading: Reading, key: str, ours: str) -> str:
     return f"{reading.source}: {place}"
 
 
-def _why_kept(key: str, source: str) -> str:
-    """What a model's key is that files of a source never hold. Names used as stored may be of any source of ours."""
+def _why_kept(key: str, reading: Reading) -> str:
+    """What a model's key is that files of a source never hold. Names used as stored are those of what bears its marks."""
     known = conventions()
-    sources = [known[source]] if source in known else [other for other in known.values() if not other.pairs]
-    return next(filter(None, (convention.why_kept(key) for convention in sources)), "")
+    sources = [reading.source, *(name for name, _ in reading.known_by)]
+    return next(filter(None, (known[name].why_kept(key) for name in sources if name in known)), "")
 
 
 def _values(plan: Plan, reading: Reading) -> dict[str, LazyTensor]:
