@@ -167,7 +167,7 @@ def _rule(plan: Plan, reading: Reading, key: str, ours: str) -> str:
 
 
 def _why_kept(key: str, reading: Reading) -> str:
-    """What a model's key is that files of a source never hold. Names used as stored are those of what bears its marks."""
+    """What a key of the model is that files of this source, or of one whose marks they bear, never hold."""
     known = conventions()
     sources = [reading.source, *(name for name, _ in reading.known_by)]
     return next(filter(None, (known[name].why_kept(key) for name in sources if name in known)), "")
