@@ -49,6 +49,13 @@ class Backbone(nn.Module, ABC):
             for name in self._out_features
         }
 
+    def whole_network(self) -> Mapping[str, tuple[int, ...]]:
+        """Name -> shape of every parameter and buffer of the network that this is the beginning of, as its files have
+        them; {} where nothing is left out. What is behind the last map has no place here, and is no sign of another
+        network.
+        """
+        return {}
+
     def fuse(self) -> Backbone:
         """Fold the batch norms into the convolutions, in place, for inference; see `fuse_norms`.
 

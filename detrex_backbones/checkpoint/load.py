@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones.checkpoint.files import Checkpoint, load_values, open_checkpoint
+from detrex_backbones.checkpoint.match.model_facts import original_readers, random_before_maps, whole_networks
 from detrex_backbones.checkpoint.match.plan import Attempt, plan_checkpoint
 from detrex_backbones.checkpoint.match.refusals import check_report
 from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
@@ -36,6 +37,7 @@ class LoadOptions:
     scope: str | None = None
     container: str | None = None
     allow_missing: Iterable[str] = ()
+    allow_unused: Iterable[str] = ()
     stem_adapt: str = "error"
     swap_channels: bool = False
     check_preprocessing: str = "error"
@@ -74,6 +76,7 @@ def load_checkpoint(
     scope: str | None = None,
     container: str | None = None,
     allow_missing: Iterable[str] = (),
+    allow_unused: Iterable[str] = (),
     stem_adapt: str = "error",
     swap_channels: bool = False,
     check_preprocessing: str = "error",
@@ -93,6 +96,7 @@ def load_checkpoint(
         container: the key that the weights stand under in the file; None to find it.
         allow_missing: globs of model keys that may stay without a value or have another shape, with or without the
             scope before them: "linear.*".
+        allow_unused: globs of the file's keys that need no place, though they are of the network: "roi_heads.mask_*".
         stem_adapt: what to do where the model takes another number of channels than the file's: "error", "repeat" (as
             timm does it), "mean" or "zero"; see `stem_adapt.adapt_channels`.
         swap_channels: swap RGB and BGR in the first convolution.
@@ -114,7 +118,8 @@ def load_checkpoint(
         prefix=prefix,
         scope=scope,
         container=container,
-        allow_missing=allow_missing if isinstance(allow_missing, str) else tuple(allow_missing),
+        allow_missing=_globs(allow_missing),
+        allow_unused=_globs(allow_unused),
         stem_adapt=stem_adapt,
         swap_channels=swap_channels,
         check_preprocessing=check_preprocessing,
@@ -123,6 +128,10 @@ def load_checkpoint(
         report = apply_checkpoint(model, checkpoint, options)
     logger.info("loaded a checkpoint\n%s", report)
     return report
+
+
+def _globs(given: Iterable[str]) -> Iterable[str]:
+    return given if isinstance(given, str) else tuple(given)  # a string is refused by its name later
 
 
 def apply_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> LoadReport:
@@ -152,9 +161,16 @@ def copy_checkpoint(
 
 def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
     shapes = {key: tuple(value.shape) for key, value in targets.items()}
-    attempt = plan_checkpoint(shapes, checkpoint, **options.reading)
+    attempt = plan_checkpoint(
+        shapes,
+        checkpoint,
+        **options.reading,
+        whole=lambda: whole_networks(model),
+        readers=lambda: original_readers(model),
+    )
     report, values = attempt.report, attempt.values
-    check_report(report, options.allow_missing)
+    report.before_maps = random_before_maps(model, report)
+    check_report(report, options.allow_missing, options.allow_unused)
     check_casts({key: value.dtype for key, value in values.items()}, targets, report)
     _check_shared(targets, values, report)
     check_traits(traits_of(model, report.scope), report, options.check_preprocessing)

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from detrex_backbones.checkpoint.entry import Entry, Status
+from detrex_backbones.checkpoint.entry import BATCH_COUNTER, Entry, Status
 from detrex_backbones.text import shorten, visible
 
-__all__ = ["LoadReport", "describe"]
+__all__ = ["LoadReport", "by_module", "describe"]
 
 WIDTH = 80
+NOT_DRAWN = (BATCH_COUNTER, "pixel_mean", "pixel_std")  # what has no random values
 LONGEST_LINE = 20_000  # characters
 
 
@@ -33,6 +34,7 @@ class LoadReport:
         missing: model keys of the scope that the file has nothing for.
         kept: model key of the scope that files of this source never hold -> what it is. It kept its value.
         outside: model keys outside the scope, which kept their values.
+        before_maps: those of `random` that lie between the scope and the maps that the model gives: a pyramid's.
         lookalikes: what else these very names can be, where names alone don't tell.
         ambiguous: what could as well have been matched otherwise; such a load is refused.
         not_finite: model key -> how many of its numbers are NaN or infinite.
@@ -48,6 +50,7 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
     outside: list[str] = field(default_factory=list)
+    before_maps: list[str] = field(default_factory=list)
     lookalikes: str = ""
     ambiguous: str = ""
     not_finite: dict[str, int] = field(default_factory=dict)
@@ -78,6 +81,11 @@ class LoadReport:
         return [entry.checkpoint_key for entry in self.of(Status.OTHER_ARCHITECTURE)]
 
     @property
+    def random(self) -> list[str]:
+        """Model keys outside the scope that nothing was loaded into, without counters and preprocessing."""
+        return [key for key in self.outside if not key.endswith(NOT_DRAWN)]
+
+    @property
     def expected(self) -> int:
         """How many tensors the file must have for the scope."""
         return len(self.loaded) + len(self.missing) + len(self.mismatched)
@@ -86,6 +94,12 @@ class LoadReport:
     def coverage(self) -> float:
         """The share of the scope's tensors that were loaded, 0 to 1."""
         return len(self.loaded) / self.expected if self.expected else 0.0
+
+    @property
+    def file_coverage(self) -> float:
+        """The share of the file's network that found its place, 0 to 1: what a reason is known for doesn't count."""
+        placed, others = len(self.loaded), len(self.mismatched) + len(self.unplaced)
+        return placed / (placed + others) if placed else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON knows."""
@@ -97,6 +111,7 @@ class LoadReport:
             "prefix": self.prefix,
             "scope": self.scope,
             "coverage": self.coverage,
+            "file_coverage": self.file_coverage,
             "loaded": [
                 {
                     "model_key": item.model_key,
@@ -122,6 +137,7 @@ class LoadReport:
             "left_over": dict(self.left_over),
             "unplaced": list(self.unplaced),
             "outside": list(self.outside),
+            "before_maps": list(self.before_maps),
             "lookalikes": self.lookalikes,
             "ambiguous": self.ambiguous,
             "not_finite": dict(self.not_finite),
@@ -131,38 +147,56 @@ class LoadReport:
         numbers = sum(prod(item.shape) for item in self.loaded)
         container = f", under {self.container!r}" if self.container else ""
         prefix = f", prefix {self.prefix!r} taken off" if self.prefix else ""
-        scope = repr(self.scope) if self.scope else "the whole model"
-        outside = f"; {len(self.outside)} tensors outside it kept their values" if self.outside else ""
+        unplaced = len(self.mismatched) + len(self.unplaced)
         lines = [
             _line("checkpoint", f"{self.path} ({self.format}{container})"),
             _line("names", f"{self.source}{prefix}"),
-            _line("scope", f"{scope}{outside}"),
-            _line(
-                "loaded", f"{len(self.loaded)} of {self.expected} tensors ({self.coverage:.1%}), {numbers:,} numbers"
-            ),
+            _line("loaded", self._loaded_text()),
+            _line("of the file", f"{len(self.loaded)} of {len(self.loaded) + unplaced} tensors, {numbers:,} numbers"),
         ]
         casts = Counter(item.cast for item in self.loaded if item.cast)
-        if casts:
-            lines.append(_line("cast", ", ".join(f"{count} {cast}" for cast, count in casts.items())))
         adapted = Counter(item.adapted for item in self.loaded if item.adapted)
-        if adapted:
-            lines.append(_line("adapted", ", ".join(f"{what} ({count})" for what, count in adapted.items())))
-        if self.missing:
-            lines.append(_line("missing", f"{len(self.missing)}: {shorten(self.missing)}"))
-        if self.mismatched:
-            lines.append(_line("other shape", f"{len(self.mismatched)}: {shorten(map(describe, self.mismatched))}"))
-        if self.kept:
-            lines.append(_line("kept", ", ".join(reasons(self.kept))))
-        if self.left_over:
-            lines.append(_line("left over", ", ".join(reasons(self.left_over))))
-        if self.lookalikes:
-            lines.append(_line("note", f"names alone don't tell: {self.lookalikes}"))
-        if self.ambiguous:
-            lines.append(_line("AMBIGUOUS", self.ambiguous))
-        if self.not_finite:
-            found = (f"{key} ({count} numbers)" for key, count in self.not_finite.items())
-            lines.append(_line("WARNING", f"NaN or infinite values in {shorten(found)}"))
+        found = (f"{key} ({count} numbers)" for key, count in self.not_finite.items())
+        more = {
+            "cast": ", ".join(f"{count} {cast}" for cast, count in casts.items()),
+            "adapted": ", ".join(f"{what} ({count})" for what, count in adapted.items()),
+            "missing": self.missing and f"{len(self.missing)}: {shorten(self.missing)}",
+            "other shape": self.mismatched and f"{len(self.mismatched)}: {shorten(map(describe, self.mismatched))}",
+            "kept": ", ".join(reasons(self.kept)),
+            "left over": ", ".join(reasons(self.left_over)),
+            "note": self.lookalikes and f"names alone don't tell: {self.lookalikes}",
+            "WARNING": self.before_maps and f"{self.before_maps_text()} keep random values: the maps are noise",
+            "AMBIGUOUS": self.ambiguous,
+            "WARNING ": self.not_finite and f"NaN or infinite values in {shorten(found)}",
+        }
+        lines += [_line(title.strip(), str(text)) for title, text in more.items() if text]
         return "\n".join(lines)
+
+    def before_maps_text(self) -> str:
+        """How much is random between the scope and the maps that are given out, and which modules it is."""
+        modules = by_module(self.before_maps, self.scope)
+        return f"{len(self.before_maps)} tensors between the backbone and its maps, {modules},"
+
+    def _loaded_text(self) -> str:
+        """The coverage of what was meant, and of the whole model."""
+        scope = f"model.{self.scope}" if self.scope else "the model"
+        text = f"{len(self.loaded)} of {self.expected} of {scope}"
+        random = self.random
+        if not random:
+            return text
+        whole = self.expected + len(random)
+        return f"{text}; {len(random)} of {whole} of the model keep random values: {by_module(random, self.scope)}"
+
+
+def by_module(keys: list[str], scope: str = "") -> str:
+    """How many keys each module has: the outermost ones that don't hold the scope."""
+    inside = scope.split(".") if scope else []
+    counts: Counter[str] = Counter()
+    for key in keys:
+        parts = key.split(".")
+        shared = next((at for at, (one, other) in enumerate(zip(parts, inside, strict=False)) if one != other), 0)
+        counts[".".join(parts[: shared + 1])] += 1
+    return shorten(f"{module} ({count})" for module, count in counts.items())
 
 
 def describe(item: Entry) -> str:

@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from detrex_backbones.checkpoint.files import read_checkpoint
+    from detrex_backbones.checkpoint.match.model_facts import original_readers, random_before_maps, whole_networks
     from detrex_backbones.checkpoint.match.plan import plan_checkpoint
     from detrex_backbones.checkpoint.match.refusals import check_report
     from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
@@ -70,7 +71,15 @@ def run(args: argparse.Namespace) -> None:
     with torch.device("meta"):
         model = instantiate(cfg.model)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
-    report = plan_checkpoint(shapes, read_checkpoint(args.checkpoint, options.container), **options.reading).report
+    checkpoint = read_checkpoint(args.checkpoint, options.container)
+    report = plan_checkpoint(
+        shapes,
+        checkpoint,
+        **options.reading,
+        whole=lambda: whole_networks(model),
+        readers=lambda: original_readers(model),
+    ).report
+    report.before_maps = random_before_maps(model, report)
     if args.json:
         print_json(report.to_dict())
     else:
@@ -78,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
     # On the meta device the numbers of the preprocessing have no values: the config has them.
     stated = {name: cfg.model[name] for name in ("pixel_mean", "pixel_std", "input_format") if name in cfg.model}
     try:
-        check_report(report, options.allow_missing)
+        check_report(report, options.allow_missing, options.allow_unused)
         check_traits({**traits_of(model, report.scope), **stated}, report, options.check_preprocessing)
     except DetrexBackbonesError as error:
         _write_page(args, report, str(error))

@@ -51,6 +51,8 @@ class TimmBackbone(Backbone):
             stage too, and so on. Stages are the modules that timm takes maps from (its `feature_info`), in the order
             of the network and without a stem: layer1 ... layer4, stages.0 ... stages.3, the blocks of a transformer.
             What is frozen gets no gradients, and its batch norms are frozen too.
+        output_norms: give each map p0, p1 ... a layer norm of its own, `norm0`, `norm1` ..., as the detectors' Swin,
+            ConvNeXt and FocalNet have (detectron2, detrex, OpenMMLab), with the eps of the network's own.
         **kwargs: further arguments of `timm.create_model`: `drop_path_rate`, `img_size`, `output_stride` and so on.
 
     Raises:
@@ -70,6 +72,7 @@ class TimmBackbone(Backbone):
         norm_layer: str | Callable[..., nn.Module] | None = None,
         out_features: Sequence[str] | None = None,
         freeze_at: int = 0,
+        output_norms: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -94,6 +97,7 @@ class TimmBackbone(Backbone):
         self.timm_model = build.made_exportable(freeze_norms(net) if freeze else net)
         freeze_beginning(self.timm_model, model_name, freeze_at)
         self._describe(indices)
+        self._add_output_norms(output_norms)
         self._made_of = (model_name, self._indices, kwargs)
         self._in_channels = in_channels
         self._measured: sizes.Sizes | None = None
@@ -106,6 +110,37 @@ class TimmBackbone(Backbone):
         self._out_feature_channels = dict(zip(self._timm_order, info.channels(), strict=True))
         self._out_feature_strides = dict(zip(self._timm_order, info.reduction(), strict=True))
         self._channels_last = str(getattr(self.timm_model, "output_fmt", "NCHW")) in ("NHWC", "Format.NHWC")
+
+    def _add_output_norms(self, wanted: bool) -> None:
+        self._normed = wanted
+        own = next((part.eps for part in self.timm_model.modules() if isinstance(part, nn.LayerNorm)), 1e-5)
+        for name in self._timm_order if wanted else ():
+            self.add_module(f"norm{name[1:]}", nn.LayerNorm(self._out_feature_channels[name], eps=own))
+
+    def whole_network(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of all that timm's network has, classifier and the blocks behind the last map included."""
+        name, _, kwargs = self._made_of
+        return build.whole_shapes(name, kwargs)
+
+    def from_original(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of a file of the network's authors, with this module's own names and shapes for them.
+
+        By the filter that timm has for the network's family, and uses for the files of its own releases. What the
+        module has no name for keeps timm's.
+
+        Args:
+            tensors: name in the authors' file -> tensor, of any device.
+
+        Raises:
+            KeyError, RuntimeError, ...: whatever timm's filter does with names of another network.
+        """
+        name, _, kwargs = self._made_of
+        own: dict[str, str] = {}
+        for key in self.state_dict():
+            plain = key.removeprefix("timm_model.")
+            own |= {plain.removeprefix(head): key for head in ("graph_module.", "body.", "model.", "")}
+        made = build.filtered(name, kwargs, tensors)
+        return {own.get(key) or own.get(key.replace(".", "_", 1), key): value for key, value in made.items()}
 
     @property
     def size_divisibility(self) -> int:
@@ -157,6 +192,9 @@ class TimmBackbone(Backbone):
             self._check_size(x, error)
             raise
         named = dict(zip(self._timm_order, maps, strict=True))
+        if self._normed:
+            norms = {name: self.get_submodule(f"norm{name[1:]}") for name in named}
+            named = {name: norms[name](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) for name, x in named.items()}
         return {name: named[name] for name in self._out_features}
 
     def _check_size(self, x: Tensor, error: Exception) -> None:

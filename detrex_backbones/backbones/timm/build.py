@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import timm
 import torch
 from timm.layers import PatchEmbed
-from torch import nn
+from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest
 
@@ -23,12 +24,15 @@ __all__ = [
     "check_name",
     "create",
     "create_with_file",
+    "filtered",
     "made_exportable",
     "parameters_of",
+    "whole_shapes",
 ]
 
 # timm gives a model what its weights were trained with only where it loads them itself; here they may come later.
 TRAINED_WITH = {"fbnetc_100": {"bn_eps": 1e-3}}
+FOR_WRAPPERS = ("feature_cls", "flatten_sequential", "output_fmt")
 UNKNOWN_KWARG = re.compile(r"unexpected keyword argument '(\w+)'")
 NO_FEATURES = re.compile(r"features_only|forward_intermediates|feature_info|feature extraction", re.IGNORECASE)
 MISSING = re.compile(r"Missing key\(s\) in state_dict: (.*)")
@@ -89,6 +93,29 @@ def create(model_name: str, out_indices: list[int] | None, kwargs: Mapping[str, 
         net: nn.Module = timm.create_model(model_name, features_only=True, **chosen, **kwargs)
     except Exception as error:
         raise _explained(error, model_name, out_indices, kwargs) from error
+    return net
+
+
+def whole_shapes(model_name: str, kwargs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of what the network has without a feature wrapper; {} where it can't be made without weights."""
+    try:
+        net = _whole_network(model_name, kwargs)
+    except Exception:
+        return {}  # then nothing is known of what the wrapper left out
+    return {name: tuple(value.shape) for name, value in net.state_dict().items()}
+
+
+def filtered(model_name: str, kwargs: Mapping[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A file of the network's authors in timm's names, by the filter of its family; the same where there is none."""
+    net = _whole_network(model_name, kwargs)
+    change = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    return tensors if change is None else dict(change(tensors, net))
+
+
+def _whole_network(model_name: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    own = {name: value for name, value in kwargs.items() if name not in FOR_WRAPPERS}
+    with torch.device("meta"):
+        net: nn.Module = timm.create_model(model_name, **own)
     return net
 
 

@@ -74,6 +74,7 @@ class TorchvisionBackbone(Backbone):
         with torch.device("meta"):
             skeleton = _create(model_name, **kwargs)
         nodes = _check_nodes(model_name, skeleton, return_nodes)
+        self._whole = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
         shapes = _map_shapes(model_name, _extractor(skeleton, nodes))
         self.torchvision_model: nn.Module = _extractor(_create(model_name, weights, **kwargs), nodes)
         if freeze:
@@ -81,6 +82,10 @@ class TorchvisionBackbone(Backbone):
             self.torchvision_model = FrozenBatchNorm2d.convert_frozen_batchnorm(self.torchvision_model)
         self._channels_last = {name for name, (_, _, last) in shapes.items() if last}
         self._set_maps({name: shapes[name][:2] for name in nodes.values()})
+
+    def whole_network(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of all that torchvision's network has, layers behind the last node included."""
+        return dict(self._whole)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {name: map (N, C', about H / stride, about W / stride)}."""

@@ -12,7 +12,7 @@ from detrex_backbones.checkpoint.match.suffixes import Plan
 from detrex_backbones.checkpoint.names.readings import Reading
 from detrex_backbones.errors import ArgumentError, closest
 
-__all__ = ["MODES", "adapt_channels", "fit_stem", "swap_channels"]
+__all__ = ["MODES", "adapt_channels", "fit_stem", "swap_channels", "takes_image"]
 
 MODES = ("error", "repeat", "mean", "zero")
 
@@ -66,7 +66,7 @@ def fit_stem(plan: Plan, reading: Reading, model: Shapes, mode: str, swap: bool)
     """
     _check_mode(mode)
     if swap:
-        stem = next((ours for ours in _both(plan) if _takes_image(reading.named[ours].shape)), None)
+        stem = next((ours for ours in _both(plan) if takes_image(reading.named[ours].shape)), None)
         if stem is None:
             raise ArgumentError("swap_channels=True: the checkpoint has no first convolution with 3 channels.")
         entry = reading.named[stem]
@@ -85,12 +85,13 @@ def fit_stem(plan: Plan, reading: Reading, model: Shapes, mode: str, swap: bool)
             plan.matched[key] = plan.mismatched.pop(key)
 
 
+def takes_image(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of this shape is a convolution of RGB images, in networks of any kind their first."""
+    return len(shape) == 4 and shape[1] == 3 and shape[2] > 1
+
+
 def _both(plan: Plan) -> list[str]:
     return [*plan.matched.values(), *plan.mismatched.values()]
-
-
-def _takes_image(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 4 and shape[1] == 3 and shape[2] > 1
 
 
 def _check_channels(stored: int, channels: int, mode: str) -> None:

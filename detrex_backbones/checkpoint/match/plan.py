@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,18 +10,15 @@ import torch
 from detrex_backbones.checkpoint.entry import Entry, Shapes, Status
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match.first_convolution import fit_stem
+from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
+from detrex_backbones.checkpoint.match.whole_part import why_a_piece, why_not_all
 from detrex_backbones.checkpoint.names.conventions import conventions
-from detrex_backbones.checkpoint.names.readings import Reading, each_reading
+from detrex_backbones.checkpoint.names.original_files import ORIGINAL, FromOriginal
+from detrex_backbones.checkpoint.names.readings import Reading, each_reading, original_readings
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
-from detrex_backbones.text import shorten
-
-OWN = "detectron2"  # the convention of this library's own names
-
-# Where the numbered blocks of one stage stand, in this library's, torchvision's and timm's names. A stage is loaded
-# whole or not at all: what the model's has no place for shows that the file is of another architecture.
-STAGE = re.compile(r"^(?:.*\.)?(?:res[2-5]|layer[1-4]|stages[._]\d+\.blocks)(?=\.\d+\.)")
+from detrex_backbones.errors import ArgumentError
 
 __all__ = ["Attempt", "plan_checkpoint"]
 
@@ -49,6 +45,8 @@ def plan_checkpoint(
     scope: str | None = None,
     stem_adapt: str = "error",
     swap_channels: bool = False,
+    whole: Callable[[], Shapes] = dict,
+    readers: Callable[[], Mapping[str, FromOriginal]] = dict,
 ) -> Attempt:
     """What a load would do. Names and shapes of the model are enough; nothing is refused yet: see `check_report`.
 
@@ -60,33 +58,41 @@ def plan_checkpoint(
         scope: as of `load_checkpoint`.
         stem_adapt: as of `load_checkpoint`.
         swap_channels: as of `load_checkpoint`.
+        whole: see `explain_leftovers`.
+        readers: see `original_readings`. Asked only if nothing else fits.
 
     Raises:
-        ArgumentError: an unknown source, scope or way to adapt.
+        ArgumentError: an unknown source, scope or way to adapt; "original", where no network reads the file.
         CheckpointMatchError: the file has none of the names that `source` is known by.
     """
-    found = _plans(model, checkpoint, source, prefix, scope)
+    found = _plans(model, checkpoint, source, prefix, scope, readers)
     plan, reading = max(found, key=lambda pair: len(pair[0].matched))
+    plan.ambiguous = plan.ambiguous or ("" if scope is not None else why_a_piece(plan, model))
     rivals = _rivals(plan, reading, found)
     if plan.matched and not plan.ambiguous and rivals:
         places = ", ".join(repr(candidate.prefix.rstrip(".")) for candidate in (reading, *rivals))
         plan.ambiguous = f"it holds {len(rivals) + 1} networks that fit: {places}. Say which: prefix='...'."
     if scope is None and prefix is None and not plan.ambiguous:
-        plan.ambiguous = _in_two_namings(plan, reading, model)
+        plan.ambiguous = why_not_all(plan, reading, model)
     fit_stem(plan, reading, model, stem_adapt, swap_channels)
     values = _values(plan, reading)
-    report = _report(checkpoint, reading, plan, model)
+    report = _report(checkpoint, reading, plan, model, whole)
     for entry in report.entries:
         entry.tensor = None
     return Attempt(report, values)
 
 
 def _plans(
-    model: Shapes, checkpoint: Checkpoint, source: str | None, prefix: str | None, scope: str | None
+    model: Shapes,
+    checkpoint: Checkpoint,
+    source: str | None,
+    prefix: str | None,
+    scope: str | None,
+    readers: Callable[[], Mapping[str, FromOriginal]],
 ) -> list[tuple[Plan, Reading]]:
     """Every reading with its plan, except those that can be no better than the first."""
     found: list[tuple[Plan, Reading]] = []
-    for reading in each_reading(checkpoint.tensors, source, prefix, model):
+    for reading in each_reading(checkpoint.tensors, source, prefix, model) if source != ORIGINAL else ():
         # Other conventions aren't asked for names that fill the whole model as they are.
         if found and len(found[0][0].matched) == len(model) and reading.source != found[0][1].source:
             break
@@ -94,7 +100,21 @@ def _plans(
         # Where all of the file has a place, there is nothing else in it.
         if len(found[0][0].matched) == len(checkpoint.tensors):
             break
+    if source in (None, ORIGINAL) and not any(_is_filled(plan, model) for plan, _ in found):
+        for path, reading in original_readings(checkpoint.tensors, prefix, model, readers()):
+            if scope in (None, path):
+                found.append((make_plan(model, reading.shapes, path), reading))
+    if not found:
+        raise ArgumentError(
+            f"source={ORIGINAL!r}: no network of the model reads its authors' files, or this isn't one of them. "
+            f"Networks of TimmBackbone do. Leave source out to have the names recognised."
+        )
     return found
+
+
+def _is_filled(plan: Plan, model: Shapes) -> bool:
+    """Whether a whole part of the model gets all of its values."""
+    return bool(plan.matched) and not plan.missing and not plan.mismatched and not why_a_piece(plan, model)
 
 
 def _rivals(plan: Plan, reading: Reading, others: list[tuple[Plan, Reading]]) -> list[Reading]:
@@ -110,26 +130,9 @@ def _rivals(plan: Plan, reading: Reading, others: list[tuple[Plan, Reading]]) ->
     ]
 
 
-def _in_two_namings(plan: Plan, reading: Reading, model: Shapes) -> str:
-    """What to say where the rest of the file, too, has a place in the model, by its names as they are."""
-    own = conventions()[OWN]  # mean and standard deviation are in every detector
-    outside = {entry.checkpoint_key: entry for entry in reading.entries if entry.status is Status.OUTSIDE}
-    same = [
-        key
-        for key in plan.outside
-        if key in outside and outside[key].shape == tuple(model[key]) and not own.why_left_out(key)
-    ]
-    if not same:
-        return ""
-    scope = plan.scope.rstrip(".")
-    return (
-        f"its {len(plan.matched)} tensors in the names of {reading.source} go to {scope!r}, but {len(same)} others "
-        f"have names and shapes that the model has outside it, and would be left out: {shorten(same)}. Only the former "
-        f"are meant: scope={scope!r}. All are: build the model with the file's names, or give all of them the model's."
-    )
-
-
-def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes) -> LoadReport:
+def _report(
+    checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes, whole: Callable[[], Shapes]
+) -> LoadReport:
     for key, ours in plan.matched.items():
         entry = reading.named[ours]
         entry.model_key, entry.rule = key, _rule(plan, reading, key, ours)
@@ -138,13 +141,9 @@ def _report(checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes)
         entry = reading.named[ours]
         entry.model_key, entry.model_shape = key, tuple(model[key])
         entry.set(Status.OTHER_SHAPE)
-    for ours in plan.unused:
-        why = _why_not_of_network(reading.named[ours], reading)
-        if why:
-            reading.named[ours].set(Status.NOT_OF_NETWORK, why)
-    _mark_other_architecture(reading)
+    explain_leftovers(reading, whole)
     unread = [Entry(key, status=Status.UNREAD, why=what) for key, what in checkpoint.unread.items()]
-    kept = {key: why for key in plan.missing if (why := _why_kept(key, reading.source))}
+    kept = {key: why for key in plan.missing if (why := _why_kept(key, reading))}
     return LoadReport(
         path=str(checkpoint.path),
         format=checkpoint.format,
@@ -167,37 +166,11 @@ def _rule(plan: Plan, reading: Reading, key: str, ours: str) -> str:
     return f"{reading.source}: {place}"
 
 
-def _mark_other_architecture(reading: Reading) -> None:
-    """Find what is left over of stages of which other tensors found a place."""
-    placed = [entry for entry in reading.entries if entry.model_key]
-    ours, theirs = _stages(entry.ours for entry in placed), _stages(entry.checkpoint_key for entry in placed)
-    for entry in reading.entries:
-        # What has a name of ours is looked at by it; what has none, by its name in the file.
-        if (entry.status is Status.NO_PLACE and _stages([entry.ours]) & ours) or (
-            entry.status is Status.NO_NAME and _stages([entry.checkpoint_key]) & theirs
-        ):
-            entry.set(Status.OTHER_ARCHITECTURE, entry.why)
-
-
-def _stages(names: Iterable[str]) -> set[str]:
-    return {found[0] for name in names if (found := STAGE.match(name))}
-
-
-def _why_not_of_network(entry: Entry, reading: Reading) -> str:
-    """What a tensor is that nothing in the model asked for, in the words of its convention or of our own names."""
+def _why_kept(key: str, reading: Reading) -> str:
+    """What a key of the model is that files of this source, or of one whose marks they bear, never hold."""
     known = conventions()
-    names = [
-        (known[name], entry.theirs[len(place) :]) for name, place in reading.known_by if entry.theirs.startswith(place)
-    ]
-    reasons = (convention.why_left_out(name) for convention, name in (*names, (known[OWN], entry.ours)))
-    return next(filter(None, reasons), "")
-
-
-def _why_kept(key: str, source: str) -> str:
-    """What a model's key is that files of a source never hold. Names used as stored may be of any source of ours."""
-    known = conventions()
-    sources = [known[source]] if source in known else [other for other in known.values() if not other.pairs]
-    return next(filter(None, (convention.why_kept(key) for convention in sources)), "")
+    sources = [reading.source, *(name for name, _ in reading.known_by)]
+    return next(filter(None, (known[name].why_kept(key) for name in sources if name in known)), "")
 
 
 def _values(plan: Plan, reading: Reading) -> dict[str, LazyTensor]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable
 
+from detrex_backbones.checkpoint.match.globs import fewest_globs, is_allowed
+from detrex_backbones.checkpoint.match.leftovers import MAP_NORM
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.report import LoadReport, describe
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
@@ -13,15 +14,21 @@ from detrex_backbones.text import shorten
 __all__ = ["check_report"]
 
 
-def check_report(report: LoadReport, allow_missing: Iterable[str] = ()) -> None:
-    """Refuse a load that would leave parameters of the scope without a value.
+def check_report(report: LoadReport, allow_missing: Iterable[str] = (), allow_unused: Iterable[str] = ()) -> None:
+    """Refuse a load that isn't complete from both sides.
+
+    Args:
+        report: of the plan.
+        allow_missing: as of `load_checkpoint`.
+        allow_unused: as of `load_checkpoint`.
 
     Raises:
         CheckpointMatchError: with the keys, and what to do.
         ArgumentError: globs that are no list.
     """
-    if isinstance(allow_missing, str):
-        raise ArgumentError(f"allow_missing={allow_missing!r} is a string. It takes a list: [{allow_missing!r}].")
+    for name, globs in (("allow_missing", allow_missing), ("allow_unused", allow_unused)):
+        if isinstance(globs, str):
+            raise ArgumentError(f"{name}={globs!r} is a string. It takes a list: [{globs!r}].")
     loaded, keys = len(report.loaded), len(report.loaded) + len(report.left_over)
     whole = report.expected + len(report.outside)
     # Half of the scope or of the file, and of all the model or the file more than names share by accident.
@@ -37,35 +44,42 @@ def check_report(report: LoadReport, allow_missing: Iterable[str] = ()) -> None:
         raise CheckpointMatchError(
             f"checkpoint {report.path!r} is ambiguous for this model: {report.ambiguous}", report
         )
-    if report.unplaced:
-        raise CheckpointMatchError(
-            f"checkpoint {report.path!r} is of another architecture: the model's stages have no place for "
-            f"{len(report.unplaced)} tensors that the file has of them: {shorten(report.unplaced)}. "
-            f"Build the model that the file is for.{_note(report)}",
-            report,
+    _check_complete(report, list(allow_missing), list(allow_unused))
+
+
+def _check_complete(report: LoadReport, allow_missing: list[str], allow_unused: list[str]) -> None:
+    """Refuse what isn't complete from both sides: a value for each key of the scope, a place for each of the file's."""
+    unplaced = [key for key in report.unplaced if not is_allowed(key, allow_unused)]
+    missing = [key for key in report.missing if not is_allowed(key, allow_missing, report.scope)]
+    mismatched = [item for item in report.mismatched if not is_allowed(item.model_key, allow_missing, report.scope)]
+    without = [*missing, *(item.model_key for item in mismatched)]
+    if not unplaced and not without:
+        return
+    what = "leaves parameters of the model without a value."
+    if unplaced:
+        what = (
+            f"is of another architecture: the model has no place for {len(unplaced)} tensors of the network that the "
+            f"file holds: {shorten(unplaced)}."
         )
-    _check_missing(report, list(allow_missing))
+    if unplaced and all(MAP_NORM.match(key.removeprefix(report.prefix)) for key in unplaced):
+        what += " They are the norms of a detector's maps: TimmBackbone(..., output_norms=True) has them."
+    lines = [f"checkpoint {report.path!r} {what}"]
+    if missing:
+        lines.append(f"{len(missing)} are not in the file: {shorten(missing)}.")
+    if mismatched:
+        lines.append(f"{len(mismatched)} have another shape: {shorten(map(describe, mismatched))}.")
+    rest = {*without, *report.missing, *(item.model_key for item in report.mismatched)}
+    globs = fewest_globs(without, [key for key in _keys_of(report) if key not in rest], report.scope)
+    allow = f", or allow it: allow_missing={[*allow_missing, *globs]!r}" if globs and not unplaced else ""
+    lines.append(f"Build the model that the file is for{allow}.{_note(report) if unplaced else ''}")
+    raise CheckpointMatchError(" ".join(lines), report)
 
 
-def _check_missing(report: LoadReport, globs: list[str]) -> None:
-    missing = [key for key in report.missing if not _allowed(key, report.scope, globs)]
-    mismatched = [item for item in report.mismatched if not _allowed(item.model_key, report.scope, globs)]
-    if missing or mismatched:
-        lines = [f"checkpoint {report.path!r} leaves parameters of the model without a value."]
-        if missing:
-            lines.append(f"{len(missing)} are not in the file: {shorten(missing)}.")
-        if mismatched:
-            lines.append(f"{len(mismatched)} have another shape: {shorten(map(describe, mismatched))}.")
-        module, dot, name = (missing or [mismatched[0].model_key])[0].rpartition(".")
-        glob = f"{module}.*" if dot else name
-        lines.append(f"Build the model that the file is for, or allow it: allow_missing=[{glob!r}].")
-        raise CheckpointMatchError(" ".join(lines), report)
+def _keys_of(report: LoadReport) -> list[str]:
+    """Every key of the model."""
+    placed = (item.model_key for item in (*report.loaded, *report.mismatched))
+    return [*placed, *report.missing, *report.kept, *report.outside]
 
 
 def _note(report: LoadReport) -> str:
     return f" Names alone don't tell: {report.lookalikes}." if report.lookalikes else ""
-
-
-def _allowed(key: str, scope: str, globs: list[str]) -> bool:
-    relative = key[len(scope) + 1 :] if scope else key
-    return any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in (key, relative))

@@ -10,12 +10,18 @@ from torch import Tensor
 from detrex_backbones.checkpoint.entry import Entry, Shapes, Status
 from detrex_backbones.checkpoint.names.conventions import Convention, conventions, sources
 from detrex_backbones.checkpoint.names.model_names import ModelNames
+from detrex_backbones.checkpoint.names.original_files import (
+    ORIGINAL,
+    FromOriginal,
+    original_entries,
+    original_prefixes,
+)
 from detrex_backbones.checkpoint.names.wrappers import clean_names
 from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
 from detrex_backbones.text import shorten
 
-__all__ = ["AS_STORED", "Reading", "each_reading", "readings"]
+__all__ = ["AS_STORED", "Reading", "each_reading", "original_readings", "readings"]
 
 AS_STORED = "as stored"
 TIMM = "timm"
@@ -84,7 +90,7 @@ def each_reading(
     wanted = _wanted(source)
     tensors = {name: as_lazy(tensor) for name, tensor in given.items()}
     own = ModelNames(model or {})
-    cleaned, aside = clean_names(tensors, own)
+    cleaned, aside = clean_names(tensors, own, model or {})
     stored = {name: tensors[key] for name, key in cleaned.items()}
     firsts = tuple({first for convention in wanted for first, *_ in convention.anchors})
     marked = [name for name in cleaned if name.endswith(firsts)]
@@ -106,12 +112,33 @@ def each_reading(
         raise _not_there(tensors, str(source), prefix, wanted)
 
 
+def original_readings(
+    given: Mapping[str, Tensor | LazyTensor], prefix: str | None, model: Shapes, readers: Mapping[str, FromOriginal]
+) -> Iterator[tuple[str, Reading]]:
+    """Every way in which the model's own networks can read the file as one of their authors', each with its path.
+
+    Args:
+        given: name in the file -> tensor.
+        prefix: what stands before the network's names; None for all places where a network may be.
+        model: name -> shape of the model in hand.
+        readers: path of each network in the model -> how it reads such files.
+    """
+    own = ModelNames(model)
+    cleaned, _ = clean_names(given, own, model)
+    for path, read in readers.items():
+        count = sum(key.startswith(f"{path}.") for key in model) if path else len(model)
+        for head in original_prefixes(cleaned, count) if prefix is None else [_dotted(prefix)]:
+            entries = original_entries(given, head, read, own)
+            if entries is not None:
+                yield path, Reading(ORIGINAL, head, entries, known_by=[(TIMM, "")])
+
+
 def _wanted(source: str | None) -> list[Convention]:
     known = conventions()
     if source is None or source == AS_STORED:
         return list(known.values())
     if source not in sources():
-        allowed = [AS_STORED, *sources()]
+        allowed = [AS_STORED, ORIGINAL, *sources()]
         raise ArgumentError(f"source={source!r} is not known. Allowed: {', '.join(allowed)}.{closest(source, allowed)}")
     return [known[name] for name in sources()[source]]
 

@@ -131,7 +131,7 @@ CAFFE2_NORM = {"weight": "_bn_s", "bias": "_bn_b", "running_mean": "_bn_rm", "ru
 FUSED_NORM = {"weight": "_bn_s", "bias": "_bn_b"}
 GROUP_NORM = {"weight": "_gn_s", "bias": "_gn_b"}
 
-LEFT_OUT = {r"^(fc1000|pred)_": "head", DETECTOR: "part of a detector"}
+LEFT_OUT = {r"^(fc1000|pred)_": "head", r"^lr$": "learning rate", DETECTOR: "part of a detector"}
 BGR = {"pixel_mean": [103.53, 116.28, 123.675], "pixel_std": [1.0, 1.0, 1.0], "input_format": "BGR"}
 
 CONVENTIONS = (

@@ -6,7 +6,10 @@ leads here. Names that a feature wrapper changes are no matter of a table, see `
 
 from detrex_backbones.checkpoint.names.conventions._convention import Convention
 
-HEAD = {r"^(head|head_dist|fc|classifier|last_linear)\.": "head", r"\.num_batches_tracked$": "batch counter"}
+HEAD = {
+    r"^(head|head_dist|fc|classifier|last_linear|conv_head|norm_head)\.": "head",
+    r"\.num_batches_tracked$": "batch counter",
+}
 
 CONVENTIONS = (
     # No marks: any network of timm, where the user says so or the model in hand shows it.

@@ -1,0 +1,52 @@
+"""What only the model's modules can tell: all that their networks have, and what makes the maps that are given out."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from detrex_backbones.checkpoint.entry import Shapes
+from detrex_backbones.checkpoint.names.original_files import FromOriginal
+from detrex_backbones.checkpoint.report import LoadReport
+
+__all__ = ["original_readers", "random_before_maps", "whole_networks"]
+
+
+def original_readers(model: nn.Module) -> dict[str, FromOriginal]:
+    """Path of each network in the model that can read its authors' files -> how it does."""
+    found = {path: getattr(module, "from_original", None) for path, module in model.named_modules()}
+    return {path: read for path, read in found.items() if callable(read)}
+
+
+def whole_networks(model: nn.Module) -> Shapes:
+    """Name -> shape of what the networks in the model have where nothing is left out of them; {} where none says so.
+
+    A backbone that is cut behind its last map says so by `whole_network()`: see `backbones.Backbone`.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for module in model.modules():
+        tell = getattr(module, "whole_network", None)
+        found |= tell() if callable(tell) else {}
+    return found
+
+
+def random_before_maps(model: nn.Module, report: LoadReport) -> list[str]:
+    """Keys that the file has no value for, and that lie between what was loaded and the maps that are given out.
+
+    They are a pyramid's, or an adapter's: of a module that holds the scope and itself says which maps it gives, by
+    `output_shape()` as detectron2's backbones or by `out_channels` as torchvision's.
+    """
+    around = [path for path in _beginnings(report.scope) if _gives_maps(model.get_submodule(path))]
+    if not around:
+        return []
+    outermost = f"{around[0]}." if around[0] else ""
+    return [key for key in report.random if key.startswith(outermost)]
+
+
+def _beginnings(path: str) -> list[str]:
+    """The root, and each module on the way to `path`."""
+    parts = path.split(".") if path else []
+    return [".".join(parts[:count]) for count in range(len(parts) + 1)]
+
+
+def _gives_maps(module: nn.Module) -> bool:
+    return hasattr(module, "output_shape") or "out_channels" in vars(module)

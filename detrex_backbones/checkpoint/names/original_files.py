@@ -1,0 +1,163 @@
+"""Files in the names of a network's authors, read by the network itself.
+
+A backbone that knows how its authors' files are read says so by `from_original(tensors)`: timm's networks do, by the
+filter that timm has for each family. It is asked twice: with tensors that have no memory, for names and shapes, and
+with the file's values when these are loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from detrex_backbones.checkpoint.entry import Entry, Status
+from detrex_backbones.checkpoint.names.wrappers import clean_names
+from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
+from detrex_backbones.checkpoint.read.stored import Views
+
+__all__ = ["ORIGINAL", "FromOriginal", "original_entries", "original_prefixes"]
+
+logger = logging.getLogger(__name__)
+
+ORIGINAL = "original"
+CHANGED = "changed as its family's reader does"
+
+FromOriginal = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
+"""From tensors in the authors' names to those in the network's own, with or without a classifier."""
+
+
+def original_prefixes(names: Mapping[str, object], count: int) -> Iterator[str]:
+    """The prefixes behind which there may be a network, the shortest first.
+
+    Args:
+        names: of the file, cleaned.
+        count: tensors that the network has: behind a prefix there are half as many at least.
+    """
+    heads = Counter(name[: at + 1] for name in names for at, letter in enumerate(name) if letter == ".")
+    yield ""
+    for head, held in heads.items():
+        if 2 * held >= count and not head[:-1].rpartition(".")[2].isdigit():
+            yield head
+
+
+def original_entries(
+    given: Mapping[str, Tensor | LazyTensor], prefix: str, read: FromOriginal, own: Container[str]
+) -> list[Entry] | None:
+    """Every tensor of the file with the name that the network gives it, and those that it makes of several.
+
+    Args:
+        given: name in the file -> tensor.
+        prefix: what stands before the network's names.
+        read: of the network.
+        own: names of the model, as of `clean_names`.
+
+    Returns:
+        None where it isn't a file that the network can read.
+    """
+    tensors = {name: as_lazy(tensor) for name, tensor in given.items()}
+    cleaned, aside = clean_names(tensors, own)
+    entries = {name: Entry(key, tensors[key], tensors[key].shape, name) for name, key in cleaned.items()}
+    inside = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
+    traced = {theirs: _Traced.of(theirs, entry.values) for theirs, entry in inside.items()}
+    try:
+        made = {name: value for name, value in read(dict(traced)).items() if isinstance(value, Tensor)}
+    except Exception as error:  # whatever a filter does with names that it doesn't know
+        logger.debug("not a file of the network's authors: %s: %s", type(error).__name__, error)
+        return None
+    for entry in entries.values():
+        entry.set(Status.OUTSIDE, f"outside {prefix.rstrip('.')!r}")
+    for theirs, entry in inside.items():
+        entry.theirs = theirs
+        entry.set(Status.NO_NAME, "left out by the reader of its family")
+    run = _Run(read, {theirs: entry.values for theirs, entry in inside.items()})
+    more = [new for name, value in made.items() if (new := _place(name, value, inside, traced, run)) is not None]
+    known = Status.NOT_OF_NETWORK
+    left = [Entry(key, tensors[key], tensors[key].shape, status=known, why=why) for key, why in aside.items()]
+    return [*entries.values(), *more, *left]
+
+
+def _place(
+    name: str, value: Tensor, inside: Mapping[str, Entry], traced: Mapping[str, Tensor], run: _Run
+) -> Entry | None:
+    """Give the tensor of the file that became `name` its name; a new entry where it is made of several, or of none."""
+    origins: frozenset[str] = getattr(value, "origins", frozenset())
+    for origin in origins:
+        inside[origin].set(Status.PART_OF_ANOTHER, f"used in {name!r}")
+    single = next(iter(origins)) if len(origins) == 1 else ""
+    entry = inside[single] if single and not inside[single].ours else Entry(name, None, (), name, name)
+    entry.ours = name
+    if single and value is traced[single]:
+        entry.tensor = inside[single].tensor
+    else:
+        entry.tensor, entry.adapted = _FilteredTensor(run, name, value), CHANGED
+    entry.shape = entry.values.shape
+    entry.set(Status.NO_PLACE)
+    return entry if entry.checkpoint_key == name and entry.clean == name and name not in inside else None
+
+
+class _Traced(Tensor):
+    """A tensor without memory that knows which tensors of the file it was made of."""
+
+    origins: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, name: str, tensor: LazyTensor) -> _Traced:
+        """One of the file."""
+        made: _Traced = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta").as_subclass(cls)
+        made.origins = frozenset([name])
+        return made
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+        given = [item for item in tree_leaves((args, kwargs)) if isinstance(item, _Traced)]
+        origins: frozenset[str] = frozenset().union(*(item.origins for item in given))
+        for item in tree_leaves(result):
+            if isinstance(item, _Traced):
+                item.origins |= origins
+        return result
+
+
+class _Run:
+    """The reading of the file's values, once for all tensors that come of it.
+
+    Args:
+        read: of the network.
+        tensors: of the file, behind the prefix.
+    """
+
+    def __init__(self, read: FromOriginal, tensors: Mapping[str, LazyTensor]) -> None:
+        self._read, self.tensors = read, tensors
+        self._views: Views | None = None
+        self._made: Mapping[str, Tensor] = {}
+
+    def value(self, name: str, views: Views) -> Tensor:
+        """The tensor that the network calls `name`."""
+        if self._views is not views:
+            with torch.no_grad():
+                self._made = self._read({theirs: tensor.build(views) for theirs, tensor in self.tensors.items()})
+            self._views = views
+        return self._made[name]
+
+
+class _FilteredTensor(LazyTensor):
+    """What a network's reader makes of the file."""
+
+    def __init__(self, run: _Run, name: str, like: Tensor) -> None:
+        super().__init__(like.shape, like.dtype)
+        self._run, self._name = run, name
+
+    def pieces(self) -> Iterator[Any]:
+        for tensor in self._run.tensors.values():
+            yield from tensor.pieces()
+
+    def build(self, views: Views) -> Tensor:
+        return self._run.value(self._name, views)
