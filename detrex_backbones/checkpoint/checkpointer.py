@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.checkpoint.files import load_values, open_checkpoint
-from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, copy_checkpoint
+from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, copy_checkpoint, log_report
 from detrex_backbones.checkpoint.place.distributed import TIMEOUT, distribute_checkpoint, receive_nested
 from detrex_backbones.checkpoint.place.distributed_folder import write_folder, writing
 from detrex_backbones.checkpoint.place.ranks import Ranks, several
@@ -166,7 +166,7 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
 
     def _loaded(self, report: LoadReport) -> None:
         self.report = report
-        logger.info("loaded a checkpoint\n%s", report)
+        log_report(report)
 
     def _load_checkpointable(self, name: str, state: Any, report: LoadReport) -> None:
         try:

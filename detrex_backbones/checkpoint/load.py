@@ -21,7 +21,7 @@ from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
 
-__all__ = ["LoadOptions", "apply_checkpoint", "check_checkpoint", "copy_checkpoint", "load_checkpoint"]
+__all__ = ["LoadOptions", "apply_checkpoint", "check_checkpoint", "copy_checkpoint", "load_checkpoint", "log_report"]
 
 logger = logging.getLogger(__name__)
 
@@ -126,8 +126,15 @@ def load_checkpoint(
     )
     with open_checkpoint(path, container) as checkpoint:
         report = apply_checkpoint(model, checkpoint, options)
-    logger.info("loaded a checkpoint\n%s", report)
+    log_report(report)
     return report
+
+
+def log_report(report: LoadReport) -> None:
+    """Say what was loaded, and warn of what stays random where it spoils the maps."""
+    logger.info("loaded a checkpoint\n%s", report)
+    if report.before_maps:
+        logger.warning("%s: %s keep random values", report.path, report.before_maps_text())
 
 
 def _globs(given: Iterable[str]) -> Iterable[str]:

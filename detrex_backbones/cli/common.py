@@ -15,10 +15,12 @@ from detrex_backbones.text import LONGEST_PATH, visible
 
 __all__ = [
     "COLUMNS",
+    "WITHOUT_PYRAMID",
     "add_command",
     "add_config_arguments",
     "add_json_argument",
     "add_overrides_argument",
+    "build_for_maps",
     "check_writable",
     "is_file",
     "load_config",
@@ -30,6 +32,7 @@ __all__ = [
     "write_output",
 ]
 
+WITHOUT_PYRAMID = "backbone.pyramid=false"
 COLUMNS = ("name", "channels", "stride", "height", "width")  # of a feature map
 
 
@@ -74,6 +77,7 @@ def load_config(args: argparse.Namespace) -> Any:
     """The config that the arguments name, overrides applied.
 
     `backbone=NAME` swaps the backbone and says on standard error what that changed; the other overrides come after it.
+    With `backbone.pyramid=false` a plain ViT comes without ViTDet's pyramid.
     """
     from detrex_backbones.config import LazyConfig
     from detrex_backbones.zoo import config_file
@@ -88,16 +92,25 @@ def load_config(args: argparse.Namespace) -> Any:
     overrides = list(args.overrides)
     if "backbone" not in cfg:  # else it is a key like any other
         swaps = [text for text in overrides if text.partition("=")[0].strip() == "backbone" and "=" in text]
-        overrides = [text for text in overrides if text not in swaps]
+        overrides = [text for text in overrides if text not in (*swaps, WITHOUT_PYRAMID)]
         for text in swaps[-1:]:  # as with every key, the last one stands
-            _swap(cfg, text.partition("=")[2].strip())
+            _swap(cfg, text.partition("=")[2].strip(), pyramid=WITHOUT_PYRAMID not in args.overrides)
     return LazyConfig.apply_overrides(cfg, overrides)
 
 
-def _swap(cfg: Any, name: str) -> None:
+def build_for_maps(args: argparse.Namespace) -> Any:
+    """The model of a command's config and the report of its load, refused where its maps would be noise."""
+    from detrex_backbones import zoo
+
+    swapped = any(text.partition("=")[0].strip() == "backbone" for text in args.overrides)
+    instead = f"The network's own map, without a pyramid: {WITHOUT_PYRAMID}. " if swapped else ""
+    return zoo.build_for_maps(load_config(args), instead)
+
+
+def _swap(cfg: Any, name: str, pyramid: bool) -> None:
     from detrex_backbones.zoo.swap import swap_backbone
 
-    for change in swap_backbone(cfg, name):
+    for change in swap_backbone(cfg, name, pyramid=pyramid):
         print_note(str(change))
 
 

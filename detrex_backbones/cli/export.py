@@ -10,7 +10,7 @@ from detrex_backbones.cli.common import (
     add_command,
     add_json_argument,
     add_overrides_argument,
-    load_config,
+    build_for_maps,
     parse_size,
     print_written,
 )
@@ -55,10 +55,9 @@ def run(args: argparse.Namespace) -> None:
     """Write the file, and say what it holds and how near it comes to the model."""
     from detrex_backbones.cli.features import check_extractor
     from detrex_backbones.export import check_path, export_model
-    from detrex_backbones.zoo import build_model_with_report
 
     check_path(args.output)
-    model, report = build_model_with_report(load_config(args))
+    model, report = build_for_maps(args)
     try:
         done = export_model(check_extractor(model), args.output, args.size, fixed=args.fixed)
     except OSError as error:

@@ -12,7 +12,7 @@ from detrex_backbones.cli.common import (
     add_command,
     add_config_arguments,
     add_json_argument,
-    load_config,
+    build_for_maps,
     output_folder,
     print_written,
     write_file,
@@ -55,12 +55,10 @@ def run(args: argparse.Namespace) -> None:
     """Print the load report and the maps, write the maps and the picture."""
     from detrex_backbones.backbones.images.tensors import read_image
     from detrex_backbones.view import extract_maps, sample_photo
-    from detrex_backbones.zoo import build_model_with_report
 
-    cfg = load_config(args)
     photo_file = Path(args.image) if args.image else sample_photo()
     photo = read_image(photo_file)
-    model, report = build_model_with_report(cfg)
+    model, report = build_for_maps(args)
     extractor = check_extractor(model)
     maps, centres = extract_maps(extractor, photo)
     files = save(extractor, photo, maps, centres, output_folder(args.output), stem=f"{photo_file.stem}_features")

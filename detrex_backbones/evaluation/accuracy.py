@@ -19,7 +19,7 @@ from detrex_backbones.checkpoint.fetch import Recipe, Weight, find_known
 from detrex_backbones.config import LazyCall
 from detrex_backbones.errors import ArgumentError, ConfigTypeError, DeviceError
 from detrex_backbones.evaluation.image_folder import ImageFolder, open_folder
-from detrex_backbones.zoo import build_model
+from detrex_backbones.zoo import build_for_maps
 
 __all__ = ["Evaluation", "Prediction", "build_classifier", "evaluate", "override_recipe", "recipe_of"]
 
@@ -200,7 +200,7 @@ def build_classifier(
             f"model.backbone is a {target}, which has no classifier. evaluate takes a FeatureExtractor "
             f"over a ResNet or a TimmBackbone."
         )
-    model = build_model(cfg)
+    model, _ = build_for_maps(cfg)
     if not isinstance(model, FeatureExtractor):
         raise ConfigTypeError(f"model is a {type(model).__name__}. evaluate takes a FeatureExtractor over a backbone.")
     scores: Any = model.backbone

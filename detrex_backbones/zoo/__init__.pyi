@@ -1,6 +1,7 @@
 from detrex_backbones.zoo.backbone_names import get_backbone as get_backbone
 from detrex_backbones.zoo.backbone_names import list_backbones as list_backbones
 from detrex_backbones.zoo.build import build_and_load as build_and_load
+from detrex_backbones.zoo.build import build_for_maps as build_for_maps
 from detrex_backbones.zoo.build import build_model as build_model
 from detrex_backbones.zoo.build import build_model_with_report as build_model_with_report
 from detrex_backbones.zoo.build import find_device as find_device

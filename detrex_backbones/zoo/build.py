@@ -11,13 +11,16 @@ from torch import nn
 
 from detrex_backbones.checkpoint.load import LoadOptions, load_checkpoint
 from detrex_backbones.checkpoint.match.frozen_modules import frozen_but_not_loaded
+from detrex_backbones.checkpoint.match.refusals import check_maps
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.config import instantiate
 from detrex_backbones.errors import ConfigKeyError, DeviceError
 from detrex_backbones.layers.init import skip_random_init
 from detrex_backbones.text import shorten
 
-__all__ = ["build_and_load", "build_model", "build_model_with_report", "find_device", "load_options"]
+__all__ = [
+    *("build_and_load", "build_for_maps", "build_model", "build_model_with_report", "find_device", "load_options"),
+]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,22 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     frozen = frozen_but_not_loaded(model, report)
     if frozen:
         logger.warning("frozen at values that nothing was loaded into: %s", shorten(frozen))
+    return model, report
+
+
+def build_for_maps(cfg: DictConfig, instead: str = "") -> tuple[nn.Module, LoadReport | None]:
+    """What `build_model_with_report` returns, refused where a checkpoint leaves random weights before the maps.
+
+    Args:
+        cfg: as of `build_model`.
+        instead: how to go without what is random, as a sentence of the error; "" where there is no way.
+
+    Raises:
+        CheckpointMatchError: a pyramid, say, stays random, and `train.load_options.allow_missing` doesn't allow it.
+    """
+    model, report = build_model_with_report(cfg)
+    if report is not None:
+        check_maps(report, load_options(cfg).allow_missing, instead)
     return model, report
 
 

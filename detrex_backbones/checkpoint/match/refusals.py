@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from detrex_backbones.checkpoint.match.globs import fewest_globs, is_allowed
 from detrex_backbones.checkpoint.match.leftovers import MAP_NORM
 from detrex_backbones.checkpoint.names.conventions import conventions
-from detrex_backbones.checkpoint.report import LoadReport, describe
+from detrex_backbones.checkpoint.report import LoadReport, by_module, describe
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from detrex_backbones.text import shorten
 
-__all__ = ["check_report"]
+__all__ = ["check_maps", "check_report"]
 
 
 def check_report(report: LoadReport, allow_missing: Iterable[str] = (), allow_unused: Iterable[str] = ()) -> None:
@@ -45,6 +45,34 @@ def check_report(report: LoadReport, allow_missing: Iterable[str] = (), allow_un
             f"checkpoint {report.path!r} is ambiguous for this model: {report.ambiguous}", report
         )
     _check_complete(report, list(allow_missing), list(allow_unused))
+
+
+def check_maps(report: LoadReport, allow_missing: Iterable[str] = (), instead: str = "") -> None:
+    """Refuse to go on with maps that random weights make: a pyramid's, of which the file of its network has nothing.
+
+    Args:
+        report: of a load.
+        allow_missing: as of `load_checkpoint`; what it allows may be random.
+        instead: how to go without what is random, as a sentence; "" where there is no way.
+
+    Raises:
+        CheckpointMatchError: there is something, and how to go without it or to allow it.
+    """
+    random = [key for key in report.before_maps if not is_allowed(key, allow_missing, report.scope)]
+    if random:
+        placed = [item.model_key for item in report.loaded]
+        globs = fewest_globs(random, [*placed, *report.missing, *(key for key in report.outside if key not in random)])
+        raise CheckpointMatchError(
+            f"checkpoint {report.path!r} has no weights for {by_module(random, report.scope)} of the model, which stand "
+            f"between {report.scope!r} and the maps: these would be noise. {instead}"
+            + (f"Or allow it: {override_of([*allow_missing, *globs])}." if globs else ""),
+            report,
+        )
+
+
+def override_of(globs: list[str]) -> str:
+    """The override of a config that allows these keys to be missing."""
+    return f"train.load_options.allow_missing=[{','.join(map(repr, globs))}]"
 
 
 def _check_complete(report: LoadReport, allow_missing: list[str], allow_unused: list[str]) -> None:

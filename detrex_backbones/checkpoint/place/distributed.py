@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from detrex_backbones.checkpoint.files import Checkpoint, load_values, open_checkpoint
-from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, load_checkpoint
+from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, load_checkpoint, log_report
 from detrex_backbones.checkpoint.match.traits import traits_of
 from detrex_backbones.checkpoint.place.dense import count_not_finite, doubtful, is_there, refuse_wrong, targets_of
 from detrex_backbones.checkpoint.place.ranks import Ranks, several
@@ -75,7 +75,7 @@ def load_checkpoint_distributed(
                 lambda: opened.enter_context(open_checkpoint(path, chosen.container)) if ranks.first else None
             )
             report = distribute_checkpoint(ranks, model, checkpoint, chosen)
-    logger.info("loaded a checkpoint\n%s", report)
+    log_report(report)
     return report
 
 

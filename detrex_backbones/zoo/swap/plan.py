@@ -12,7 +12,7 @@ from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.backbones.images.extractor import FeatureExtractor
 from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import is_call
-from detrex_backbones.errors import ConfigKeyError
+from detrex_backbones.errors import ArgumentError, ConfigKeyError
 from detrex_backbones.zoo.backbone_names import NamedBackbone, find_backbone
 from detrex_backbones.zoo.meta_build import shapes_of
 from detrex_backbones.zoo.swap.carry_over import carry_over
@@ -37,7 +37,11 @@ logger = logging.getLogger(__name__)
 
 
 def swap_backbone(
-    cfg: DictConfig, backbone: str | os.PathLike[str] | DictConfig, *, pretrained: bool = True
+    cfg: DictConfig,
+    backbone: str | os.PathLike[str] | DictConfig,
+    *,
+    pretrained: bool = True,
+    pyramid: bool = True,
 ) -> list[Change]:
     """Give a config's model another backbone, in place, and rewire what follows it.
 
@@ -64,6 +68,8 @@ def swap_backbone(
         backbone: a name as of `list_backbones` ("-dc5" alone dilates detectron2's way), "timm/<model>", a node of a
             backbone or of a FeatureExtractor, or a config file's path.
         pretrained: name the weights that are known for it as `train.init_checkpoint`; False empties it.
+        pyramid: False leaves a plain ViT as it is, with its own map, where nothing in the config wants another: the
+            pyramid's weights are in no file of the ViT.
 
     Returns:
         What was changed, in order; `str` of each is a line. They are logged at INFO, too.
@@ -75,7 +81,7 @@ def swap_backbone(
     """
     if not isinstance(cfg, DictConfig) or not isinstance(cfg.get("model"), DictConfig):
         raise ConfigKeyError("swap_backbone changes a config that has a 'model'; this one has none.")
-    edits = _plan(cfg, find_backbone(backbone), pretrained)
+    edits = _plan(cfg, find_backbone(backbone), pretrained, pyramid)
     changes = changes_of(cfg, edits)
     apply(cfg, edits)
     for change in changes:
@@ -83,7 +89,7 @@ def swap_backbone(
     return changes
 
 
-def _plan(cfg: DictConfig, found: NamedBackbone, pretrained: bool) -> dict[Path, Any]:
+def _plan(cfg: DictConfig, found: NamedBackbone, pretrained: bool, pyramid: bool) -> dict[Path, Any]:
     """Every value to be set, by its path; changes nothing."""
     path = _backbone_path(cfg)
     old = read(cfg, path)
@@ -95,15 +101,24 @@ def _plan(cfg: DictConfig, found: NamedBackbone, pretrained: bool) -> dict[Path,
     after = consumers(cfg, path[:-1] if below_fpn else ("model",), path, old_shapes, deep=not below_fpn)
     if not _needs_pyramid(offer, old_shapes, after):
         edits = _with_maps(cfg, path, found, offer, old_shapes, after)
+    elif not pyramid and (below_fpn or after):
+        where = ", ".join(".".join(map(str, place)) for place in after) or ".".join(path[:-1])
+        raise ArgumentError(
+            f"{found.name} has maps of stride {max(shape.stride for shape in offer.shapes.values())} alone, and {where} "
+            f"wants others: it can't go without a pyramid. Nothing was changed."
+        )
+    elif not pyramid:
+        choose(found.node, offer, [list(offer.shapes)[-1]])
+        edits = {path: found.node}
     elif below_fpn:
-        pyramid = in_place_of_fpn(found, offer, read(cfg, path[:-1]), old_shapes)
-        shapes_of(pyramid, f"a SimpleFeaturePyramid around {found.name}")  # it can be built
-        edits = {path[:-1]: pyramid}
+        around = in_place_of_fpn(found, offer, read(cfg, path[:-1]), old_shapes)
+        shapes_of(around, f"a SimpleFeaturePyramid around {found.name}")  # it can be built
+        edits = {path[:-1]: around}
     else:
-        pyramid = pyramid_around(found, offer, old, old_shapes, needed_of(old_shapes, after))
-        shapes = shapes_of(pyramid, f"a SimpleFeaturePyramid around {found.name}")
+        around = pyramid_around(found, offer, old, old_shapes, needed_of(old_shapes, after))
+        shapes = shapes_of(around, f"a SimpleFeaturePyramid around {found.name}")
         names = match(old_shapes, shapes, after, found.name, below_fpn=False)
-        edits = {path: pyramid, **_rewired(cfg, names, old_shapes, shapes, after)}
+        edits = {path: around, **_rewired(cfg, names, old_shapes, shapes, after)}
     if path != ("model",):
         edits |= preprocessing_edits(cfg, found, has_fpn=below_fpn and path in edits)
     checkpoint = found.checkpoint if pretrained else ""

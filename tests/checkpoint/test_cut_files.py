@@ -1,0 +1,127 @@
+"""No file with a fault loads as if it were whole: every naming convention, thirty families, faults at random places.
+
+Every file here does load as long as nothing is wrong with it, into the network alone and into a detector that holds it.
+"""
+
+import random
+from functools import cache
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from detrex_backbones import TimmBackbone
+from detrex_backbones.checkpoint.names.model_names import ModelNames
+from detrex_backbones.errors import CheckpointMatchError
+from tests.checkpoint.cut_files import shapes_of, try_load, wrong_files
+from tests.checkpoint.detr import detectors
+
+FAMILIES = (
+    *("resnet18", "resnet26d", "regnetx_002", "convnext_atto", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"),
+    *("efficientnet_b0", "mobilenetv3_small_050", "cspdarknet53", "darknet53", "densenet121", "hrnet_w18_small"),
+    *("res2net50d", "resnest14d", "xcit_nano_12_p16_224", "cait_xxs24_224", "poolformer_s12", "pvt_v2_b0"),
+    *("edgenext_xx_small", "efficientformer_l1", "mobilevit_xxs", "vgg11", "hiera_tiny_224", "repvgg_a0", "dla34"),
+    *("ghostnet_100", "beit_base_patch16_224", "eva02_tiny_patch14_224", "test_vit", "swinv2_tiny_window8_256"),
+)
+QUICK = ("resnet18", "convnext_atto", "test_vit", "regnetx_002")
+
+# A network, and another one of its family, deeper or wider.
+SIBLINGS = (
+    ("resnet18", "resnet34"),
+    ("convnext_tiny", "convnext_small"),
+    ("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224"),
+    ("efficientnet_b0", "efficientnet_b1"),
+    ("efficientnet_lite0", "efficientnet_b0"),
+    ("vit_small_patch16_224", "vit_base_patch16_224"),
+    ("vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2"),
+    ("deit_tiny_patch16_224", "deit_small_patch16_224"),
+    ("regnety_002", "regnety_004"),
+    ("pvt_v2_b1", "pvt_v2_b2"),
+    ("mobilenetv3_small_050", "mobilenetv3_small_100"),
+    ("res2net50_26w_4s", "res2net101_26w_4s"),
+    ("hrnet_w18_small", "hrnet_w18"),
+    ("densenet121", "densenet169"),
+    ("xcit_nano_12_p16_224", "xcit_tiny_12_p16_224"),
+    ("poolformer_s12", "poolformer_s24"),
+)
+
+# A network of timm's whose names the table of a convention leads from.
+OF_TIMM = {
+    **dict.fromkeys(("pycls", "mmdet-regnet", "torchvision-regnet", "timm-regnet", "timm"), "regnetx_002"),
+    **dict.fromkeys(("mmdet-darknet", "timm-darknet"), "darknet53"),
+    **dict.fromkeys(("mmdet-resnest", "mmpretrain-resnest", "detectron2-resnest", "timm-resnest"), "resnest14d"),
+    "mmdet-res2net": "res2net50d",
+    "timm-hrnet": "hrnet_w18_small",
+    "cadene": "legacy_seresnet18",
+    "mmdet-ssd": "vgg16",
+}
+FEW = detectors.Size(layers=2, stem=1)
+DETRS = {
+    "detr": detectors.detr,
+    "conditional-detr": detectors.conditional,
+    "deformable-detr": detectors.deformable,
+    "dn-deformable-detr": detectors.dn_deformable,
+}
+
+
+@cache
+def of_timm(name):
+    """The backbone without memory, and the names and shapes of timm's file."""
+    with torch.device("meta"):
+        return TimmBackbone(name, out_indices=None), shapes_of(timm.create_model(name))
+
+
+def detector_of(backbone):
+    """A model that holds it and has a part of its own."""
+    model = nn.Module()
+    model.backbone, model.neck = backbone, nn.Conv2d(8, 8, 1, device="meta")
+    return model
+
+
+def check(model, file, seeds, prefixes=("",)):
+    """The file loads whole, and with a fault never."""
+    assert (report := try_load(model, file)).coverage == report.file_coverage == 1
+    own = ModelNames({key: tuple(value.shape) for key, value in model.state_dict().items()})
+    for draw in map(random.Random, seeds):
+        for what, cut in wrong_files(file, draw):
+            # Two blocks alike can be exchanged, and the names of timm's own wrappers are as good as the plain ones.
+            if (
+                not cut
+                or cut == file
+                or (len(cut) == len(file) and all(name in own for name in cut if name in own or name not in file))
+            ):
+                continue
+            for prefix in prefixes:
+                try:
+                    report = try_load(model, {prefix + key: shape for key, shape in cut.items()})
+                except CheckpointMatchError:
+                    continue
+                pytest.fail(f"{what}, prefix {prefix!r}, loads into {report.scope!r}:\n{report}")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_file_with_a_fault_is_refused(name):
+    model, file = of_timm(name)
+    check(detector_of(model), file, seeds=[0], prefixes=["backbone."])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_file_with_a_fault_is_refused_by_every_family(name):
+    model, file = of_timm(name)
+    check(model, file, [1], ["backbone."])
+    check(detector_of(model), file, [2])
+
+
+@pytest.mark.parametrize(
+    "names", [pytest.param(names, marks=[pytest.mark.slow] * (at > 4)) for at, names in enumerate(SIBLINGS)]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_another_network_of_the_family_is_refused(names, turned):
+    (model, _), (_, file) = map(of_timm, reversed(names) if turned else names)
+    for holder in (model, detector_of(model)):
+        with pytest.raises(CheckpointMatchError):
+            try_load(holder, file)
+        with pytest.raises(CheckpointMatchError):
+            try_load(holder, {f"backbone.{key}": shape for key, shape in file.items()})
