@@ -28,7 +28,7 @@ def attend(qkv: Tensor, bias: Tensor, scale: float, dropout: float = 0.0) -> Ten
     learns = bias.requires_grad and torch.is_grad_enabled()
     if learns and qkv.device.type == "cpu" and not dropout and not torch.compiler.is_compiling():
         # torch's own kernel has no gradient for a bias there, and what takes its place is slower.
-        return _BiasedAttention.apply(qkv, bias, scale)  # type: ignore[no-any-return, no-untyped-call]
+        return _BiasedAttention.apply(qkv, bias, scale)  # type: ignore[no-any-return]
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
     bias = bias.expand(len(q) // len(bias), -1, -1, -1, -1).flatten(0, 1).expand(len(q), -1, -1, -1)
     x = F.scaled_dot_product_attention(q, k, v, bias, dropout, scale=scale)
@@ -52,7 +52,7 @@ def attend_decomposed(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Te
     Returns:
         (N, heads, Y * X, channels).
     """
-    grid = q.unflatten(2, (len(rows), len(columns)))
+    grid = q.view(*q.shape[:2], len(rows), len(columns), -1)
     by_row = torch.einsum("nhyxc,yic->nhyxi", grid, rows).flatten(2, 3)
     by_column = torch.einsum("nhyxc,xjc->nhyxj", grid, columns).flatten(2, 3)
     of_keys = [torch.eye(part.shape[1], dtype=k.dtype, device=k.device) for part in (rows, columns)]
@@ -81,7 +81,7 @@ class _BiasedAttention(torch.autograd.Function):
         return (weights @ v).view(groups, heads, tokens, channels).transpose(1, 2).flatten(2)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         q, k, v, weights = ctx.saved_tensors
         groups, tokens, _, heads, channels = ctx.shape

@@ -108,9 +108,7 @@ class MViT(Backbone):
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.use_act_checkpoint = use_act_checkpoint
         stride = patch_stride[0]
-        self.patch_embed = PatchEmbed(
-            *(tuple(patch_kernel), tuple(patch_stride), tuple(patch_padding)), in_chans=in_chans, embed_dim=embed_dim
-        )
+        self.patch_embed = PatchEmbed(patch_kernel, patch_stride, patch_padding, in_chans, embed_dim)
         self.pos_embed: nn.Parameter | None = None
         if use_abs_pos:
             positions = (pretrain_img_size // stride) * (pretrain_img_size // patch_stride[1])
@@ -229,7 +227,7 @@ class _PooledAttention(nn.Module):
         self.windows = (window_size // stride_q, window_size // stride_kv)
         self.qkv = nn.Linear(channels, out_channels * 3, bias=qkv_bias)
         self.proj = nn.Linear(out_channels, out_channels)
-        width = out_channels // num_heads
+        self.width = width = out_channels // num_heads
         padding = tuple(length // 2 for length in kernel)
         for name, stride in (("q", stride_q), ("k", stride_kv), ("v", stride_kv)):
             pool = nn.Conv2d(width, width, kernel, stride, padding, groups=width, bias=False)  # type: ignore[arg-type]
@@ -262,14 +260,13 @@ class _PooledAttention(nn.Module):
         pool, norm = self.get_submodule(f"pool_{name}"), self.get_submodule(f"norm_{name}")
         weight = pool.weight.repeat(self.num_heads, 1, 1, 1)  # type: ignore[operator]
         x = F.conv2d(x.permute(0, 3, 1, 2), weight, None, pool.stride, pool.padding, groups=len(weight))  # type: ignore
-        x = x.permute(0, 2, 3, 1).unflatten(-1, (self.num_heads, -1))
-        return norm(x).flatten(-2)  # type: ignore[no-any-return]
+        x = x.permute(0, 2, 3, 1)
+        return norm(x.reshape(*x.shape[:3], self.num_heads, -1)).flatten(-2)  # type: ignore[no-any-return]
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         (_, height, width, _), (_, k_height, k_width, _) = q.shape, k.shape
-        split = (self.num_heads, -1)
         shape = q.shape
-        q, k, v = (part.flatten(1, 2).unflatten(-1, split).transpose(1, 2) for part in (q, k, v))
+        q, k, v = (part.reshape(len(part), -1, self.num_heads, self.width).transpose(1, 2) for part in (q, k, v))
         if self.rel_pos_h is None or self.rel_pos_w is None:
             attended = F.scaled_dot_product_attention(q, k, v)
         else:

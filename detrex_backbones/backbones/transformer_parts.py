@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +19,17 @@ __all__ = [
     "from_windows",
     "init_transformer",
     "mlp",
+    "pair",
     "relative_positions",
     "resize_positions",
     "to_windows",
 ]
+
+
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of what is given as both or as one number for both."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 class DropPath(nn.Module):
@@ -83,14 +90,14 @@ class PatchEmbed(nn.Module):
 
     def __init__(
         self,
-        kernel_size: tuple[int, int] = (16, 16),
-        stride: tuple[int, int] = (16, 16),
-        padding: tuple[int, int] = (0, 0),
+        kernel_size: int | Sequence[int] = (16, 16),
+        stride: int | Sequence[int] = (16, 16),
+        padding: int | Sequence[int] = (0, 0),
         in_chans: int = 3,
         embed_dim: int = 768,
     ) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size, stride, padding)
+        self.proj = nn.Conv2d(in_chans, embed_dim, pair(kernel_size), pair(stride), pair(padding))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> (N, H', W', embed_dim)."""

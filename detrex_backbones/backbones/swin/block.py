@@ -90,7 +90,7 @@ class _WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[index.view(-1)].view(tokens, tokens, -1).permute(2, 0, 1)
         if mask is not None:
             bias = bias + mask[:, None]
-        x = attend(qkv, bias, self.scale, self.attn_drop if self.training else 0.0)
+        x: Tensor = attend(qkv, bias, self.scale, self.attn_drop if self.training else 0.0)
         return self.proj_drop(self.proj(x.view_as(windows)))  # type: ignore[no-any-return]
 
 
@@ -98,4 +98,5 @@ def _relative_index(size: int) -> Tensor:
     """(size^2, size^2): which row of the table belongs to each pair of tokens of a window."""
     places = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")).flatten(1)
     down, right = places[:, :, None] - places[:, None, :] + size - 1
-    return down * (2 * size - 1) + right
+    index: Tensor = down * (2 * size - 1) + right
+    return index

@@ -12,7 +12,7 @@ from detrex_backbones.backbones.base import Backbone, check_batch
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.swin.block import NormLayer, SwinBlock
 from detrex_backbones.backbones.swin.windows import Windows, shift_mask
-from detrex_backbones.backbones.transformer_parts import PatchEmbed, drop_path_rates, init_transformer
+from detrex_backbones.backbones.transformer_parts import PatchEmbed, drop_path_rates, init_transformer, pair
 from detrex_backbones.errors import ArgumentError
 
 __all__ = ["SwinTransformer"]
@@ -75,7 +75,7 @@ class SwinTransformer(Backbone):
     ) -> None:
         super().__init__()
         _check(embed_dim, depths, num_heads, out_indices, frozen_stages)
-        patch, pretrained = _pair(patch_size), _pair(pretrain_img_size)
+        patch, pretrained = pair(patch_size), pair(pretrain_img_size)
         self.in_chans = in_chans
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
@@ -130,7 +130,7 @@ class SwinTransformer(Backbone):
                 # Channels first in memory, too: what follows may view it.
                 maps[index] = self.get_submodule(f"norm{index}")(x).permute(0, 3, 1, 2).contiguous()
             if layer.downsample is not None:
-                x = layer.downsample(x)
+                x = layer.downsample(x)  # type: ignore[operator]
         return {f"p{index}": maps[index] for index in self.out_indices}
 
 
@@ -195,11 +195,6 @@ class _PatchMerging(nn.Module):
         return self.reduction(self.norm(x))  # type: ignore[no-any-return]
 
 
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    return height, width
-
-
 def _check(
     embed_dim: int, depths: Sequence[int], num_heads: Sequence[int], out_indices: Sequence[int], frozen_stages: int
 ) -> None:
@@ -211,8 +206,8 @@ def _check(
     for stage, heads in enumerate(num_heads):
         if embed_dim * 2**stage % heads:
             raise ArgumentError(
-                f"num_heads={list(num_heads)}: stage {stage} has {embed_dim * 2**stage} channels, embed_dim={embed_dim} * "
-                f"2^{stage}, which {heads} heads do not divide."
+                f"num_heads={list(num_heads)}: stage {stage} has embed_dim * 2^{stage} = {embed_dim * 2**stage} "
+                f"channels, which {heads} heads do not divide."
             )
     stages = range(len(depths))
     if not out_indices or len({*out_indices}) != len(out_indices) or not {*out_indices} <= {*stages}:

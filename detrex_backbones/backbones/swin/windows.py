@@ -52,7 +52,7 @@ class Windows:
     def join(self, windows: Tensor) -> Tensor:
         """(N * windows, size, size, C) -> (N, H, W, C)."""
         if self.rows is not None:
-            tokens = _Join.apply(windows.flatten(0, 2), *self.rows)  # type: ignore[no-untyped-call]
+            tokens = _Join.apply(windows.flatten(0, 2), *self.rows)
             return tokens.view(self.batch, self.height, self.width, -1)  # type: ignore[no-any-return]
         if not self.shift:
             return from_windows(windows, self.height, self.width)
@@ -79,7 +79,7 @@ class Windows:
 
 
 def _is_traced(x: Tensor) -> bool:
-    return x.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    return x.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore
 
 
 def _cut(tokens: Tensor, rows: _Rows) -> Tensor:
@@ -100,7 +100,7 @@ class _Cut(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        return _Join.apply(gradient, *ctx.saved_tensors), None, None, None  # type: ignore[no-untyped-call]
+        return _Join.apply(gradient, *ctx.saved_tensors), None, None, None
 
 
 class _Join(torch.autograd.Function):
@@ -116,7 +116,7 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        return _Cut.apply(gradient, *ctx.saved_tensors), None, None, None  # type: ignore[no-untyped-call]
+        return _Cut.apply(gradient, *ctx.saved_tensors), None, None, None
 
 
 def shift_mask(x: Tensor, size: int, shift: int) -> Tensor:
