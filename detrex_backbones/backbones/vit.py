@@ -15,13 +15,12 @@ from detrex_backbones.backbones.transformer_parts import (
     DropPath,
     PatchEmbed,
     drop_path_rates,
-    from_windows,
     init_transformer,
     mlp,
     relative_positions,
     resize_positions,
-    to_windows,
 )
+from detrex_backbones.backbones.windows import Windows
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import Conv2d, LayerNorm2d
 
@@ -119,9 +118,11 @@ class ViT(Backbone):
         x = self.patch_embed(x)
         if self.pos_embed is not None:
             x = x + resize_positions(self.pos_embed, self.pretrain_use_cls_token, x.shape[1], x.shape[2])
+        windows = {size: Windows(x, size) for size in {block.window_size for block in self.blocks}}  # type: ignore
         for block in self.blocks:
             recomputed = self.use_act_checkpoint and torch.is_grad_enabled()
-            x = run_recomputed(block, x) if recomputed else block(x)
+            cutting = windows[block.window_size]
+            x = run_recomputed(block, x, cutting) if recomputed else block(x, cutting)
         return {self._out_features[0]: x.permute(0, 3, 1, 2)}
 
 
@@ -147,15 +148,9 @@ class _Block(nn.Module):
         self.window_size = window_size
         self.residual = convolutions
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """(N, H, W, C) -> the same shape."""
-        attended = self.norm1(x)
-        if self.window_size:
-            attended = self.attn(to_windows(attended, self.window_size))
-            attended = from_windows(attended, x.shape[1], x.shape[2])
-        else:
-            attended = self.attn(attended)
-        x = x + self.drop_path(attended)
+        x = x + self.drop_path(self.attn(self.norm1(x), windows))
         x = x + self.drop_path(self.mlp(self.norm2(x)))
         if self.residual is not None:
             x = self.residual(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -187,17 +182,21 @@ class _Attention(nn.Module):
                 nn.init.trunc_normal_(self.rel_pos_h, std=0.02)
                 nn.init.trunc_normal_(self.rel_pos_w, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, H, W, C) -> the same shape."""
-        batch, height, width, _ = x.shape
-        q, k, v = self.qkv(x).view(batch, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+        """(N, H, W, C) -> the same shape; `windows` of size 0 are the whole map."""
+        qkv = self.qkv(x)
+        if windows.size:
+            qkv = windows.cut(qkv, self.qkv.bias)
+        groups, height, width, _ = qkv.shape
+        q, k, v = qkv.view(groups, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
         if self.rel_pos_h is None or self.rel_pos_w is None:
             attended = F.scaled_dot_product_attention(q, k, v)
         else:
             rows = relative_positions(self.rel_pos_h, height, height)
             columns = relative_positions(self.rel_pos_w, width, width)
             attended = attend_decomposed(q, k, v, rows, columns, q.shape[-1] ** -0.5)
-        return self.proj(attended.transpose(1, 2).reshape(x.shape))  # type: ignore[no-any-return]
+        attended = attended.transpose(1, 2).reshape(groups, height, width, -1)
+        return self.proj(windows.join(attended) if windows.size else attended)  # type: ignore[no-any-return]
 
 
 class _Convolutions(nn.Module):

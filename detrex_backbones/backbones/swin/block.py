@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.attention import attend
-from detrex_backbones.backbones.swin.windows import Windows
 from detrex_backbones.backbones.transformer_parts import DropPath, mlp
+from detrex_backbones.backbones.windows import Windows
 
 __all__ = ["NormLayer", "SwinBlock"]
 
@@ -54,7 +54,7 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor, windows: Windows, mask: Tensor | None) -> Tensor:
         """(N, H, W, channels) -> the same shape; `mask` is that of `shift_mask`, for shifted windows."""
-        x = x + self.drop_path(windows.join(self.attn(windows.cut(self.norm1(x)), mask)))
+        x = x + self.drop_path(self.attn(self.norm1(x), windows, mask))
         return x + self.drop_path(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
 
 
@@ -82,16 +82,18 @@ class _WindowAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
         self.proj_drop = nn.Dropout(drop)
 
-    def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
-        """Windows (N, size, size, C), mask (windows of an image, size^2, size^2) -> the shape of the windows."""
-        tokens = windows.shape[1] * windows.shape[2]
-        qkv = self.qkv(windows).view(len(windows), tokens, 3, self.num_heads, -1)
+    def forward(self, x: Tensor, windows: Windows, mask: Tensor | None) -> Tensor:
+        """(N, H, W, C) -> the same shape; `mask` is (windows of an image, size^2, size^2)."""
+        qkv = windows.cut(self.qkv(x), self.qkv.bias).flatten(1, 2)
+        groups, tokens = qkv.shape[:2]
         index: Tensor = self.relative_position_index  # type: ignore[assignment]
         bias = self.relative_position_bias_table[index.view(-1)].view(tokens, tokens, -1).permute(2, 0, 1)
         if mask is not None:
             bias = bias + mask[:, None]
-        x: Tensor = attend(qkv, bias, self.scale, self.attn_drop if self.training else 0.0)
-        return self.proj_drop(self.proj(x.view_as(windows)))  # type: ignore[no-any-return]
+        dropout = self.attn_drop if self.training else 0.0
+        attended = attend(qkv.view(groups, tokens, 3, self.num_heads, -1), bias, self.scale, dropout)
+        attended = windows.join(attended.view(groups, windows.size, windows.size, -1))
+        return self.proj_drop(self.proj(attended))  # type: ignore[no-any-return]
 
 
 def _relative_index(size: int) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from detrex_backbones.backbones.base import Backbone, check_batch
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.swin.block import NormLayer, SwinBlock
-from detrex_backbones.backbones.swin.windows import Windows, shift_mask
 from detrex_backbones.backbones.transformer_parts import PatchEmbed, drop_path_rates, init_transformer, pair
+from detrex_backbones.backbones.windows import Windows, shift_mask
 from detrex_backbones.errors import ArgumentError
 
 __all__ = ["SwinTransformer"]
@@ -166,7 +166,7 @@ class _Stage(nn.Module):
         """(N, H, W, C) -> the same shape."""
         shift = self.window_size // 2
         turns = [
-            (Windows(x, self.window_size, 0), None),
+            (Windows(x, self.window_size), None),
             (Windows(x, self.window_size, shift), shift_mask(x, self.window_size, shift)),
         ]
         for index, block in enumerate(self.blocks):

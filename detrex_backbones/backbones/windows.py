@@ -1,18 +1,17 @@
-"""From a map to shifted windows and back, each in one pass over the tokens."""
+"""From a map to windows and back, each in one pass over the tokens."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from detrex_backbones.backbones.transformer_parts import from_windows, to_windows
 
 __all__ = ["MASKED", "Windows", "shift_mask"]
 
-MASKED = -100.0  # what is added to the logits of two tokens that are no neighbours, as the authors have it
+MASKED = -100.0  # what is added to the logits of two tokens that are no neighbours, as Swin's authors have it
 
 
 class _Rows(NamedTuple):
@@ -24,36 +23,47 @@ class _Rows(NamedTuple):
 
 
 class Windows:
-    """How maps of one shape are cut into windows: filled with zeros below and at the right, shifted, then cut.
+    """How maps of one shape are cut into windows: filled up below and at the right, shifted, then cut.
 
     Padding, rolling and cutting would each copy all tokens; here one table of rows does it all, in both directions.
     What is compiled, traced or on the meta device goes by torch's operators.
 
     Args:
         x: a batch of maps (N, H, W, C).
-        size: side of a window in tokens.
+        size: side of a window in tokens; 0 for the whole map, which is not to be cut.
         shift: how far the windows are moved down and to the right.
     """
 
-    def __init__(self, x: Tensor, size: int, shift: int) -> None:
+    def __init__(self, x: Tensor, size: int, shift: int = 0) -> None:
         self.batch, self.height, self.width = x.shape[:3]
         self.size, self.shift = size, shift
-        self.rows = None if _is_traced(x) else self._rows(x.device)
+        self.rows = None if not size or _is_traced(x) else self._rows(x.device)
 
-    def cut(self, x: Tensor) -> Tensor:
-        """(N, H, W, C) -> (N * windows, size, size, C)."""
+    def cut(self, x: Tensor, filling: Tensor | None = None) -> Tensor:
+        """(N, H, W, C) -> (N * windows, size, size, C).
+
+        Args:
+            x: the maps.
+            filling: what tokens get that no map has, (C,); None for zeros. What a linear layer makes of zeros is its
+                bias: it needn't run on the filling, which in small maps are most tokens.
+        """
         if self.rows is not None:
-            return _Cut.apply(x.flatten(0, 2), *self.rows).view(-1, self.size, self.size, x.shape[3])  # type: ignore
+            windows: Tensor = _Cut.apply(x.flatten(0, 2), filling, *self.rows)
+            return windows.view(-1, self.size, self.size, x.shape[3])
+        if self.height % self.size or self.width % self.size:
+            filling = x.new_zeros(x.shape[3]) if filling is None else filling.to(x.dtype)
+            below, right = -self.height % self.size, -self.width % self.size
+            x = torch.cat([x, filling.expand(self.batch, below, self.width, -1)], 1)
+            x = torch.cat([x, filling.expand(self.batch, self.height + below, right, -1)], 2)
         if self.shift:
-            x = F.pad(x, (0, 0, 0, -self.width % self.size, 0, -self.height % self.size))
             x = x.roll((-self.shift, -self.shift), (1, 2))
         return to_windows(x, self.size)
 
     def join(self, windows: Tensor) -> Tensor:
         """(N * windows, size, size, C) -> (N, H, W, C)."""
         if self.rows is not None:
-            tokens = _Join.apply(windows.flatten(0, 2), *self.rows)
-            return tokens.view(self.batch, self.height, self.width, -1)  # type: ignore[no-any-return]
+            tokens: Tensor = _Join.apply(windows.flatten(0, 2), *self.rows)
+            return tokens.view(self.batch, self.height, self.width, -1)
         if not self.shift:
             return from_windows(windows, self.height, self.width)
         x = from_windows(windows, self.height + -self.height % self.size, self.width + -self.width % self.size)
@@ -82,25 +92,29 @@ def _is_traced(x: Tensor) -> bool:
     return x.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore
 
 
-def _cut(tokens: Tensor, rows: _Rows) -> Tensor:
-    windows = tokens.index_select(0, rows.sources)
-    return windows if rows.outside is None else windows.index_fill_(0, rows.outside, 0)
-
-
 class _Cut(torch.autograd.Function):
-    """Rows of maps -> rows of windows. Each row of the maps is in one place, so the gradient is a selection, too."""
+    """Rows of maps -> rows of windows. Each row of the maps has one place, so that the gradient is a selection, too."""
 
     @staticmethod
-    def forward(tokens: Tensor, *rows: Any) -> Tensor:
-        return _cut(tokens, _Rows(*rows))
+    def forward(tokens: Tensor, filling: Tensor | None, *rows: Any) -> Tensor:
+        sources, _, outside = rows
+        windows = tokens.index_select(0, sources)
+        if outside is not None:
+            windows[outside] = 0 if filling is None else filling.to(windows.dtype)
+        return windows
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_backward(*inputs[2:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        return _Join.apply(gradient, *ctx.saved_tensors), None, None, None
+        rows = _Rows(*ctx.saved_tensors)
+        of_filling = None
+        if ctx.needs_input_grad[1]:
+            outside = gradient[:0] if rows.outside is None else gradient.index_select(0, rows.outside)
+            of_filling = outside.sum(0)
+        return _Join.apply(gradient, *rows), of_filling, None, None, None
 
 
 class _Join(torch.autograd.Function):
@@ -108,7 +122,7 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def forward(windows: Tensor, *rows: Any) -> Tensor:
-        return windows.index_select(0, _Rows(*rows).places)
+        return windows.index_select(0, rows[1])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -116,7 +130,7 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        return _Cut.apply(gradient, *ctx.saved_tensors), None, None, None
+        return _Cut.apply(gradient, None, *ctx.saved_tensors), None, None, None
 
 
 def shift_mask(x: Tensor, size: int, shift: int) -> Tensor:
