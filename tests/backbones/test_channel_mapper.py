@@ -7,6 +7,7 @@ from torch import nn
 
 from detrex_backbones import ChannelMapper, ShapeSpec
 from detrex_backbones.errors import ArgumentError
+from tests.interop.theirs import need_detrex
 from tests.reference import assert_close, noise
 
 SHAPES = {"res3": ShapeSpec(channels=8), "res4": ShapeSpec(channels=16), "res5": ShapeSpec(channels=32)}
@@ -61,7 +62,9 @@ def test_what_does_not_fit_is_refused(arguments, message):
     ids=str,
 )
 def test_names_and_maps_are_detrexs(arguments):
-    theirs_module = pytest.importorskip("detrex.modeling.neck", reason="detrex is not importable", exc_type=ImportError)
+    need_detrex()
+    import detrex.modeling.neck as theirs_module
+
     arguments = {"input_shapes": SHAPES, "in_features": list(SHAPES), "out_channels": 16, **arguments}
     theirs, ours = theirs_module.ChannelMapper(**arguments), ChannelMapper(**arguments)
     assert list(ours.state_dict()) == list(theirs.state_dict())
