@@ -4,6 +4,7 @@ from detrex_backbones.backbones import Backbone as Backbone
 from detrex_backbones.backbones import BasicBlock as BasicBlock
 from detrex_backbones.backbones import BasicStem as BasicStem
 from detrex_backbones.backbones import BottleneckBlock as BottleneckBlock
+from detrex_backbones.backbones import ChannelMapper as ChannelMapper
 from detrex_backbones.backbones import CNNBlockBase as CNNBlockBase
 from detrex_backbones.backbones import Darknet53 as Darknet53
 from detrex_backbones.backbones import DeepStem as DeepStem
@@ -11,12 +12,17 @@ from detrex_backbones.backbones import DeformBottleneckBlock as DeformBottleneck
 from detrex_backbones.backbones import FeatureExtractor as FeatureExtractor
 from detrex_backbones.backbones import LastLevelMaxPool as LastLevelMaxPool
 from detrex_backbones.backbones import LastLevelP6P7 as LastLevelP6P7
+from detrex_backbones.backbones import MViT as MViT
 from detrex_backbones.backbones import ResNet as ResNet
 from detrex_backbones.backbones import ResNetBlockBase as ResNetBlockBase
 from detrex_backbones.backbones import SimpleFeaturePyramid as SimpleFeaturePyramid
+from detrex_backbones.backbones import SwinTransformer as SwinTransformer
 from detrex_backbones.backbones import TimmBackbone as TimmBackbone
 from detrex_backbones.backbones import TorchvisionBackbone as TorchvisionBackbone
+from detrex_backbones.backbones import TorchvisionFPN as TorchvisionFPN
 from detrex_backbones.backbones import TorchvisionResNet as TorchvisionResNet
+from detrex_backbones.backbones import ViT as ViT
+from detrex_backbones.backbones import get_vit_lr_decay_rate as get_vit_lr_decay_rate
 from detrex_backbones.backbones import make_stage as make_stage
 from detrex_backbones.backbones import read_image as read_image
 from detrex_backbones.checkpoint import DetectionCheckpointer as DetectionCheckpointer
@@ -32,6 +38,7 @@ from detrex_backbones.evaluation import evaluate as evaluate
 from detrex_backbones.export import export_model as export_model
 from detrex_backbones.layers import Conv2d as Conv2d
 from detrex_backbones.layers import FrozenBatchNorm2d as FrozenBatchNorm2d
+from detrex_backbones.layers import NaiveSyncBatchNorm as NaiveSyncBatchNorm
 from detrex_backbones.layers import ShapeSpec as ShapeSpec
 from detrex_backbones.layers import SqueezeExcitation as SqueezeExcitation
 from detrex_backbones.layers import fuse_norms as fuse_norms

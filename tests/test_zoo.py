@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 
-from detrex_backbones import FPN, LazyCall, LazyConfig, build_model, get_config, instantiate, list_configs
+from detrex_backbones import LazyCall, LazyConfig, TorchvisionFPN, build_model, get_config, instantiate, list_configs
 from detrex_backbones.checkpoint.fetch.catalog import weight
 from detrex_backbones.errors import (
     CheckpointFileError,
@@ -159,7 +159,7 @@ def test_what_a_checkpoint_leaves_is_drawn_as_without_one(r18):
 
 
 def test_a_detector_is_built_once_and_its_file_read_once(r18, monkeypatch):
-    r18.model.backbone = LazyCall(FPN)(bottom_up=r18.model.backbone)
+    r18.model.backbone = LazyCall(TorchvisionFPN)(bottom_up=r18.model.backbone)
     torch.manual_seed(0)
     expected = instantiate(r18.model).state_dict()
     calls = Counter()

@@ -4,11 +4,11 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
-from detrex_backbones import FPN, BasicStem, LastLevelMaxPool, ResNet, make_stage
+from detrex_backbones import BasicStem, LastLevelMaxPool, ResNet, TorchvisionFPN, make_stage
 from detrex_backbones.config import LazyCall as L
 
 model = L(FasterRCNN)(
-    backbone=L(FPN)(
+    backbone=L(TorchvisionFPN)(
         bottom_up=L(ResNet)(
             stem=L(BasicStem)(in_channels=3, out_channels=64, norm="BN"),
             stages=L(make_stage)(depth=18, stride_in_1x1=False, norm="BN"),

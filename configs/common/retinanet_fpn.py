@@ -4,12 +4,12 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from detrex_backbones import FPN, BasicStem, LastLevelP6P7, ResNet, make_stage
+from detrex_backbones import BasicStem, LastLevelP6P7, ResNet, TorchvisionFPN, make_stage
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.layers.norm import norm_layer
 
 model = L(RetinaNet)(
-    backbone=L(FPN)(
+    backbone=L(TorchvisionFPN)(
         bottom_up=L(ResNet)(
             stem=L(BasicStem)(in_channels=3, out_channels=64, norm="BN"),
             stages=L(make_stage)(depth=18, stride_in_1x1=False, norm="BN"),

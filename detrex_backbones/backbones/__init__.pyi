@@ -5,10 +5,13 @@ from detrex_backbones.backbones.darknet import Darknet53 as Darknet53
 from detrex_backbones.backbones.images.extractor import FeatureExtractor as FeatureExtractor
 from detrex_backbones.backbones.images.tensors import image_to_tensor as image_to_tensor
 from detrex_backbones.backbones.images.tensors import read_image as read_image
+from detrex_backbones.backbones.mvit import MViT as MViT
+from detrex_backbones.backbones.pyramids.channel_mapper import ChannelMapper as ChannelMapper
 from detrex_backbones.backbones.pyramids.fpn import FPN as FPN
-from detrex_backbones.backbones.pyramids.fpn import LastLevelP6P7 as LastLevelP6P7
-from detrex_backbones.backbones.pyramids.simple import LastLevelMaxPool as LastLevelMaxPool
 from detrex_backbones.backbones.pyramids.simple import SimpleFeaturePyramid as SimpleFeaturePyramid
+from detrex_backbones.backbones.pyramids.top_blocks import LastLevelMaxPool as LastLevelMaxPool
+from detrex_backbones.backbones.pyramids.top_blocks import LastLevelP6P7 as LastLevelP6P7
+from detrex_backbones.backbones.pyramids.torchvision_fpn import TorchvisionFPN as TorchvisionFPN
 from detrex_backbones.backbones.resnet.blocks import BasicBlock as BasicBlock
 from detrex_backbones.backbones.resnet.blocks import BottleneckBlock as BottleneckBlock
 from detrex_backbones.backbones.resnet.blocks import CNNBlockBase as CNNBlockBase
@@ -18,7 +21,10 @@ from detrex_backbones.backbones.resnet.network import ResNet as ResNet
 from detrex_backbones.backbones.resnet.stages import make_stage as make_stage
 from detrex_backbones.backbones.resnet.stems import BasicStem as BasicStem
 from detrex_backbones.backbones.resnet.stems import DeepStem as DeepStem
+from detrex_backbones.backbones.swin.network import SwinTransformer as SwinTransformer
 from detrex_backbones.backbones.timm.backbone import TimmBackbone as TimmBackbone
 from detrex_backbones.backbones.torchvision.backbone import TorchvisionBackbone as TorchvisionBackbone
 from detrex_backbones.backbones.torchvision.resnet import TorchvisionResNet as TorchvisionResNet
 from detrex_backbones.backbones.vgg import SSDVGG as SSDVGG
+from detrex_backbones.backbones.vit import ViT as ViT
+from detrex_backbones.backbones.vit import get_vit_lr_decay_rate as get_vit_lr_decay_rate

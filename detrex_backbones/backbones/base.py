@@ -94,7 +94,10 @@ class Backbone(nn.Module, ABC):
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """Constraints on padding beyond divisibility: `size_divisibility` and `square_size`, in pixels; {} for none."""
+        """Constraints on padding beyond divisibility: `size_divisibility` and `square_size`, in pixels; {} for none.
+
+        `size_divisiblity`, as detectron2's pyramid over a ViT spells it, is a wish: maps then have exact sides.
+        """
         return {}
 
 

@@ -5,3 +5,4 @@ from detrex_backbones.layers.norm import LayerNorm2d as LayerNorm2d
 from detrex_backbones.layers.norm import get_norm as get_norm
 from detrex_backbones.layers.shape_spec import ShapeSpec as ShapeSpec
 from detrex_backbones.layers.squeeze_excitation import SqueezeExcitation as SqueezeExcitation
+from detrex_backbones.layers.sync_batch_norm import NaiveSyncBatchNorm as NaiveSyncBatchNorm

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError, closest
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d
+from detrex_backbones.layers.sync_batch_norm import NaiveSyncBatchNorm
 
 __all__ = ["LayerNorm2d", "Norm", "get_norm", "norm_layer"]
 
@@ -58,6 +59,9 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "FrozenBN": FrozenBatchNorm2d,
     "GN": _group_norm,
     "LN": LayerNorm2d,
+    "nnSyncBN": nn.SyncBatchNorm,
+    "naiveSyncBN": NaiveSyncBatchNorm,
+    "naiveSyncBN_N": partial(NaiveSyncBatchNorm, stats_mode="N"),
 }
 
 
@@ -65,8 +69,9 @@ def get_norm(norm: Norm, out_channels: int) -> nn.Module | None:
     """The normalisation layer for `out_channels` channels. Names are detectron2's.
 
     Args:
-        norm: "BN", "SyncBN", "FrozenBN", "GN" (32 groups) or "LN" (channels of each pixel); "" or None for none; or a
-            class or callable that takes the number of channels and returns the layer.
+        norm: "BN", "SyncBN" or "nnSyncBN", "naiveSyncBN" or "naiveSyncBN_N" (see `NaiveSyncBatchNorm`), "FrozenBN",
+            "GN" (32 groups) or "LN" (channels of each pixel); "" or None for none; or a class or callable that takes
+            the number of channels and returns the layer.
         out_channels: channels C of what is normalised, (N, C, H, W).
 
     Returns:

@@ -30,6 +30,7 @@ TIMM = "timm/"
 DETECTORS = "detectors/"  # what a backbone is put into
 # Whose names may stand for "the weights of this network": classifiers, trained as the ready configs are written.
 SCHEMES = ("torchvision://", "gluon://", "pycls://", "open-mmlab://", "mmcls://")
+SIZES = {"tiny", "small", "base", "large", "huge"}
 DC5_STYLE = "detectron2"  # what "-dc5" without a style means
 
 
@@ -164,7 +165,8 @@ def _aliases() -> dict[str, str]:
         short = name.rpartition("/")[2]
         network, dc5, style = short.partition("_dc5_")
         shorts = [f"{network}-dc5-{style}", *([f"{network}-dc5"] if style == DC5_STYLE else [])] if dc5 else [short]
-        for alias in [] if name.startswith(TIMM) else shorts:
+        sized = network.partition("_")[0] in SIZES  # "swin/tiny": a size alone names no network
+        for alias in [] if name.startswith(TIMM) or sized else shorts:
             if alias in seen:
                 aliases.pop(alias, None)
             else:

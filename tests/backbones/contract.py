@@ -50,7 +50,7 @@ class BackboneContract:
 
     def test_what_it_says_of_padding_can_be_read(self, backbone) -> None:
         assert isinstance(backbone.size_divisibility, int)
-        assert set(backbone.padding_constraints) <= {"size_divisibility", "square_size"}
+        assert set(backbone.padding_constraints) <= {"size_divisibility", "size_divisiblity", "square_size"}
 
     def test_gives_the_same_maps_twice_and_leaves_the_images_alone(self, backbone, images, maps) -> None:
         before = images.clone()

@@ -4,7 +4,16 @@ import math
 
 import pytest
 
-from detrex_backbones import BasicStem, ResNet, TimmBackbone, TorchvisionResNet, make_stage
+from detrex_backbones import (
+    BasicStem,
+    MViT,
+    ResNet,
+    SwinTransformer,
+    TimmBackbone,
+    TorchvisionResNet,
+    ViT,
+    make_stage,
+)
 from tests.backbones.contract import BackboneContract, backbone, images, maps  # noqa: F401 (fixtures)
 
 
@@ -65,4 +74,49 @@ TORCHVISION = {
 
 @pytest.mark.parametrize("build", TORCHVISION.values(), ids=TORCHVISION, scope="class")
 class TestTorchvisionResNet(BackboneContract):
+    pass
+
+
+SWIN = {"embed_dim": 16, "depths": (2, 2), "num_heads": (1, 2), "out_indices": (0, 1)}
+SWINS = {
+    "two_stages": lambda: SwinTransformer(**SWIN),
+    "turned_round": lambda: SwinTransformer(**SWIN | {"out_indices": [1, 0]}, drop_path_rate=0.0, window_size=4),
+    "positions_frozen": lambda: SwinTransformer(
+        **SWIN, ape=True, patch_norm=False, qkv_bias=False, frozen_stages=2, use_checkpoint=True
+    ),
+    "one_stage": lambda: SwinTransformer(32, (4, 4), 3, 16, [1], [2], 5, out_indices=[0]),
+}
+
+
+@pytest.mark.parametrize("build", SWINS.values(), ids=SWINS, scope="class")
+class TestSwin(BackboneContract):
+    pass
+
+
+VIT = {"img_size": 64, "embed_dim": 24, "depth": 3, "num_heads": 2, "pretrain_img_size": 48}
+VITS = {
+    "global": lambda: ViT(**VIT),
+    "windows": lambda: ViT(**VIT, use_rel_pos=True, window_size=3, window_block_indexes=[0, 2], drop_path_rate=0.1),
+    "convolutions": lambda: ViT(
+        **VIT, use_abs_pos=False, residual_block_indexes=[1], use_act_checkpoint=True, out_feature="map"
+    ),
+}
+
+
+@pytest.mark.parametrize("build", VITS.values(), ids=VITS, scope="class")
+class TestViT(BackboneContract):
+    rounding = (math.floor,)
+
+
+MVIT = {"img_size": 64, "embed_dim": 8, "depth": 4, "last_block_indexes": (0, 1, 3), "adaptive_window_size": 8}
+MVITS = {
+    "three_stages": lambda: MViT(**MVIT, out_features=["scale2", "scale3", "scale4"]),
+    "plain": lambda: MViT(
+        **MVIT, use_abs_pos=True, use_rel_pos=False, use_act_checkpoint=True, out_features=["scale4", "scale2"]
+    ),
+}
+
+
+@pytest.mark.parametrize("build", MVITS.values(), ids=MVITS, scope="class")
+class TestMViT(BackboneContract):
     pass

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detrex_backbones import Backbone, ShapeSpec, TimmBackbone
-from detrex_backbones.backbones.pyramids.simple import LastLevelMaxPool, SimpleFeaturePyramid
+from detrex_backbones import Backbone, FeatureExtractor, ShapeSpec, TimmBackbone
+from detrex_backbones.backbones.pyramids import LastLevelMaxPool, SimpleFeaturePyramid
 from detrex_backbones.errors import ArgumentError, InputError
 from tests.backbones.contract import BackboneContract, backbone, maps  # noqa: F401 (fixtures)
 from tests.reference import assert_close, assert_same_maps, noise
@@ -67,12 +67,12 @@ def test_strides_and_names():
     net = pyramid(top_block=LastLevelMaxPool(), square_pad=1024)
     assert net.output_shape() == spec
     assert list(net.output_shape()) == list(spec)
-    assert net.size_divisibility == 32
-    assert net.padding_constraints == {"size_divisibility": 32, "square_size": 1024}
+    assert net.size_divisibility == 0
+    assert net.padding_constraints == {"size_divisibility": 0, "size_divisiblity": 32, "square_size": 1024}
     # Whatever the net itself needs is kept.
     net = pyramid(Patches(divisor=48, square=512), scale_factors=[2.0, 1.0])
     assert net.size_divisibility == 48
-    assert net.padding_constraints == {"size_divisibility": 48, "square_size": 512}
+    assert net.padding_constraints == {"size_divisibility": 48, "size_divisiblity": 48, "square_size": 512}
 
 
 def test_parameter_names():
@@ -125,6 +125,11 @@ def test_a_top_block_may_take_a_map_of_the_net(images):
     # A name that both have is the pyramid's.
     net = pyramid(Patches(name="p5"), top_block=LastLevelMaxPool())
     assert net(images)["p6"].shape[1] == 16
+
+
+def test_an_extractor_pads_to_the_last_stride():
+    extractor = FeatureExtractor(pyramid(), pixel_mean=[0.0] * 3, pixel_std=[1.0] * 3)
+    assert extractor([torch.zeros(3, 40, 70)])["p2"].shape[2:] == (64 // 4, 96 // 4)
 
 
 @torch.no_grad()
@@ -195,5 +200,7 @@ def test_detectron2_has_the_same_names_and_maps(norm, images):
     mixed = pyramid(top_block=TheirMaxPool(), norm=norm).eval()
     mixed.load_state_dict(state)
     assert_same_maps(mixed(images), theirs(images))
+    assert ours.size_divisibility == theirs.size_divisibility
+    assert ours.padding_constraints == {**theirs.padding_constraints, "size_divisibility": 0}
     for name, spec in theirs.output_shape().items():
         assert (spec.channels, spec.stride) == (ours.output_shape()[name].channels, ours.output_shape()[name].stride)

@@ -1,11 +1,8 @@
-"""Our FPN against torchvision's, and what torchvision's detectors ask of it."""
+"""The FPN of detectron2's names: beside torchvision's pyramid, and beside detectron2's class where there is one."""
 
 import pytest
 import torch
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.resnet import resnet18
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool as TheirMaxPool
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7 as TheirP6P7
+from torch import nn
 
 from detrex_backbones import (
     FPN,
@@ -14,76 +11,73 @@ from detrex_backbones import (
     LastLevelP6P7,
     ResNet,
     TimmBackbone,
-    load_checkpoint,
+    TorchvisionFPN,
     make_stage,
 )
 from detrex_backbones.errors import ArgumentError
-from tests.reference import assert_close, noise
+from tests.backbones.contract import BackboneContract, backbone, maps  # noqa: F401 (fixtures)
+from tests.reference import assert_same_maps, noise, randomise_norms
 
 
-def net(**stages):
-    features = ["res2", "res3", "res4", "res5"]
-    return ResNet(BasicStem(norm="BN"), make_stage(18, norm="BN", **stages), out_features=features)
+def net(*names):
+    stages = make_stage(18, norm="BN")
+    return ResNet(BasicStem(norm="BN"), stages, out_features=names or ["res2", "res3", "res4", "res5"])
 
 
-@pytest.mark.parametrize("top", ["pool", "p6p7"])
-def test_the_maps_are_torchvisions(top, tmp_path):
-    torch.manual_seed(0)
-    theirs = BackboneWithFPN(
-        resnet18(weights=None),
-        {f"layer{index}": str(index) for index in range(1, 5)},
-        [64, 128, 256, 512],
-        64,
-        TheirMaxPool() if top == "pool" else TheirP6P7(512, 64),
-    ).eval()
-    ours = FPN(net(), out_channels=64, top_block=LastLevelMaxPool() if top == "pool" else LastLevelP6P7(512, 64)).eval()
-    torch.save(theirs.body.state_dict(), tmp_path / "body.pth")
-    load_checkpoint(ours.bottom_up, tmp_path / "body.pth")
-    ours.fpn.load_state_dict(
-        {key: value for key, value in theirs.fpn.state_dict().items() if not key.startswith("extra_blocks")}
-    )
-    if top == "p6p7":
-        ours.top_block.load_state_dict(theirs.fpn.extra_blocks.state_dict())
-    image = noise(2, 3, 96, 128)
-    with torch.no_grad():
-        wanted, got = list(theirs(image).values()), ours(image)
-    assert list(got) == ["p2", "p3", "p4", "p5", "p6", "p7"][: 5 if top == "pool" else 6]
-    if top == "p6p7":  # theirs is made of p5's input, the network's own map
-        assert ours.top_block.in_feature == "res5"
-    for one, other in zip(got.values(), wanted, strict=True):
-        assert_close(one, other)
-    shapes = ours.output_shape()
-    assert ours.out_channels == 64 and all(shape.channels == 64 for shape in shapes.values())
-    assert [shape.stride for shape in shapes.values()] == [4, 8, 16, 32, 64, 128][: len(shapes)]
-    assert [value.shape[-1] for value in got.values()] == [-(-128 // shape.stride) for shape in shapes.values()]
+BUILDS = {
+    "pool": lambda: FPN(net(), out_channels=32, top_block=LastLevelMaxPool()),
+    "p6p7": lambda: FPN(net("res3", "res4", "res5"), ["res4", "res5"], 32, "GN", LastLevelP6P7(512, 32)),
+    "avg": lambda: FPN(net(), out_channels=32, fuse_type="avg", square_pad=64),
+}
 
 
-def test_a_network_of_equal_strides():
-    shapes = FPN(net(res5_dilation=1), in_features=["res4", "res5"], out_channels=32).output_shape()
-    assert {name: shape.stride for name, shape in shapes.items()} == {"p4": 16, "p5": 32}
-    deep = ResNet(BasicStem(), make_stage(50, res5_dilation=2), out_features=["res4", "res5"])
-    fpn = FPN(deep, out_channels=32).eval()
-    assert {name: shape.stride for name, shape in fpn.output_shape().items()} == {"p4": 16, "p5": 16}
-    assert [value.shape[-1] for value in fpn(torch.zeros(1, 3, 64, 64)).values()] == [4, 4]
+@pytest.fixture(scope="class")
+def images():
+    return noise(2, 3, 64, 128)
 
 
-def test_bgr_turns_the_channels_round():
-    torch.manual_seed(0)
-    fpn = FPN(net(), ["res5"], 32).eval()
-    image = noise(1, 3, 64, 64)
-    straight = fpn(image)["p5"]
-    fpn.input_format = "BGR"
-    assert_close(fpn(image.flip(1))["p5"], straight)
-    assert (fpn(image)["p5"] - straight).abs().max() > 1e-3
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS, scope="class")
+class TestContract(BackboneContract):
+    pass
 
 
+def test_what_it_says_of_itself():
+    fpn = FPN(net(), out_channels=32, top_block=LastLevelMaxPool(), square_pad=1024)
+    assert {name: (shape.channels, shape.stride) for name, shape in fpn.output_shape().items()} == {
+        f"p{level}": (32, 2**level) for level in range(2, 7)
+    }
+    assert (fpn.size_divisibility, fpn.padding_constraints) == (32, {"square_size": 1024})
+    own = [name for name in fpn.state_dict() if not name.startswith("bottom_up.")]
+    assert own == [
+        f"fpn_{kind}{level}.{leaf}"
+        for level in range(2, 6)
+        for kind in ("lateral", "output")
+        for leaf in ("weight", "bias")
+    ]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(64, 128), (97, 75)])
+def test_the_maps_are_those_of_torchvisions_names(size):
+    """Also where a map isn't twice the one above it, which detectron2's refuses."""
+    theirs = TorchvisionFPN(net(), out_channels=32, top_block=LastLevelMaxPool()).eval()
+    ours = FPN(net(), out_channels=32, top_block=LastLevelMaxPool()).eval()
+    state = {}
+    for name, value in theirs.state_dict().items():
+        for kind, layers in (("lateral", "fpn.inner_blocks."), ("output", "fpn.layer_blocks.")):
+            if name.startswith(layers):
+                index, _, leaf = name.removeprefix(layers).split(".")
+                name = f"fpn_{kind}{int(index) + 2}.{leaf}"
+        state[name] = value
+    ours.load_state_dict(state, strict=True)
+    assert_same_maps(ours(noise(1, 3, *size)), theirs(noise(1, 3, *size)), 1e-6)
+
+
+@torch.no_grad()
 def test_a_name_that_network_and_pyramid_share():
     timm = TimmBackbone("convnext_zepto_rms", out_indices=(1, 2, 3))  # p1, p2, p3
-    channels = timm.output_shape()["p3"].channels
-    maps = FPN(timm, out_channels=32, top_block=LastLevelP6P7(channels, 32, "p3")).eval()(torch.zeros(1, 3, 64, 64))
-    assert [value.shape[-1] for value in maps.values()] == [8, 4, 2, 1, 1]
-    maps = FPN(timm, out_channels=32, top_block=LastLevelMaxPool("p3")).eval()(torch.zeros(1, 3, 64, 64))
-    assert maps["p6"].shape == (1, 32, 4, 4)  # every second pixel of the pyramid's finest map
+    given = FPN(timm, out_channels=32, top_block=LastLevelMaxPool("p3")).eval()(torch.zeros(1, 3, 64, 64))
+    assert given["p6"].shape == (1, 32, 4, 4)  # every second pixel of the pyramid's finest map
 
 
 @pytest.mark.parametrize(
@@ -92,8 +86,9 @@ def test_a_name_that_network_and_pyramid_share():
         ({"in_features": ["res6"]}, "Did you mean"),
         ({"in_features": []}, "at least one name"),
         ({"in_features": ["res4", "res3"]}, r"from fine to coarse.*\[16, 8\]"),
-        ({"input_format": "GBR"}, "Allowed: 'RGB', 'BGR'"),
-        ({"top_block": torch.nn.Identity()}, "num_levels"),
+        ({"in_features": ["res3", "res5"]}, r"double.*\[8, 32\]"),
+        ({"fuse_type": "mean"}, "Allowed: 'sum', 'avg'"),
+        ({"top_block": nn.Identity()}, "num_levels"),
         ({"top_block": LastLevelMaxPool("p9")}, "'p9'"),
         ({"norm": "XN"}, "norm='XN'"),
     ],
@@ -101,3 +96,41 @@ def test_a_name_that_network_and_pyramid_share():
 def test_what_does_not_fit_is_refused(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         FPN(net(), **{"out_channels": 32, **arguments})
+
+
+def test_dc5_is_sent_to_the_one_that_takes_it():
+    deep = ResNet(BasicStem(), make_stage(50, res5_dilation=2), out_features=["res4", "res5"])
+    with pytest.raises(ArgumentError, match=r"\[16, 16\].*TorchvisionFPN"):
+        FPN(deep, out_channels=32)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("features", "norm", "top", "fuse_type"),
+    [
+        (["res2", "res3", "res4", "res5"], "", "pool", "sum"),
+        (["res3", "res4", "res5"], "GN", "p6p7", "avg"),
+        (["res4", "res5"], "LN", None, "sum"),
+    ],
+)
+def test_names_and_maps_are_detectron2s(features, norm, top, fuse_type):
+    pytest.importorskip("detectron2.modeling", reason="detectron2 is not importable", exc_type=ImportError)
+    from detectron2.modeling.backbone import fpn as theirs_module
+
+    def tops(module):
+        return {"pool": module.LastLevelMaxPool, "p6p7": lambda: module.LastLevelP6P7(512, 32), None: lambda: None}
+
+    import detrex_backbones
+
+    torch.manual_seed(0)
+    bottom_up = randomise_norms(net())
+    theirs = theirs_module.FPN(bottom_up, features, 32, norm, tops(theirs_module)[top](), fuse_type, 512).eval()
+    ours = FPN(net(), features, 32, norm, tops(detrex_backbones)[top](), fuse_type, 512).eval()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    image = noise(1, 3, 96, 160)
+    assert_same_maps(ours(image), theirs(image), 1e-6)
+    assert list(ours(image)) == list(theirs(image)) == list(ours.output_shape())
+    assert (ours.size_divisibility, ours.padding_constraints) == (theirs.size_divisibility, theirs.padding_constraints)
+    for name, shape in theirs.output_shape().items():
+        assert (shape.channels, shape.stride) == (ours.output_shape()[name].channels, ours.output_shape()[name].stride)

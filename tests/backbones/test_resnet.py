@@ -179,7 +179,7 @@ def frozen_norms(module: nn.Module) -> set[bool]:
 
 
 class TestFreezing:
-    @pytest.mark.parametrize("freeze_at", range(6))
+    @pytest.mark.parametrize("freeze_at", range(-1, 6))
     @pytest.mark.parametrize("norm", ["BN", "GN"])
     def test_stops_exactly_the_parts_up_to_freeze_at(self, norm, freeze_at):
         with torch.device("meta"):
@@ -235,7 +235,7 @@ class TestFreezing:
         net = ResNet(BasicStem(), [[Block()], [Block()]], freeze_at=2)
         assert (net.res2[0].frozen, net.res3[0].frozen) == (True, False)
 
-    @pytest.mark.parametrize("freeze_at", [-1, 6, 1.5, "1", True, None])
+    @pytest.mark.parametrize("freeze_at", [-2, 6, 1.5, "1", True, None])
     def test_out_of_range_is_an_error(self, freeze_at):
         with torch.device("meta"), pytest.raises(ArgumentError, match=r"freeze_at=.*0 \(nothing\).*5"):
             resnet(freeze_at=freeze_at)

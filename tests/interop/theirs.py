@@ -3,6 +3,7 @@
 What these tests can do without is put in place openly, and only where it is missing:
 
 * `wandb`, which detrex imports for a logger that is never used here: an empty module.
+* `fairscale` and `einops`, of which they take one and two functions: those, in a few lines.
 * `detrex._C`, its kernels for a GPU: an empty module, so that its own fallback in PyTorch runs on the CPU.
 * the links to `configs/` that their `setup.py` makes: the folders of the checkouts.
 """
@@ -40,6 +41,7 @@ NORMS = {"weight": (0.2, 0.4), "bias": (-0.1, 0.1), "running_mean": (-0.1, 0.1),
 def need_detectron2() -> Path:
     """The folder of detectron2's checkout; skips where there is none."""
     pytest.importorskip("detectron2.modeling", reason="detectron2 is not importable", exc_type=ImportError)
+    _stand_in_for_eva()
     return _checkout("detectron2", "configs/common/models", "tools/lazyconfig_train_net.py")
 
 
@@ -70,6 +72,30 @@ def _stand_in(name: str, there: bool) -> None:
         sys.modules[name].__spec__ = ModuleSpec(name, None)
 
 
+def _stand_in_for_eva() -> None:
+    """What transformers of both want: activation checkpointing of a module, and two ways to write a reshape."""
+    if find_spec("fairscale") is None and "fairscale" not in sys.modules:
+        for name in ("fairscale", "fairscale.nn", "fairscale.nn.checkpoint"):
+            _stand_in(name, there=False)
+        sys.modules["fairscale.nn.checkpoint"].checkpoint_wrapper = lambda module: module  # type: ignore[attr-defined]
+    if find_spec("einops") is None and "einops" not in sys.modules:
+        _stand_in("einops", there=False)
+        sys.modules["einops"].rearrange = _rearrange  # type: ignore[attr-defined]
+        sys.modules["einops"].repeat = _repeat  # type: ignore[attr-defined]
+
+
+def _rearrange(x: torch.Tensor, pattern: str, r: int | None = None) -> torch.Tensor:
+    if pattern == "... (d r) -> ... d r":
+        return x.unflatten(-1, (-1, r))
+    assert pattern == "... d r -> ... (d r)", pattern
+    return x.flatten(-2)
+
+
+def _repeat(x: torch.Tensor, pattern: str, r: int) -> torch.Tensor:
+    assert pattern == "... n -> ... (n r)", pattern
+    return x.repeat_interleave(r, -1)
+
+
 def link_configs(monkeypatch: pytest.MonkeyPatch, **roots: Path) -> None:
     """Let `get_config` of detectron2's model zoo and of detrex find the configs of checkouts that aren't installed."""
     import pkg_resources
@@ -84,16 +110,12 @@ def link_configs(monkeypatch: pytest.MonkeyPatch, **roots: Path) -> None:
     monkeypatch.setattr(pkg_resources, "resource_filename", find)
 
 
-# Ours are for torchvision's detectors, with torchvision's parameter names.
-STAY_THEIRS = {"FPN", "LastLevelMaxPool", "LastLevelP6P7"}
-
-
 def with_our_imports(text: str) -> str:
     """A file of theirs, in which the backbones that we have, too, are imported from us. Nothing else is touched."""
 
     def ours(line: re.Match[str]) -> str:
         names = [name.strip() for name in line[2].split(",")]
-        had = set(detrex_backbones.__all__) - STAY_THEIRS
+        had = detrex_backbones.__all__
         modules = {name: "detrex_backbones" if name in had else line[1] for name in names}
         return "\n".join(f"from {module} import {name}" for name, module in modules.items())
 

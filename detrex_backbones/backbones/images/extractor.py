@@ -117,7 +117,8 @@ class FeatureExtractor(nn.Module):
             if max(height, width) > square:
                 raise InputError(f"an image of {height}x{width} pixels exceeds the backbone's square of {square}.")
             return square, square
-        divisor = constraints.get("size_divisibility", 0) or self.backbone.size_divisibility or 1
+        asked = (constraints.get("size_divisibility"), constraints.get("size_divisiblity"))  # as detectron2 spells it
+        divisor = max(number or 0 for number in asked) or self.backbone.size_divisibility or 1
         # In whole numbers, which an exporter can follow where it only has names for them.
         return (height + divisor - 1) // divisor * divisor, (width + divisor - 1) // divisor * divisor
 

@@ -1,4 +1,6 @@
+from detrex_backbones.backbones.pyramids.channel_mapper import ChannelMapper as ChannelMapper
 from detrex_backbones.backbones.pyramids.fpn import FPN as FPN
-from detrex_backbones.backbones.pyramids.fpn import LastLevelP6P7 as LastLevelP6P7
-from detrex_backbones.backbones.pyramids.simple import LastLevelMaxPool as LastLevelMaxPool
 from detrex_backbones.backbones.pyramids.simple import SimpleFeaturePyramid as SimpleFeaturePyramid
+from detrex_backbones.backbones.pyramids.top_blocks import LastLevelMaxPool as LastLevelMaxPool
+from detrex_backbones.backbones.pyramids.top_blocks import LastLevelP6P7 as LastLevelP6P7
+from detrex_backbones.backbones.pyramids.torchvision_fpn import TorchvisionFPN as TorchvisionFPN

@@ -7,35 +7,17 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone, check_names, first_convolution
+from detrex_backbones.backbones.pyramids.top_blocks import check_top_block
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import Conv2d, get_norm
 from detrex_backbones.layers.norm import Norm
 
-__all__ = ["LastLevelMaxPool", "SimpleFeaturePyramid", "check_top_block"]
+__all__ = ["SimpleFeaturePyramid"]
 
 FACTORS = (4.0, 2.0, 1.0, 0.5)
-
-
-class LastLevelMaxPool(nn.Module):
-    """One more level: every second pixel of "p5" is "p6" (Lin et al. 2017). Behaviour and attributes are detectron2's.
-
-    Args:
-        in_feature: the map that it is made of.
-    """
-
-    num_levels = 1
-
-    def __init__(self, in_feature: str = "p5") -> None:
-        super().__init__()
-        self.in_feature = in_feature
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) -> [(N, C, ceil(H / 2), ceil(W / 2))]."""
-        return [F.max_pool2d(x, kernel_size=1, stride=2)]
 
 
 class SimpleFeaturePyramid(Backbone):
@@ -89,7 +71,7 @@ class SimpleFeaturePyramid(Backbone):
             top: Any = top_block.num_levels
             levels += range(levels[-1] + 1, levels[-1] + 1 + top)
         self._set_maps({f"p{level}": (out_channels, 2**level) for level in levels})
-        self._size_divisibility = math.lcm(2 ** levels[len(self._stage_names) - 1], net.size_divisibility or 1)
+        self._coarsest_stride = 2 ** levels[len(self._stage_names) - 1]
         self._square_pad = square_pad or net.padding_constraints.get("square_size", 0)
 
     def _image_channels(self) -> int:
@@ -97,18 +79,27 @@ class SimpleFeaturePyramid(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """The stride of the last map before `top_block`, or a multiple that `net` also takes."""
-        return self._size_divisibility
+        """What `net` asks for: 0 for detectron2's ViT. Maps have the sides that their strides promise for more."""
+        return self.net.size_divisibility
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """`size_divisibility`, and `square_pad` as `square_size`; 0 there asks for nothing."""
-        return {"size_divisibility": self._size_divisibility, "square_size": self._square_pad}
+        """`square_pad` as `square_size`, what `net` asks for as `size_divisibility`; 0 asks for nothing.
+
+        `size_divisiblity`, which detectron2 misspells and so doesn't pad to, is the stride of the last map before
+        `top_block`, or a multiple that `net` also takes. `FeatureExtractor` pads to it.
+        """
+        multiple = math.lcm(self._coarsest_stride, self.size_divisibility or 1)
+        return {
+            "size_divisibility": self.size_divisibility,
+            "size_divisiblity": multiple,
+            "square_size": self._square_pad,
+        }
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {name: map (N, out_channels, H / stride, W / stride)}.
 
-        H and W are multiples of `size_divisibility`; the levels of a top_block are rounded as it does it.
+        Sides are exact for multiples of the last stride, else rounded as `net` and the layers do it.
         """
         below = self.net(x)
         maps = {
@@ -164,12 +155,3 @@ def _check_factors(scale_factors: Sequence[float]) -> tuple[float, ...]:
             f"without a gap."
         )
     return tuple(float(factor) for factor in factors)
-
-
-def check_top_block(top_block: nn.Module, allowed: Sequence[str]) -> None:
-    """Refuse a top block without `num_levels` and `in_feature`, or one that wants a map that isn't `allowed`."""
-    missing = [name for name in ("num_levels", "in_feature") if not hasattr(top_block, name)]
-    if missing:
-        raise ArgumentError(f"top_block is a {type(top_block).__name__} without {missing}: see LastLevelMaxPool.")
-    if top_block.in_feature not in allowed:
-        raise ArgumentError(f"top_block takes {top_block.in_feature!r}, which isn't there. Allowed: {allowed}.")

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone, check_batch, check_names
 from detrex_backbones.backbones.memory_format import fast_layout
+from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.resnet.blocks import CNNBlockBase
-from detrex_backbones.backbones.resnet.recompute import run_recomputed
 from detrex_backbones.backbones.resnet.stages import make_block_stage, make_default_stages
 from detrex_backbones.errors import ArgumentError
 
@@ -131,14 +131,14 @@ class ResNet(Backbone):
         """Freeze the beginning: no gradients there, and its batch norms become `FrozenBatchNorm2d`.
 
         Args:
-            freeze_at: 0 nothing, 1 the stem, 2 the stem and res2, and so on up to 5: everything but a classifier.
+            freeze_at: -1 or 0 nothing, 1 the stem, 2 the stem and res2, and so on up to 5: everything but a classifier.
 
         Raises:
             ArgumentError: for anything else.
         """
-        if isinstance(freeze_at, bool) or freeze_at not in range(6):
+        if isinstance(freeze_at, bool) or freeze_at not in range(-1, 6):
             raise ArgumentError(
-                f"freeze_at={freeze_at!r} is out of range. Allowed: 0 (nothing), 1 (the stem), 2 (and res2), "
+                f"freeze_at={freeze_at!r} is out of range. Allowed: -1 or 0 (nothing), 1 (the stem), 2 (and res2), "
                 f"3 (and res3), 4 (and res4), 5 (and res5)."
             )
         if freeze_at >= 1:

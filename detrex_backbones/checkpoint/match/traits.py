@@ -94,7 +94,7 @@ def _pixels_of(model: nn.Module) -> dict[str, Any]:
     """Mean, deviation and channel order; where torchvision's detectors have them, `image_mean` too, as it stands."""
     mean, std = (getattr(getattr(model, "transform", None), name, None) for name in ("image_mean", "image_std"))
     if isinstance(mean, Sequence) and isinstance(std, Sequence):
-        # They normalise RGB of 0 to 1; an FPN of ours turns the channels round afterwards.
+        # They normalise RGB of 0 to 1; a TorchvisionFPN turns the channels round afterwards.
         input_format = getattr(getattr(model, "backbone", None), "input_format", "RGB")
         turn = -1 if input_format == "BGR" else 1
         scaled = {"pixel_mean": [255 * v for v in mean][::turn], "pixel_std": [255 * v for v in std][::turn]}

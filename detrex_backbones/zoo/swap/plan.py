@@ -133,7 +133,7 @@ def _with_maps(
     """The edits for a backbone that has the maps itself."""
     below_fpn = path[-1] == "bottom_up"
     spare = spare_maps(cfg, after)
-    strict = below_fpn and not _is_our_fpn(read(cfg, path[:-1]))
+    strict = below_fpn and not _is_torchvision_fpn(read(cfg, path[:-1]))
     names = match(old_shapes, offer.shapes, after, found.name, below_fpn=strict, spare=spare)
     choose(found.node, offer, list(dict.fromkeys(names.values())))
     shapes = shapes_of(found.node, found.name)
@@ -170,11 +170,11 @@ def _backbone_path(cfg: DictConfig) -> Path:
     raise ConfigKeyError(f"model has no 'backbone' to swap. It has: {', '.join(map(str, model)) or 'nothing'}.")
 
 
-def _is_our_fpn(node: DictConfig) -> bool:
-    """Whether it takes two maps of one stride, as a DC5 network has them; detectron2's doesn't."""
-    from detrex_backbones.backbones.pyramids.fpn import FPN
+def _is_torchvision_fpn(node: DictConfig) -> bool:
+    """Whether it takes two maps of one stride, as a DC5 network has them; one with detectron2's names doesn't."""
+    from detrex_backbones.backbones.pyramids.torchvision_fpn import TorchvisionFPN
 
-    return is_call(node) and target_of(node) is FPN
+    return is_call(node) and target_of(node) is TorchvisionFPN
 
 
 def _is_extractor(model: DictConfig) -> bool:

@@ -54,7 +54,7 @@ def preprocessing_edits(cfg: DictConfig, found: NamedBackbone, *, has_fpn: bool 
 
 
 def _torchvision_edits(cfg: DictConfig, found: NamedBackbone, has_fpn: bool) -> dict[Path, Any]:
-    """torchvision's detectors normalise RGB images of 0 to 1; our FPN turns them round afterwards."""
+    """torchvision's detectors normalise RGB images of 0 to 1; a TorchvisionFPN turns them round afterwards."""
     wanted: Any = found.preprocessing
     turn = -1 if wanted.input_format == "BGR" else 1
     edits: dict[Path, Any] = {
@@ -64,8 +64,8 @@ def _torchvision_edits(cfg: DictConfig, found: NamedBackbone, has_fpn: bool) -> 
     takes_format = has_fpn and "input_format" in keywords(cfg.model.backbone)
     if turn == -1 and not takes_format:
         raise ArgumentError(
-            f"{found.name} has weights that want BGR images, and torchvision's detectors give RGB: only an FPN of ours "
-            f"turns them round (input_format='BGR'), and there is none around it. Nothing was changed."
+            f"{found.name} has weights that want BGR images, and torchvision's detectors give RGB: only a "
+            f"TorchvisionFPN turns them round (input_format='BGR'), and there is none around it. Nothing was changed."
         )
     if takes_format and cfg.model.backbone.get("input_format", "RGB") != wanted.input_format:
         edits["model", "backbone", "input_format"] = wanted.input_format

@@ -1,0 +1,8 @@
+"""Swin-B (Liu et al. 2021): p0 to p3."""
+
+from ..common.swin import model
+from ..common.train import train
+
+model.backbone.update(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
+
+__all__ = ["model", "train"]
