@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone, check_batch, check_names
 from detrex_backbones.backbones.memory_format import fast_layout
+from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.resnet.blocks import CNNBlockBase
-from detrex_backbones.backbones.resnet.recompute import run_recomputed
 from detrex_backbones.backbones.resnet.stages import make_block_stage, make_default_stages
 from detrex_backbones.errors import ArgumentError
 

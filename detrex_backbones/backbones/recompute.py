@@ -13,16 +13,16 @@ from torch.utils.checkpoint import checkpoint
 __all__ = ["run_recomputed"]
 
 
-def run_recomputed(stage: nn.Module, x: Tensor) -> Tensor:
-    """`stage(x)` that keeps nothing but its input for the backward pass, and computes the rest again there.
+def run_recomputed(stage: nn.Module, x: Tensor, *args: Any) -> Tensor:
+    """`stage(x, ...)` that keeps nothing but its inputs for the backward pass, and computes the rest again there.
 
-    The result, the gradients and the running statistics are those of `stage(x)`. It takes and returns one tensor.
+    The result, the gradients and the running statistics are those of `stage(x, ...)`. It returns one tensor.
     """
     learning = [module for module in stage.modules() if isinstance(module, _BatchNorm) and module.training]
     kwargs: dict[str, Any] = {}
     if learning:
         kwargs["context_fn"] = lambda: (contextlib.nullcontext(), _on_copies(learning))
-    return checkpoint(stage, x, use_reentrant=False, **kwargs)  # type: ignore[no-any-return]
+    return checkpoint(stage, x, *args, use_reentrant=False, **kwargs)  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
