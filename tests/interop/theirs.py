@@ -3,6 +3,7 @@
 What these tests can do without is put in place openly, and only where it is missing:
 
 * `wandb`, which detrex imports for a logger that is never used here: an empty module.
+* `fairscale` and `einops`, of which detrex takes one and two functions: those, in a few lines.
 * `detrex._C`, its kernels for a GPU: an empty module, so that its own fallback in PyTorch runs on the CPU.
 * the links to `configs/` that their `setup.py` makes: the folders of the checkouts.
 """
@@ -50,6 +51,7 @@ def need_detrex() -> Path:
     if found is None or not found.submodule_search_locations:
         pytest.skip("detrex is not importable", allow_module_level=True)
     _stand_in("wandb", there="wandb" in sys.modules or find_spec("wandb") is not None)
+    _stand_in_for_eva()
     _stand_in("detrex._C", there=any(Path(found.submodule_search_locations[0]).glob("_C*.so")))
     for name in ("detrex.modeling", "projects.dino.modeling"):
         pytest.importorskip(name, reason=f"{name} is not importable", exc_type=ImportError)
@@ -68,6 +70,30 @@ def _stand_in(name: str, there: bool) -> None:
     if not there and name not in sys.modules:
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__spec__ = ModuleSpec(name, None)
+
+
+def _stand_in_for_eva() -> None:
+    """What detrex's EVA wants: activation checkpointing of a module, and two ways to write a reshape."""
+    if find_spec("fairscale") is None and "fairscale" not in sys.modules:
+        for name in ("fairscale", "fairscale.nn", "fairscale.nn.checkpoint"):
+            _stand_in(name, there=False)
+        sys.modules["fairscale.nn.checkpoint"].checkpoint_wrapper = lambda module: module  # type: ignore[attr-defined]
+    if find_spec("einops") is None and "einops" not in sys.modules:
+        _stand_in("einops", there=False)
+        sys.modules["einops"].rearrange = _rearrange  # type: ignore[attr-defined]
+        sys.modules["einops"].repeat = _repeat  # type: ignore[attr-defined]
+
+
+def _rearrange(x: torch.Tensor, pattern: str, r: int | None = None) -> torch.Tensor:
+    if pattern == "... (d r) -> ... d r":
+        return x.unflatten(-1, (-1, r))
+    assert pattern == "... d r -> ... (d r)", pattern
+    return x.flatten(-2)
+
+
+def _repeat(x: torch.Tensor, pattern: str, r: int) -> torch.Tensor:
+    assert pattern == "... n -> ... (n r)", pattern
+    return x.repeat_interleave(r, -1)
 
 
 def link_configs(monkeypatch: pytest.MonkeyPatch, **roots: Path) -> None:
@@ -139,3 +165,15 @@ def largest_difference(ours: Any, theirs: Any) -> float:
         assert torch.isfinite(other).all() and other.numel(), key
         worst = max(worst, ((one - other).abs().max() / other.abs().max().clamp(min=1e-12)).item())
     return worst
+
+
+def fill_parameters(net: nn.Module, seed: int = 0) -> nn.Module:
+    """Random values in every parameter and in the statistics of every norm, in place: fresh ones hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in net.parameters():
+        if parameter.dim() < 2:
+            parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+        else:
+            scale = max(parameter[0].numel(), 1) ** -0.5
+            parameter.data = scale * torch.randn(parameter.shape, generator=generator)
+    return fill_norms(net, seed)
