@@ -3,8 +3,8 @@ from detrex_backbones.backbones.convnext import ConvNeXt as ConvNeXt
 from detrex_backbones.backbones.cost import Measures as Measures
 from detrex_backbones.backbones.cost import measure as measure
 from detrex_backbones.backbones.darknet import Darknet53 as Darknet53
-from detrex_backbones.backbones.eva.eva import EVAViT as EVAViT
-from detrex_backbones.backbones.eva.eva02 import EVA02_ViT as EVA02_ViT
+from detrex_backbones.backbones.eva import EVAViT as EVAViT
+from detrex_backbones.backbones.eva02 import EVA02_ViT as EVA02_ViT
 from detrex_backbones.backbones.focalnet import FocalNet as FocalNet
 from detrex_backbones.backbones.images.extractor import FeatureExtractor as FeatureExtractor
 from detrex_backbones.backbones.images.tensors import image_to_tensor as image_to_tensor
