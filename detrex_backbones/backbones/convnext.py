@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import check_batch
 from detrex_backbones.backbones.memory_format import fast_layout
-from detrex_backbones.backbones.staged import StagedBackbone, add_scaled, drop_paths, freeze_parts, layer_scale
+from detrex_backbones.backbones.staged import (
+    StagedBackbone,
+    add_scaled,
+    check_frozen,
+    drop_paths,
+    freeze_parts,
+    layer_scale,
+)
 from detrex_backbones.backbones.transformer_parts import DropPath, init_transformer
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import LayerNorm2d
@@ -52,6 +59,7 @@ class ConvNeXt(StagedBackbone):
         super().__init__()
         if len(depths) != len(dims):
             raise ArgumentError(f"depths={list(depths)!r} and dims={list(dims)!r}: one number each for every stage.")
+        check_frozen(frozen_stages, len(dims))
         self._set_stages(out_indices, dims)
         self.in_chans = in_chans
         stem = nn.Sequential(nn.Conv2d(in_chans, dims[0], 4, stride=4), LayerNorm2d(dims[0]))
@@ -65,8 +73,6 @@ class ConvNeXt(StagedBackbone):
         for index in self.out_indices:
             self.add_module(f"norm{index}", LayerNorm2d(dims[index]))
         self.apply(init_transformer)
-        if isinstance(frozen_stages, bool) or frozen_stages not in range(-1, len(dims) + 1):
-            raise ArgumentError(f"frozen_stages={frozen_stages!r} is out of range. Allowed: -1 or 0 to {len(dims)}.")
         frozen = max(frozen_stages, 0)
         freeze_parts([*self.downsample_layers[:frozen], *self.stages[:frozen]])
 

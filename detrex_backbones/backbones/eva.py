@@ -134,25 +134,29 @@ class RelativeAttention(nn.Module):
         interp_type: how they are resized, see `EVAViT`.
     """
 
+    q_bias: nn.Parameter | None
+    v_bias: nn.Parameter | None
+    rel_pos_h: nn.Parameter | None
+    rel_pos_w: nn.Parameter | None
+
     def __init__(self, dim: int, num_heads: int, bias: str, side: int, zero_init: bool, interp_type: str) -> None:
         super().__init__()
         self.num_heads, self.interp_type = num_heads, interp_type
-        self.q_bias = self.v_bias = None
+        self.q_bias, self.v_bias, self.rel_pos_h, self.rel_pos_w = (None for _ in range(4))
         if bias == "query and value":
-            self.q_bias, self.v_bias = nn.Parameter(torch.zeros(dim)), nn.Parameter(torch.zeros(dim))
-        self.rel_pos_h = self.rel_pos_w = None
+            self.q_bias, self.v_bias = (nn.Parameter(torch.zeros(dim)) for _ in range(2))
         if side:
-            tables = torch.zeros(2, 2 * side - 1, dim // num_heads)
-            if not zero_init:
-                nn.init.trunc_normal_(tables, std=0.02)
-            self.rel_pos_h, self.rel_pos_w = (nn.Parameter(table.clone()) for table in tables)
+            shape = (2 * side - 1, dim // num_heads)
+            self.rel_pos_h, self.rel_pos_w = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
+            for table in () if zero_init else (self.rel_pos_h, self.rel_pos_w):
+                nn.init.trunc_normal_(table, std=0.02)
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias == "all")
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, H, W, dim) -> the same shape."""
         batch, height, width, channels = x.shape
-        bias = self.qkv.bias
+        bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias).view(batch, height * width, 3, self.num_heads, -1)
@@ -175,7 +179,7 @@ def beit_resizing(source: int, target: int) -> Tensor:
     """(target, source): what makes a table of `target` relative positions of one of `source` (BEiT, Bao et al. 2022).
 
     The source's distances grow from the middle on, each step `GROWTH` times the one before it; a cubic spline through
-    them, without knots at the outermost but one, is read at whole distances, also beyond its ends.
+    them is read at whole distances, also beyond its ends.
 
     Raises:
         ArgumentError: a table of fewer than five positions.
@@ -187,26 +191,28 @@ def beit_resizing(source: int, target: int) -> Tensor:
     distances = [0.0]
     for index in range(source // 2):
         distances.append(distances[-1] + GROWTH**index)
-    knots = torch.tensor([-distance for distance in distances[:0:-1]] + distances, dtype=torch.float64)
+    knots = [-distance for distance in distances[:0:-1]] + distances
     at = torch.arange(target, dtype=torch.float64) - target // 2
-    step, identity = knots.diff(), torch.eye(source, dtype=torch.float64)
-    # Curvatures: continuous slopes inside; at both ends, the third derivative goes on over the first inner knot.
-    system, slopes = torch.zeros_like(identity), torch.zeros_like(identity)
-    for index in range(1, source - 1):
+    return spline_matrix(torch.tensor(knots, dtype=torch.float64), at)
+
+
+def spline_matrix(knots: Tensor, at: Tensor) -> Tensor:
+    """(len(at), len(knots)): from values at the knots to those of their "not-a-knot" cubic spline elsewhere."""
+    step, identity = knots.diff(), torch.eye(len(knots), dtype=knots.dtype)
+    # system @ curvatures = right: slopes are continuous at inner knots, third derivatives at the outermost of them.
+    system, right = torch.zeros_like(identity), torch.zeros_like(identity)
+    for index in range(1, len(knots) - 1):
         before, after = step[index - 1], step[index]
         system[index, index - 1 : index + 2] = torch.stack([before, 2 * (before + after), after])
-        slopes[index] = 6 * (identity[index + 1] - identity[index]) / after
-        slopes[index] -= 6 * (identity[index] - identity[index - 1]) / before
-    for end, inner in ((0, 1), (-1, -2)):
-        outer, other = (step[0], step[1]) if end == 0 else (step[-1], step[-2])
-        third = 2 if end == 0 else -3
-        system[end, end], system[end, inner], system[end, third] = other, -outer - other, outer
-    curvature = torch.linalg.solve(system, slopes)
-    index = (torch.searchsorted(knots, at, right=True) - 1).clamp(0, source - 2)
-    width = step[index][:, None]
-    left, right = (knots[index + 1] - at)[:, None], (at - knots[index])[:, None]
-    value = (identity[index] * left + identity[index + 1] * right) / width
-    bend = curvature[index] * (left**3 / width - width * left) + curvature[index + 1] * (
-        right**3 / width - width * right
-    )
-    return value + bend / 6
+        right[index] = 6 * (identity[index + 1] - identity[index]) / after
+        right[index] -= 6 * (identity[index] - identity[index - 1]) / before
+    system[0, :3] = torch.stack([step[1], -step[0] - step[1], step[0]])
+    system[-1, -3:] = torch.stack([step[-1], -step[-2] - step[-1], step[-2]])
+    curvature = torch.linalg.solve(system, right)
+    # Beyond the ends, the outermost pieces go on.
+    piece = (torch.searchsorted(knots, at, right=True) - 1).clamp(0, len(knots) - 2)
+    width = step[piece][:, None]
+    value = torch.zeros(len(at), len(knots), dtype=knots.dtype)
+    for end, share in ((piece, (knots[piece + 1] - at)[:, None]), (piece + 1, (at - knots[piece])[:, None])):
+        value += identity[end] * share / width + curvature[end] * (share**3 / width - width * share) / 6
+    return value

@@ -135,8 +135,8 @@ class RotaryPositions(nn.Module):
         frequency = BASE ** -(torch.arange(0, half, 2, device=device) / half)
         rows = torch.arange(height, device=device)[:, None] * self.step * frequency
         columns = torch.arange(width, device=device)[:, None] * self.step * frequency
-        grid = torch.broadcast_tensors(rows[:, None], columns[None])
-        return torch.cat(grid, -1).flatten(0, 1)
+        rows, columns = rows[:, None].expand(-1, width, -1), columns.expand(height, -1, -1)
+        return torch.cat([rows, columns], -1).flatten(0, 1)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """(N, height * width, heads, channels) -> the same shape; two channels after each other are one number."""
@@ -145,7 +145,7 @@ class RotaryPositions(nn.Module):
         else:
             angles = self._angles(height, width, x.device)[:, None]
             cos, sin = angles.cos(), angles.sin()
-        pairs = x.float().unflatten(-1, (-1, 2))
+        pairs = x.float().view(*x.shape[:-1], -1, 2)
         if torch.compiler.is_compiling():  # complex numbers can't be compiled
             real, imaginary = pairs.unbind(-1)
             turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], -1)
@@ -180,7 +180,7 @@ class RotaryAttention(nn.Module):
         q = self.rope(F.linear(x, self.q_proj.weight, self.q_bias).view(shape), height, width)
         k = self.rope(self.k_proj(x).view(shape), height, width)
         v = F.linear(x, self.v_proj.weight, self.v_bias).view(shape)
-        result = F.scaled_dot_product_attention(*(tokens.transpose(1, 2) for tokens in (q, k, v)))
+        result = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return self.proj(result.transpose(1, 2).reshape(x.shape))  # type: ignore[no-any-return]
 
 

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from detrex_backbones.backbones.base import check_batch
 from detrex_backbones.backbones.memory_format import fast_layout
 from detrex_backbones.backbones.recompute import run_recomputed
-from detrex_backbones.backbones.staged import StagedBackbone, add_scaled, drop_paths, freeze_parts, layer_scale
+from detrex_backbones.backbones.staged import (
+    StagedBackbone,
+    add_scaled,
+    check_frozen,
+    drop_paths,
+    freeze_parts,
+    layer_scale,
+)
 from detrex_backbones.backbones.transformer_parts import DropPath, init_transformer, mlp
 from detrex_backbones.errors import ArgumentError
 
@@ -86,35 +93,30 @@ class FocalNet(StagedBackbone):
                 f"depths={list(depths)!r}, focal_levels={list(focal_levels)!r} and focal_windows="
                 f"{list(focal_windows)!r}: one number each for every stage."
             )
+        check_frozen(frozen_stages, len(depths) + 1)
         patch = (patch_size, patch_size) if isinstance(patch_size, int) else tuple(patch_size)
         widths = [embed_dim * 2**index for index in range(len(depths))]
         self._set_stages(out_indices, widths, stride=4 if use_conv_embed else patch[0])
         self.in_chans, self.use_checkpoint = in_chans, use_checkpoint
-        stem_norm = norm_layer if patch_norm else None
-        self.patch_embed = PatchEmbed(in_chans, embed_dim, patch, STEM if use_conv_embed else None, stem_norm)
+        stem, halve = (STEM, HALVE) if use_conv_embed else (None, None)
+        self.patch_embed = PatchEmbed(in_chans, embed_dim, patch, stem, norm_layer if patch_norm else None)
         self.pos_drop = nn.Dropout(drop_rate)
-        make_block: dict[str, Any] = {"mlp_ratio": mlp_ratio, "drop": drop_rate, "norm_layer": norm_layer}
-        make_block |= {"use_postln": use_postln, "use_layerscale": use_layerscale}
-        modulation = {"use_postln_in_modulation": use_postln_in_modulation, "normalize_modulator": normalize_modulator}
+        block: dict[str, Any] = {"mlp_ratio": mlp_ratio, "drop": drop_rate, "norm_layer": norm_layer}
+        block |= {"use_postln": use_postln, "use_layerscale": use_layerscale}
+        block["modulation"] = {
+            "use_postln_in_modulation": use_postln_in_modulation,
+            "normalize_modulator": normalize_modulator,
+        }
         self.layers = nn.ModuleList()
         for index, paths in enumerate(drop_paths(drop_path_rate, depths)):
             windows = [focal_windows[index] + FOCAL_FACTOR * level for level in range(focal_levels[index])]
-            layer = nn.Module()
-            layer.blocks = nn.ModuleList(
-                FocalBlock(widths[index], windows, drop_path=path, modulation=modulation, **make_block)
-                for path in paths
-            )
-            if index + 1 < len(depths):
-                halve = HALVE if use_conv_embed else None
-                layer.downsample = PatchEmbed(widths[index], widths[index + 1], (2, 2), halve, norm_layer)
-            self.layers.append(layer)
+            blocks = [FocalBlock(widths[index], windows, drop_path=path, **block) for path in paths]
+            is_last = index + 1 == len(depths)
+            merge = None if is_last else PatchEmbed(widths[index], 2 * widths[index], (2, 2), halve, norm_layer)
+            self.layers.append(FocalStage(blocks, merge))
         for index in self.out_indices:
             self.add_module(f"norm{index}", norm_layer(widths[index]))
         self.apply(init_transformer)
-        if isinstance(frozen_stages, bool) or frozen_stages not in range(-1, len(depths) + 2):
-            raise ArgumentError(
-                f"frozen_stages={frozen_stages!r} is out of range. Allowed: -1 (nothing) to {len(depths) + 1}."
-            )
         if frozen_stages >= 0:
             freeze_parts([self.patch_embed, *self.layers[: max(frozen_stages - 1, 0)]])
 
@@ -124,14 +126,27 @@ class FocalNet(StagedBackbone):
         maps: dict[int, Tensor] = {}
         x = self.pos_drop(self.patch_embed(fast_layout(x, always=True)))
         for index, layer in enumerate(self.layers):
-            for block in layer.blocks:  # type: ignore[union-attr]
-                is_again = self.use_checkpoint and torch.is_grad_enabled()
-                x = run_recomputed(block, x) if is_again else block(x)
+            x = layer(x, self.use_checkpoint and torch.is_grad_enabled())
             if index in self.out_indices:
                 maps[index] = self.get_submodule(f"norm{index}")(x).permute(0, 3, 1, 2).contiguous()
-            if index + 1 < len(self.layers):
-                x = layer.downsample(x.permute(0, 3, 1, 2))  # type: ignore[operator, union-attr]
+            if layer.downsample is not None:
+                x = layer.downsample(x.permute(0, 3, 1, 2))  # type: ignore[operator]
         return self._in_order(maps)
+
+
+class FocalStage(nn.Module):
+    """The blocks of a stage. `downsample`, which makes the next stage's input, isn't run by it."""
+
+    def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor, is_recomputed: bool) -> Tensor:
+        """(N, H, W, C) -> the same shape."""
+        for block in self.blocks:
+            x = run_recomputed(block, x) if is_recomputed else block(x)
+        return x
 
 
 # Kernel, stride and padding of patches that overlap: from the image, and from one stage to the next.
@@ -254,7 +269,7 @@ class FocalModulation(nn.Module):
         """(N, H, W, dim) -> the same shape."""
         # Three products rather than one that is cut in three: each result then lies in memory without gaps.
         sizes = [self.dim, self.dim, len(self.focal_layers) + 1]
-        pieces = zip(self.f.weight.split(sizes), self.f.bias.split(sizes), strict=True)
+        pieces = zip(torch.split(self.f.weight, sizes), torch.split(self.f.bias, sizes), strict=True)
         query, context, gates = (F.linear(x, weight, bias) for weight, bias in pieces)
         levels = []
         for layer in self.focal_layers:

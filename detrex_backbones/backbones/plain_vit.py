@@ -177,7 +177,7 @@ def attend_decomposed(
         (N, heads, height * width, C).
     """
     batch, heads, _, channels = q.shape
-    maps = q.unflatten(2, (height, width))
+    maps = q.reshape(batch, heads, height, width, channels)
     by_row = torch.einsum("nhrwc,rkc->nhrwk", maps, relative_positions(rel_pos_h, height, height))
     by_column = torch.einsum("nhrwc,wkc->nhrwk", maps, relative_positions(rel_pos_w, width, width))
     queries = torch.cat([q * channels**-0.5, by_row.flatten(2, 3), by_column.flatten(2, 3)], -1)

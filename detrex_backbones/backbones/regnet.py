@@ -245,7 +245,7 @@ def stage_sizes(depth: int, w_a: float, w_0: int, w_m: float) -> tuple[list[int]
     index = torch.arange(depth, dtype=torch.float64, device="cpu")
     powers = ((index * w_a / w_0 + 1).log() / math.log(w_m)).round()
     rounded = (w_0 * w_m**powers / MULTIPLE).round().long() * MULTIPLE
-    widths, counts = rounded.unique(return_counts=True)
+    widths, counts = torch.unique(rounded, return_counts=True)
     return widths.tolist(), counts.tolist()
 
 

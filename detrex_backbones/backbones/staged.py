@@ -11,7 +11,7 @@ from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.backbones.transformer_parts import DropPath, drop_path_rates
 from detrex_backbones.errors import ArgumentError
 
-__all__ = ["StagedBackbone", "add_scaled", "drop_paths", "freeze_parts", "layer_scale"]
+__all__ = ["StagedBackbone", "add_scaled", "check_frozen", "drop_paths", "freeze_parts", "layer_scale"]
 
 
 class StagedBackbone(Backbone):
@@ -41,6 +41,12 @@ def drop_paths(last: float, depths: Sequence[int]) -> list[list[DropPath]]:
         raise ArgumentError(f"drop_path_rate={last!r} is a probability: from 0 to 1.")
     rates = iter(drop_path_rates(last, sum(depths)))
     return [[DropPath(next(rates)) for _ in range(depth)] for depth in depths]
+
+
+def check_frozen(frozen_stages: int, last: int) -> None:
+    """Refuse, by an ArgumentError, what is no number from -1 (nothing is frozen) to `last` (everything)."""
+    if isinstance(frozen_stages, bool) or frozen_stages not in range(-1, last + 1):
+        raise ArgumentError(f"frozen_stages={frozen_stages!r} is out of range. Allowed: -1 (nothing) to {last} (all).")
 
 
 def freeze_parts(parts: Sequence[nn.Module]) -> None:
