@@ -1,0 +1,323 @@
+"""Swin Transformer, as detectors use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detrex_backbones.backbones.attention import attend
+from detrex_backbones.backbones.base import Backbone, check_batch
+from detrex_backbones.backbones.recompute import run_recomputed
+from detrex_backbones.backbones.transformer_parts import (
+    DropPath,
+    PatchEmbed,
+    drop_path_rates,
+    from_windows,
+    init_transformer,
+    mlp,
+    to_windows,
+)
+from detrex_backbones.errors import ArgumentError
+
+__all__ = ["SwinTransformer"]
+
+NormLayer = Callable[[int], nn.Module]
+
+MASKED = -100.0  # what is added to the logits of two tokens that are no neighbours, as the authors have it
+
+
+class SwinTransformer(Backbone):
+    """Swin Transformer (Liu et al. 2021). Arguments, defaults, parameter names and values are detectron2's.
+
+    An image of any size is padded to whole patches, and each map to whole windows before these are shifted; timm's
+    Swin shifts first, which gives other values wherever the window doesn't divide the map. Maps: "p0" to "p3", of
+    strides 4 to 32 for patches of 4 pixels, each behind a norm of its own, `norm0` to `norm3`.
+
+    Args:
+        pretrain_img_size: side in pixels of the images that `ape` was trained on, or height and width.
+        patch_size: side of a patch in pixels, or height and width.
+        in_chans: channels of the image.
+        embed_dim: channels of the first stage; each further one has twice as many.
+        depths: blocks of each stage.
+        num_heads: attention heads of each stage.
+        window_size: side of a window in tokens.
+        mlp_ratio: hidden channels of the perceptrons, relative to the stage's.
+        qkv_bias: whether query, key and value have a bias.
+        qk_scale: factor of the logits; None for `1 / sqrt(channels of a head)`.
+        drop_rate: dropout after the embedding, the attention and in the perceptrons.
+        attn_drop_rate: dropout of the attention.
+        drop_path_rate: stochastic depth of the last block; it grows from 0 block by block.
+        norm_layer: makes a norm over the last axis from the number of channels.
+        ape: adds a table of absolute positions, resized to the map.
+        patch_norm: whether a norm follows the patches.
+        out_indices: the stages whose maps `forward` returns, in its order.
+        frozen_stages: what gets no gradient: from 0 on the patches, from 1 on also the table of positions, from 2 on
+            also the first `frozen_stages - 1` stages; -1 for nothing.
+        use_checkpoint: whether blocks are computed again in the backward pass instead of kept: less memory, more time.
+
+    Raises:
+        ArgumentError: depths and heads of different lengths, channels that the heads don't divide, an unknown stage.
+    """
+
+    def __init__(
+        self,
+        pretrain_img_size: int | Sequence[int] = 224,
+        patch_size: int | Sequence[int] = 4,
+        in_chans: int = 3,
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: int = 7,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.2,
+        norm_layer: NormLayer = nn.LayerNorm,
+        ape: bool = False,
+        patch_norm: bool = True,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        use_checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(embed_dim, depths, num_heads, out_indices, frozen_stages)
+        patch, pretrained = _pair(patch_size), _pair(pretrain_img_size)
+        self.in_chans = in_chans
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.patch_embed = _Patches(patch, in_chans, embed_dim, norm_layer if patch_norm else None)
+        self.absolute_pos_embed: nn.Parameter | None = None
+        if ape:
+            grid = [pixels // side for pixels, side in zip(pretrained, patch, strict=True)]
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, embed_dim, *grid))
+            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+        self.pos_drop = nn.Dropout(drop_rate)
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
+        self.layers = nn.ModuleList()
+        for stage, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
+            channels = embed_dim * 2**stage
+            blocks = [
+                _Block(
+                    *(channels, heads, window_size, (window_size // 2) * (index % 2), mlp_ratio, qkv_bias, qk_scale),
+                    *(drop_rate, attn_drop_rate, next(rates), norm_layer),
+                )
+                for index in range(depth)
+            ]
+            merge = _PatchMerging(channels, norm_layer) if stage < len(depths) - 1 else None
+            self.layers.append(_Stage(blocks, merge, window_size, use_checkpoint))
+        for index in self.out_indices:
+            self.add_module(f"norm{index}", norm_layer(embed_dim * 2**index))
+        self._set_maps({f"p{index}": (embed_dim * 2**index, patch[0] * 2**index) for index in self.out_indices})
+        self._freeze()
+        self.apply(init_transformer)
+
+    def _freeze(self) -> None:
+        frozen: list[nn.Module] = [self.patch_embed] if self.frozen_stages >= 0 else []
+        frozen += self.layers[: max(self.frozen_stages - 1, 0)]
+        for module in frozen:
+            module.eval().requires_grad_(False)
+        if self.frozen_stages >= 1 and self.absolute_pos_embed is not None:
+            self.absolute_pos_embed.requires_grad = False
+        if self.frozen_stages >= 2:
+            self.pos_drop.eval()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Images (N, in_chans, H, W) -> {name: map (N, C, ceil(H / stride), ceil(W / stride))}."""
+        check_batch(x, self.in_chans)
+        x = self.patch_embed(x)
+        if self.absolute_pos_embed is not None:
+            table = F.interpolate(self.absolute_pos_embed, size=x.shape[1:3], mode="bicubic")
+            x = x + table.permute(0, 2, 3, 1)
+        x = self.pos_drop(x)
+        maps = {}
+        for index, layer in enumerate(self.layers):
+            x = layer(x)
+            if index in self.out_indices:
+                # Channels first in memory, too: what follows may view it.
+                maps[index] = self.get_submodule(f"norm{index}")(x).permute(0, 3, 1, 2).contiguous()
+            if layer.downsample is not None:
+                x = layer.downsample(x)
+        return {f"p{index}": maps[index] for index in self.out_indices}
+
+
+class _Patches(PatchEmbed):
+    """Patches of an image that is padded to whole ones, and a norm."""
+
+    def __init__(self, size: tuple[int, int], in_chans: int, embed_dim: int, norm_layer: NormLayer | None) -> None:
+        super().__init__(size, size, in_chans=in_chans, embed_dim=embed_dim)
+        self.patch_size = size
+        self.norm = norm_layer(embed_dim) if norm_layer is not None else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = self.patch_size
+        if x.shape[2] % height or x.shape[3] % width:
+            x = F.pad(x, (0, -x.shape[3] % width, 0, -x.shape[2] % height))
+        x = super().forward(x)
+        return x if self.norm is None else self.norm(x)
+
+
+class _Stage(nn.Module):
+    """Blocks whose windows are shifted by turns. `downsample`, which makes the next stage's input, isn't run by it."""
+
+    def __init__(
+        self, blocks: Sequence[nn.Module], downsample: nn.Module | None, window_size: int, use_checkpoint: bool
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+        self.window_size = window_size
+        self.use_checkpoint = use_checkpoint
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, C) -> the same shape."""
+        mask = _shift_mask(x, self.window_size)
+        for block in self.blocks:
+            recomputed = self.use_checkpoint and torch.is_grad_enabled()
+            x = run_recomputed(block, x, mask) if recomputed else block(x, mask)
+        return x
+
+
+class _Block(nn.Module):
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        window_size: int,
+        shift: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        qk_scale: float | None,
+        drop: float,
+        attn_drop: float,
+        drop_path: float,
+        norm_layer: NormLayer,
+    ) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.shift = shift
+        self.norm1 = norm_layer(channels)
+        self.attn = _WindowAttention(channels, window_size, num_heads, qkv_bias, qk_scale, attn_drop, drop)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = norm_layer(channels)
+        self.mlp = mlp(channels, int(channels * mlp_ratio), drop=drop)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.drop_path(self._attend(self.norm1(x), mask))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
+        _, height, width, _ = x.shape
+        size, shift = self.window_size, self.shift
+        if not shift:
+            return from_windows(self.attn(to_windows(x, size)), height, width)
+        rows, columns = -(-height // size) * size, -(-width // size) * size
+        x = F.pad(x, (0, 0, 0, columns - width, 0, rows - height)).roll((-shift, -shift), (1, 2))
+        x = from_windows(self.attn(to_windows(x, size), mask), rows, columns)
+        return x.roll((shift, shift), (1, 2))[:, :height, :width]
+
+
+class _WindowAttention(nn.Module):
+    """Attention within each window, with a bias for each relative position."""
+
+    def __init__(
+        self,
+        channels: int,
+        window_size: int,
+        num_heads: int,
+        qkv_bias: bool,
+        qk_scale: float | None,
+        attn_drop: float,
+        drop: float,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = qk_scale or (channels // num_heads) ** -0.5
+        self.attn_drop = attn_drop
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.register_buffer("relative_position_index", _relative_index(window_size))
+        self.qkv = nn.Linear(channels, channels * 3, bias=qkv_bias)
+        self.proj = nn.Linear(channels, channels)
+        self.proj_drop = nn.Dropout(drop)
+
+    def forward(self, windows: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Windows (N, size, size, C), mask (windows of an image, size^2, size^2) -> the shape of the windows."""
+        tokens = windows.shape[1] * windows.shape[2]
+        qkv = self.qkv(windows).view(len(windows), tokens, 3, self.num_heads, -1)
+        index: Tensor = self.relative_position_index  # type: ignore[assignment]
+        bias = self.relative_position_bias_table[index.view(-1)].view(tokens, tokens, -1).permute(2, 0, 1)
+        if mask is not None:
+            bias = bias + mask[:, None]
+        x = attend(qkv, bias, self.scale, self.attn_drop if self.training else 0.0)
+        return self.proj_drop(self.proj(x.view_as(windows)))  # type: ignore[no-any-return]
+
+
+class _PatchMerging(nn.Module):
+    """Four neighbours become one token of twice the channels; an odd side is filled up with zeros."""
+
+    def __init__(self, channels: int, norm_layer: NormLayer) -> None:
+        super().__init__()
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+        self.norm = norm_layer(4 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, C) -> (N, ceil(H / 2), ceil(W / 2), 2 C)."""
+        batch, height, width, channels = x.shape
+        if height % 2 or width % 2:
+            x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        rows, columns = -(-height // 2), -(-width // 2)
+        # Of the four, those of the left column come first.
+        x = x.view(batch, rows, 2, columns, 2, channels).permute(0, 1, 3, 4, 2, 5).flatten(3)
+        return self.reduction(self.norm(x))  # type: ignore[no-any-return]
+
+
+def _relative_index(size: int) -> Tensor:
+    """(size^2, size^2): which row of the table belongs to each pair of tokens of a window."""
+    places = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")).flatten(1)
+    down, right = places[:, :, None] - places[:, None, :] + size - 1
+    return down * (2 * size - 1) + right
+
+
+def _shift_mask(x: Tensor, size: int) -> Tensor:
+    """(windows, size^2, size^2): `MASKED` for pairs of tokens that only the shift has brought into one window."""
+    areas = []
+    for length in x.shape[1:3]:
+        padded = -(-length // size) * size
+        places = torch.arange(padded, device=x.device)
+        areas.append((places >= padded - size).to(x.dtype) + (places >= padded - size // 2))
+    area = to_windows((3 * areas[0][:, None] + areas[1])[None, ..., None], size).flatten(1)
+    return (area[:, None] != area[:, :, None]).to(x.dtype) * MASKED
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
+def _check(
+    embed_dim: int, depths: Sequence[int], num_heads: Sequence[int], out_indices: Sequence[int], frozen_stages: int
+) -> None:
+    if len(depths) != len(num_heads):
+        raise ArgumentError(
+            f"depths={list(depths)} has {len(depths)} stages, num_heads={list(num_heads)} has {len(num_heads)}: one of "
+            f"each for every stage."
+        )
+    for stage, heads in enumerate(num_heads):
+        if embed_dim * 2**stage % heads:
+            raise ArgumentError(
+                f"num_heads={list(num_heads)}: stage {stage} has {embed_dim * 2**stage} channels (embed_dim={embed_dim} "
+                f"* 2^{stage}), which {heads} heads do not divide."
+            )
+    stages = range(len(depths))
+    if not out_indices or len({*out_indices}) != len(out_indices) or not {*out_indices} <= {*stages}:
+        raise ArgumentError(f"out_indices={out_indices!r}: at least one of {[*stages]}, none of them twice.")
+    if frozen_stages not in range(-1, len(depths) + 2):
+        raise ArgumentError(
+            f"frozen_stages={frozen_stages!r} is out of range. Allowed: -1 (nothing), 0 (the patches), 1 (and absolute "
+            f"positions), 2 (and the first stage), up to {len(depths) + 1} (all stages)."
+        )
