@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-__all__ = ["attend"]
+__all__ = ["attend", "attend_decomposed"]
 
 
 def attend(qkv: Tensor, bias: Tensor, scale: float, dropout: float = 0.0) -> Tensor:
@@ -20,23 +24,74 @@ def attend(qkv: Tensor, bias: Tensor, scale: float, dropout: float = 0.0) -> Ten
     Returns:
         (N, tokens, heads * channels of a head).
     """
-    if bias.dim() == 3:
-        bias = bias[None]
-    if bias.requires_grad and qkv.device.type == "cpu":
-        # torch's own kernel has no gradient for a bias there, and the way round is slower than this.
-        x = _by_hand(qkv, bias, scale, dropout)
-    else:
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
-        bias = bias.to(q.dtype).expand(len(q) // len(bias), -1, -1, -1, -1).flatten(0, 1).expand(len(q), -1, -1, -1)
-        x = F.scaled_dot_product_attention(q, k, v, bias, dropout, scale=scale)
+    bias = bias.to(qkv.dtype) if bias.dim() == 4 else bias.to(qkv.dtype)[None]
+    learns = bias.requires_grad and torch.is_grad_enabled()
+    if learns and qkv.device.type == "cpu" and not dropout and not torch.compiler.is_compiling():
+        # torch's own kernel has no gradient for a bias there, and what takes its place is slower.
+        return _BiasedAttention.apply(qkv, bias, scale)  # type: ignore[no-any-return, no-untyped-call]
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
+    bias = bias.expand(len(q) // len(bias), -1, -1, -1, -1).flatten(0, 1).expand(len(q), -1, -1, -1)
+    x = F.scaled_dot_product_attention(q, k, v, bias, dropout, scale=scale)
     return x.transpose(1, 2).flatten(2)
 
 
-def _by_hand(qkv: Tensor, bias: Tensor, scale: float, dropout: float) -> Tensor:
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
-    logits = (q * scale) @ k.transpose(-2, -1)
-    logits = (logits.view(-1, *bias.shape) + bias).view_as(logits)
-    weights = logits.softmax(-1)
-    if dropout:
-        weights = F.dropout(weights, dropout)
-    return weights @ v
+def attend_decomposed(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, scale: float) -> Tensor:
+    """Attention whose bias is a product of the query with a vector for the rows and one for the columns between them.
+
+    The bias of query (y, x) and key (i, j) is `q . rows[y, i] + q . columns[x, j]` (MViTv2, Li et al. 2022). It never
+    stands in memory: its two parts are more channels of the queries, which the keys pick by ones and zeros.
+
+    Args:
+        q: (N, heads, Y * X, channels), row by row.
+        k: (N, heads, I * J, channels).
+        v: (N, heads, I * J, channels).
+        rows: (Y, I, channels).
+        columns: (X, J, channels).
+        scale: factor of q . k.
+
+    Returns:
+        (N, heads, Y * X, channels).
+    """
+    grid = q.unflatten(2, (len(rows), len(columns)))
+    by_row = torch.einsum("nhyxc,yic->nhyxi", grid, rows).flatten(2, 3)
+    by_column = torch.einsum("nhyxc,xjc->nhyxj", grid, columns).flatten(2, 3)
+    of_keys = [torch.eye(part.shape[1], dtype=k.dtype, device=k.device) for part in (rows, columns)]
+    picks = [of_keys[0].repeat_interleave(len(of_keys[1]), 0), of_keys[1].repeat(len(of_keys[0]), 1)]
+    q = torch.cat([q * scale, by_row, by_column], -1)
+    k = torch.cat([k, torch.cat(picks, 1).expand(*k.shape[:3], -1)], -1)
+    # The fast kernels want values as long as the keys.
+    channels = v.shape[-1]
+    x = F.scaled_dot_product_attention(q, k, F.pad(v, (0, k.shape[-1] - channels)), scale=1.0)
+    return x[..., :channels]
+
+
+class _BiasedAttention(torch.autograd.Function):
+    """The same by matrix products, with the gradients written down: fewer passes over the logits than autograd's."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor, scale: float) -> Tensor:
+        groups, tokens, _, heads, channels = qkv.shape
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).reshape(3, groups * heads, tokens, channels).unbind()
+        q = q * scale
+        logits = q @ k.transpose(1, 2)
+        logits.view(-1, *bias.shape).add_(bias)
+        weights = logits.softmax(-1)
+        ctx.save_for_backward(q, k, v, weights)
+        ctx.scale, ctx.bias_shape, ctx.shape = scale, bias.shape, qkv.shape
+        return (weights @ v).view(groups, heads, tokens, channels).transpose(1, 2).flatten(2)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[misc]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        q, k, v, weights = ctx.saved_tensors
+        groups, tokens, _, heads, channels = ctx.shape
+        gradient = gradient.view(groups, tokens, heads, channels).transpose(1, 2).reshape(-1, tokens, channels)
+        of_qkv = torch.empty((3, *q.shape), dtype=q.dtype)
+        torch.bmm(weights.transpose(1, 2), gradient, out=of_qkv[2])
+        # softmax: each weight times how much its gradient is above the weighted mean of its row
+        of_logits = gradient @ v.transpose(1, 2)
+        of_logits = torch._softmax_backward_data(of_logits, weights, -1, weights.dtype)
+        torch.bmm(of_logits, k, out=of_qkv[0]).mul_(ctx.scale)
+        torch.bmm(of_logits.transpose(1, 2), q, out=of_qkv[1])
+        of_bias = of_logits.view(-1, *ctx.bias_shape).sum(0)
+        return of_qkv.view(3, groups, heads, tokens, channels).permute(1, 3, 0, 2, 4), of_bias, None

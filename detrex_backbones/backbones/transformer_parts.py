@@ -95,7 +95,7 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> (N, H', W', embed_dim)."""
         tokens: Tensor = self.proj(x)
-        return tokens.permute(0, 2, 3, 1)
+        return tokens.permute(0, 2, 3, 1).contiguous()
 
 
 def to_windows(x: Tensor, size: int) -> Tensor:

@@ -1,32 +1,21 @@
-"""Swin Transformer, as detectors use it."""
+"""The Swin Transformer itself: patches, stages, and the norms of the maps that it gives out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.attention import attend
 from detrex_backbones.backbones.base import Backbone, check_batch
 from detrex_backbones.backbones.recompute import run_recomputed
-from detrex_backbones.backbones.transformer_parts import (
-    DropPath,
-    PatchEmbed,
-    drop_path_rates,
-    from_windows,
-    init_transformer,
-    mlp,
-    to_windows,
-)
+from detrex_backbones.backbones.swin.block import NormLayer, SwinBlock
+from detrex_backbones.backbones.swin.windows import Windows, shift_mask
+from detrex_backbones.backbones.transformer_parts import PatchEmbed, drop_path_rates, init_transformer
 from detrex_backbones.errors import ArgumentError
 
 __all__ = ["SwinTransformer"]
-
-NormLayer = Callable[[int], nn.Module]
-
-MASKED = -100.0  # what is added to the logits of two tokens that are no neighbours, as the authors have it
 
 
 class SwinTransformer(Backbone):
@@ -102,11 +91,11 @@ class SwinTransformer(Backbone):
         for stage, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
             channels = embed_dim * 2**stage
             blocks = [
-                _Block(
-                    *(channels, heads, window_size, (window_size // 2) * (index % 2), mlp_ratio, qkv_bias, qk_scale),
+                SwinBlock(
+                    *(channels, heads, window_size, mlp_ratio, qkv_bias, qk_scale),
                     *(drop_rate, attn_drop_rate, next(rates), norm_layer),
                 )
-                for index in range(depth)
+                for _ in range(depth)
             ]
             merge = _PatchMerging(channels, norm_layer) if stage < len(depths) - 1 else None
             self.layers.append(_Stage(blocks, merge, window_size, use_checkpoint))
@@ -175,86 +164,16 @@ class _Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, H, W, C) -> the same shape."""
-        mask = _shift_mask(x, self.window_size)
-        for block in self.blocks:
+        shift = self.window_size // 2
+        turns = [
+            (Windows(x, self.window_size, 0), None),
+            (Windows(x, self.window_size, shift), shift_mask(x, self.window_size, shift)),
+        ]
+        for index, block in enumerate(self.blocks):
+            windows, mask = turns[index % 2]
             recomputed = self.use_checkpoint and torch.is_grad_enabled()
-            x = run_recomputed(block, x, mask) if recomputed else block(x, mask)
+            x = run_recomputed(block, x, windows, mask) if recomputed else block(x, windows, mask)
         return x
-
-
-class _Block(nn.Module):
-    def __init__(
-        self,
-        channels: int,
-        num_heads: int,
-        window_size: int,
-        shift: int,
-        mlp_ratio: float,
-        qkv_bias: bool,
-        qk_scale: float | None,
-        drop: float,
-        attn_drop: float,
-        drop_path: float,
-        norm_layer: NormLayer,
-    ) -> None:
-        super().__init__()
-        self.window_size = window_size
-        self.shift = shift
-        self.norm1 = norm_layer(channels)
-        self.attn = _WindowAttention(channels, window_size, num_heads, qkv_bias, qk_scale, attn_drop, drop)
-        self.drop_path = DropPath(drop_path)
-        self.norm2 = norm_layer(channels)
-        self.mlp = mlp(channels, int(channels * mlp_ratio), drop=drop)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = x + self.drop_path(self._attend(self.norm1(x), mask))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
-
-    def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
-        _, height, width, _ = x.shape
-        size, shift = self.window_size, self.shift
-        if not shift:
-            return from_windows(self.attn(to_windows(x, size)), height, width)
-        rows, columns = -(-height // size) * size, -(-width // size) * size
-        x = F.pad(x, (0, 0, 0, columns - width, 0, rows - height)).roll((-shift, -shift), (1, 2))
-        x = from_windows(self.attn(to_windows(x, size), mask), rows, columns)
-        return x.roll((shift, shift), (1, 2))[:, :height, :width]
-
-
-class _WindowAttention(nn.Module):
-    """Attention within each window, with a bias for each relative position."""
-
-    def __init__(
-        self,
-        channels: int,
-        window_size: int,
-        num_heads: int,
-        qkv_bias: bool,
-        qk_scale: float | None,
-        attn_drop: float,
-        drop: float,
-    ) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.scale = qk_scale or (channels // num_heads) ** -0.5
-        self.attn_drop = attn_drop
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.register_buffer("relative_position_index", _relative_index(window_size))
-        self.qkv = nn.Linear(channels, channels * 3, bias=qkv_bias)
-        self.proj = nn.Linear(channels, channels)
-        self.proj_drop = nn.Dropout(drop)
-
-    def forward(self, windows: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Windows (N, size, size, C), mask (windows of an image, size^2, size^2) -> the shape of the windows."""
-        tokens = windows.shape[1] * windows.shape[2]
-        qkv = self.qkv(windows).view(len(windows), tokens, 3, self.num_heads, -1)
-        index: Tensor = self.relative_position_index  # type: ignore[assignment]
-        bias = self.relative_position_bias_table[index.view(-1)].view(tokens, tokens, -1).permute(2, 0, 1)
-        if mask is not None:
-            bias = bias + mask[:, None]
-        x = attend(qkv, bias, self.scale, self.attn_drop if self.training else 0.0)
-        return self.proj_drop(self.proj(x.view_as(windows)))  # type: ignore[no-any-return]
 
 
 class _PatchMerging(nn.Module):
@@ -276,24 +195,6 @@ class _PatchMerging(nn.Module):
         return self.reduction(self.norm(x))  # type: ignore[no-any-return]
 
 
-def _relative_index(size: int) -> Tensor:
-    """(size^2, size^2): which row of the table belongs to each pair of tokens of a window."""
-    places = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")).flatten(1)
-    down, right = places[:, :, None] - places[:, None, :] + size - 1
-    return down * (2 * size - 1) + right
-
-
-def _shift_mask(x: Tensor, size: int) -> Tensor:
-    """(windows, size^2, size^2): `MASKED` for pairs of tokens that only the shift has brought into one window."""
-    areas = []
-    for length in x.shape[1:3]:
-        padded = -(-length // size) * size
-        places = torch.arange(padded, device=x.device)
-        areas.append((places >= padded - size).to(x.dtype) + (places >= padded - size // 2))
-    area = to_windows((3 * areas[0][:, None] + areas[1])[None, ..., None], size).flatten(1)
-    return (area[:, None] != area[:, :, None]).to(x.dtype) * MASKED
-
-
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
     return height, width
@@ -310,8 +211,8 @@ def _check(
     for stage, heads in enumerate(num_heads):
         if embed_dim * 2**stage % heads:
             raise ArgumentError(
-                f"num_heads={list(num_heads)}: stage {stage} has {embed_dim * 2**stage} channels (embed_dim={embed_dim} "
-                f"* 2^{stage}), which {heads} heads do not divide."
+                f"num_heads={list(num_heads)}: stage {stage} has {embed_dim * 2**stage} channels, embed_dim={embed_dim} * "
+                f"2^{stage}, which {heads} heads do not divide."
             )
     stages = range(len(depths))
     if not out_indices or len({*out_indices}) != len(out_indices) or not {*out_indices} <= {*stages}:

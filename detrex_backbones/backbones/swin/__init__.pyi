@@ -1,0 +1,1 @@
+from detrex_backbones.backbones.swin.network import SwinTransformer as SwinTransformer
