@@ -9,16 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detrex_backbones.backbones.attention import attend_decomposed
 from detrex_backbones.backbones.plain_vit import (
     ConvPropagation,
     PlainViT,
     ViTBlock,
-    attend_decomposed,
     check_heads,
+    linear_in_windows,
+    out_of_windows,
     window_sizes,
 )
 from detrex_backbones.backbones.staged import drop_paths
-from detrex_backbones.backbones.transformer_parts import mlp
+from detrex_backbones.backbones.transformer_parts import mlp, relative_positions
 from detrex_backbones.errors import ArgumentError
 
 __all__ = ["EVAViT"]
@@ -153,25 +155,25 @@ class RelativeAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias == "all")
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, window_size: int) -> Tensor:
         """(N, H, W, dim) -> the same shape."""
-        batch, height, width, channels = x.shape
         bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias).view(batch, height * width, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
+        qkv = linear_in_windows(x, self.qkv.weight, bias, window_size)
+        groups, height, width, _ = qkv.shape
+        q, k, v = qkv.view(groups, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
         if self.rel_pos_h is None or self.rel_pos_w is None:
-            result = F.scaled_dot_product_attention(q, k, v)
+            attended = F.scaled_dot_product_attention(q, k, v)
         else:
-            tables = self._resized(self.rel_pos_h, height), self._resized(self.rel_pos_w, width)
-            result = attend_decomposed(q, k, v, *tables, height, width)
-        return self.proj(result.transpose(1, 2).reshape(batch, height, width, channels))  # type: ignore[no-any-return]
+            rows, columns = self._positions(self.rel_pos_h, height), self._positions(self.rel_pos_w, width)
+            attended = attend_decomposed(q, k, v, rows, columns, q.shape[-1] ** -0.5)
+        return self.proj(out_of_windows(attended, window_size, x.shape[1], x.shape[2]))  # type: ignore[no-any-return]
 
-    def _resized(self, table: Tensor, side: int) -> Tensor:
-        if self.interp_type == "vitdet" or len(table) == 2 * side - 1:
-            return table  # where it has to be, it is resized linearly later
-        return beit_resizing(len(table), 2 * side - 1).to(table) @ table
+    def _positions(self, table: Tensor, side: int) -> Tensor:
+        if self.interp_type == "beit" and len(table) != 2 * side - 1:
+            table = beit_resizing(len(table), 2 * side - 1).to(table) @ table
+        return relative_positions(table, side, side)
 
 
 @functools.lru_cache(maxsize=64)

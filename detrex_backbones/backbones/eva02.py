@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.plain_vit import ConvPropagation, PlainViT, ViTBlock, check_heads, window_sizes
+from detrex_backbones.backbones.plain_vit import (
+    ConvPropagation,
+    PlainViT,
+    ViTBlock,
+    check_heads,
+    linear_in_windows,
+    out_of_windows,
+    window_sizes,
+)
 from detrex_backbones.backbones.staged import drop_paths
 
 __all__ = ["EVA02_ViT"]
@@ -173,15 +181,17 @@ class RotaryAttention(nn.Module):
         self.rope = rope
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, window_size: int) -> Tensor:
         """(N, H, W, dim) -> the same shape."""
-        batch, height, width, channels = x.shape
-        shape = (batch, height * width, self.num_heads, channels // self.num_heads)
-        q = self.rope(F.linear(x, self.q_proj.weight, self.q_bias).view(shape), height, width)
-        k = self.rope(self.k_proj(x).view(shape), height, width)
-        v = F.linear(x, self.v_proj.weight, self.v_bias).view(shape)
-        result = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return self.proj(result.transpose(1, 2).reshape(x.shape))  # type: ignore[no-any-return]
+        q, k, v = (
+            linear_in_windows(x, layer.weight, bias, window_size)
+            for layer, bias in ((self.q_proj, self.q_bias), (self.k_proj, None), (self.v_proj, self.v_bias))
+        )
+        groups, height, width, _ = q.shape
+        q, k, v = (tokens.reshape(groups, height * width, self.num_heads, -1) for tokens in (q, k, v))
+        q, k = self.rope(q, height, width), self.rope(k, height, width)
+        attended = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return self.proj(out_of_windows(attended, window_size, x.shape[1], x.shape[2]))  # type: ignore[no-any-return]
 
 
 class SwiGLU(nn.Module):

@@ -16,14 +16,21 @@ from detrex_backbones.backbones.transformer_parts import (
     PatchEmbed,
     from_windows,
     init_transformer,
-    relative_positions,
     resize_positions,
     to_windows,
 )
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import Conv2d, LayerNorm2d
 
-__all__ = ["ConvPropagation", "PlainViT", "ViTBlock", "attend_decomposed", "check_heads", "window_sizes"]
+__all__ = [
+    "ConvPropagation",
+    "PlainViT",
+    "ViTBlock",
+    "check_heads",
+    "linear_in_windows",
+    "out_of_windows",
+    "window_sizes",
+]
 
 
 class PlainViT(Backbone):
@@ -88,7 +95,7 @@ class ViTBlock(nn.Module):
 
     Args:
         dim: channels C of the tokens.
-        attn: gives (N, H, W, C) for (N, H, W, C).
+        attn: gives (N, H, W, C) for (N, H, W, C) and the side of a window.
         mlp: gives (..., C) for (..., C).
         drop_path: what leaves either out in training.
         norm_layer: makes a norm over the last axis from the number of channels.
@@ -121,12 +128,7 @@ class ViTBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, H, W, C) -> the same shape."""
-        attended = self.norm1(x)
-        if self.window_size:
-            attended = from_windows(self.attn(to_windows(attended, self.window_size)), x.shape[1], x.shape[2])
-        else:
-            attended = self.attn(attended)
-        x = add_scaled(x, attended, self.gamma_1, self.drop_path)
+        x = add_scaled(x, self.attn(self.norm1(x), self.window_size), self.gamma_1, self.drop_path)
         x = add_scaled(x, self.mlp(self.norm2(x)), self.gamma_2, self.drop_path)
         return x if self.residual is None else self.residual(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
@@ -156,38 +158,38 @@ class ConvPropagation(nn.Module):
         return x + self.norm3(self.conv3(residual))  # type: ignore[no-any-return]
 
 
-def attend_decomposed(
-    q: Tensor, k: Tensor, v: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, height: int, width: int
-) -> Tensor:
-    """Attention over a map whose logits have a term for the distance of rows and one for that of columns (MViTv2).
-
-    Both terms are a product of the query with something that depends on the key's row, or column. So they are done by
-    the attention itself, with longer queries and keys: no matrix of all pairs is needed.
+def linear_in_windows(x: Tensor, weight: Tensor, bias: Tensor | None, size: int) -> Tensor:
+    """`linear(to_windows(x, size), weight, bias)` without the work for what fills the last windows up.
 
     Args:
-        q: queries (N, heads, height * width, C).
-        k: keys of the same shape.
-        v: values of the same shape.
-        rel_pos_h: table of the distances of rows, see `relative_positions`.
-        rel_pos_w: that of columns.
-        height: of the map.
-        width: of the map.
+        x: (N, H, W, C).
+        weight: (D, C).
+        bias: (D,), which is what the filling gets; None for zeros.
+        size: side of a window in tokens; 0 for none, where the result is (N, H, W, D).
 
     Returns:
-        (N, heads, height * width, C).
+        (N * windows, size, size, D).
     """
-    batch, heads, _, channels = q.shape
-    maps = q.reshape(batch, heads, height, width, channels)
-    by_row = torch.einsum("nhrwc,rkc->nhrwk", maps, relative_positions(rel_pos_h, height, height))
-    by_column = torch.einsum("nhrwc,wkc->nhrwk", maps, relative_positions(rel_pos_w, width, width))
-    queries = torch.cat([q * channels**-0.5, by_row.flatten(2, 3), by_column.flatten(2, 3)], -1)
-    rows = torch.eye(height, dtype=q.dtype, device=q.device).repeat_interleave(width, 0)
-    columns = torch.eye(width, dtype=q.dtype, device=q.device).repeat(height, 1)
-    places = torch.cat([rows, columns], -1).expand(batch, heads, -1, -1)
-    # All three of one length, as torch's fast kernels want it.
-    values = F.pad(v, (0, height + width))
-    result = F.scaled_dot_product_attention(queries, torch.cat([k, places], -1), values, scale=1.0)
-    return result[..., :channels]
+    if not size:
+        return F.linear(x, weight, bias)
+    if bias is None or not (x.shape[1] % size or x.shape[2] % size):
+        return to_windows(F.linear(x, weight, bias), size)
+    return to_windows(F.linear(x, weight), size) + bias
+
+
+def out_of_windows(attended: Tensor, size: int, height: int, width: int) -> Tensor:
+    """The result of attention, (N, heads, tokens, channels), as a map (N, height, width, heads * channels).
+
+    Args:
+        attended: N counts the windows of all images, or, where `size` is 0, the images.
+        size: side of a window in tokens; 0 for none.
+        height: of the map.
+        width: of the map.
+    """
+    attended = attended.transpose(1, 2).flatten(2)
+    if not size:
+        return attended.reshape(len(attended), height, width, -1)
+    return from_windows(attended.reshape(len(attended), size, size, -1), height, width)
 
 
 def window_sizes(depth: int, window_size: int, window_block_indexes: Iterable[int]) -> list[int]:
