@@ -188,7 +188,7 @@ class RegNet(Backbone):
             maps[name] = (width, stride * list(maps.values())[-1][1])
         self.apply(_init_weights)
         wanted = check_names("out_features", [self.stage_names[-1]] if out_features is None else out_features, maps)
-        self._set_maps({name: maps[name] for name in maps if name in wanted})
+        self._set_maps({name: maps[name] for name in wanted})
         self.freeze(freeze_at)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -200,7 +200,7 @@ class RegNet(Backbone):
             x = self.get_submodule(name)(x)
             if name in self._out_features:
                 outputs[name] = x
-        return outputs
+        return {name: outputs[name] for name in self._out_features}
 
     def freeze(self, freeze_at: int = 0) -> RegNet:
         """Freeze the beginning: no gradients there, and its batch norms become `FrozenBatchNorm2d`.

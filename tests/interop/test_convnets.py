@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import detrex_backbones
-from tests.interop.theirs import fill_parameters, largest_difference, need_detectron2, need_detrex
-from tests.reference import TOLERANCE, noise
+from tests.interop.theirs import largest_difference, need_detectron2, need_detrex
+from tests.reference import TOLERANCE, noise, randomise_parameters
 
 SIZES = [(64, 64), (96, 160), (65, 97), (71, 130), (127, 33)]
 LARGE = (800, 1216)
@@ -58,7 +58,7 @@ DETECTRON2 = {
 
 def assert_the_same(theirs, ours, sizes, ordered=True):
     """Names, what learns and, with the same weights, the maps at every size."""
-    fill_parameters(theirs).eval()
+    randomise_parameters(theirs).eval()
     assert not ordered or list(ours.state_dict()) == list(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict(), strict=True)
     learning = [[key for key, value in net.named_parameters() if value.requires_grad] for net in (ours, theirs)]

@@ -165,15 +165,3 @@ def largest_difference(ours: Any, theirs: Any) -> float:
         assert torch.isfinite(other).all() and other.numel(), key
         worst = max(worst, ((one - other).abs().max() / other.abs().max().clamp(min=1e-12)).item())
     return worst
-
-
-def fill_parameters(net: nn.Module, seed: int = 0) -> nn.Module:
-    """Random values in every parameter and in the statistics of every norm, in place: fresh ones hide mistakes."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in net.parameters():
-        if parameter.dim() < 2:
-            parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
-        else:
-            scale = max(parameter[0].numel(), 1) ** -0.5
-            parameter.data = scale * torch.randn(parameter.shape, generator=generator)
-    return fill_norms(net, seed)
