@@ -21,7 +21,8 @@ import torch
 from benchmarks.measure import Options, Row, failure
 from benchmarks.table import line, machine, markdown, text
 
-GROUPS = ("startup", "building", "configs", "matching", "loading", "training", "inference", "compiled", "memory")
+GROUPS = ("startup", "building", "configs", "matching", "loading", "training", "inference")
+GROUPS += ("families", "compiled", "memory")
 
 Run = tuple[dict[str, Any], list[Row]]
 
