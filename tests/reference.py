@@ -71,6 +71,29 @@ def randomise_norms(net: nn.Module, seed: int = 0, low: float = 0.5, high: float
     return net
 
 
+def randomise_parameters(net: nn.Module, seed: int = 0) -> nn.Module:
+    """Random values in every parameter and batch norm, in place: fresh factors, tables and offsets hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            values = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() < 2:
+                parameter += 0.2 * values
+            else:
+                parameter.copy_(values * max(parameter[0].numel(), 1) ** -0.5)
+    return randomise_norms(net, seed)
+
+
+def renamed(state_dict: dict[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """The state dict under other names: each rule is a pattern and what takes its place, one after the other."""
+    result = {}
+    for name, value in state_dict.items():
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        result[name] = value
+    return result
+
+
 def torchvision_net(name: str, **kwargs: Any) -> nn.Module:
     """A torchvision network with random weights and random statistics, in evaluation mode."""
     torch.manual_seed(0)
@@ -93,12 +116,7 @@ def torchvision_maps(net: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 def to_our_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """A torchvision ResNet's state dict under our parameter names."""
-    renamed = {}
-    for name, value in state_dict.items():
-        for pattern, replacement in TORCHVISION_RULES:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = value
-    return renamed
+    return renamed(state_dict, TORCHVISION_RULES)
 
 
 def our_net(net: nn.Module, norm: str = "FrozenBN", stages: Sequence[Any] | None = None, **kwargs: Any) -> ResNet:

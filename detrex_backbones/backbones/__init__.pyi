@@ -1,10 +1,15 @@
 from detrex_backbones.backbones.base import Backbone as Backbone
+from detrex_backbones.backbones.convnext import ConvNeXt as ConvNeXt
 from detrex_backbones.backbones.cost import Measures as Measures
 from detrex_backbones.backbones.cost import measure as measure
 from detrex_backbones.backbones.darknet import Darknet53 as Darknet53
+from detrex_backbones.backbones.eva import EVAViT as EVAViT
+from detrex_backbones.backbones.eva02 import EVA02_ViT as EVA02_ViT
+from detrex_backbones.backbones.focalnet import FocalNet as FocalNet
 from detrex_backbones.backbones.images.extractor import FeatureExtractor as FeatureExtractor
 from detrex_backbones.backbones.images.tensors import image_to_tensor as image_to_tensor
 from detrex_backbones.backbones.images.tensors import read_image as read_image
+from detrex_backbones.backbones.internimage import InternImage as InternImage
 from detrex_backbones.backbones.mvit import MViT as MViT
 from detrex_backbones.backbones.pyramids.channel_mapper import ChannelMapper as ChannelMapper
 from detrex_backbones.backbones.pyramids.fpn import FPN as FPN
@@ -12,6 +17,9 @@ from detrex_backbones.backbones.pyramids.simple import SimpleFeaturePyramid as S
 from detrex_backbones.backbones.pyramids.top_blocks import LastLevelMaxPool as LastLevelMaxPool
 from detrex_backbones.backbones.pyramids.top_blocks import LastLevelP6P7 as LastLevelP6P7
 from detrex_backbones.backbones.pyramids.torchvision_fpn import TorchvisionFPN as TorchvisionFPN
+from detrex_backbones.backbones.regnet import RegNet as RegNet
+from detrex_backbones.backbones.regnet import ResBottleneckBlock as ResBottleneckBlock
+from detrex_backbones.backbones.regnet import SimpleStem as SimpleStem
 from detrex_backbones.backbones.resnet.blocks import BasicBlock as BasicBlock
 from detrex_backbones.backbones.resnet.blocks import BottleneckBlock as BottleneckBlock
 from detrex_backbones.backbones.resnet.blocks import CNNBlockBase as CNNBlockBase

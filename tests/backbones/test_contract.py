@@ -6,8 +6,16 @@ import pytest
 
 from detrex_backbones import (
     BasicStem,
+    ConvNeXt,
+    EVA02_ViT,
+    EVAViT,
+    FocalNet,
+    InternImage,
     MViT,
+    RegNet,
+    ResBottleneckBlock,
     ResNet,
+    SimpleStem,
     SwinTransformer,
     TimmBackbone,
     TorchvisionResNet,
@@ -120,3 +128,33 @@ MVITS = {
 @pytest.mark.parametrize("build", MVITS.values(), ids=MVITS, scope="class")
 class TestMViT(BackboneContract):
     pass
+
+
+REGNET = {"stem_class": SimpleStem, "stem_width": 8, "block_class": ResBottleneckBlock}
+REGNET |= {"depth": 5, "w_a": 12.0, "w_0": 16, "w_m": 2.2, "group_width": 8}
+FOCALNET = {"embed_dim": 16, "depths": (1, 1, 2, 1)}
+INTERNIMAGE = {"channels": 16, "depths": (1, 1, 2, 1), "groups": (1, 2, 4, 8)}
+ROUNDING_UP = {
+    "regnet": lambda: RegNet(**REGNET, freeze_at=1, se_ratio=0.25, out_features=["s2", "stem"]),
+    "focalnet": lambda: FocalNet(**FOCALNET, frozen_stages=2, use_checkpoint=True),
+    "focalnet_conv": lambda: FocalNet(**FOCALNET, use_conv_embed=True, use_postln=True, out_indices=(3, 1)),
+    "internimage": lambda: InternImage(**INTERNIMAGE, post_norm=True, layer_scale=1.0, out_indices=(3, 1)),
+    "internimage_batch_norm": lambda: InternImage(**INTERNIMAGE, norm_layer="BN", with_cp=True),
+}
+EVA = {"img_size": 64, "embed_dim": 24, "depth": 2, "num_heads": 2, "window_size": 2, "window_block_indexes": [0]}
+ROUNDING_DOWN = {
+    "convnext": lambda: ConvNeXt(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), frozen_stages=1, drop_path_rate=0.2),
+    "convnext_some": lambda: ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), out_indices=[3, 1]),
+    "eva": lambda: EVAViT(**EVA, use_rel_pos=True, freeze_patch_embed=True, residual_block_indexes=[1]),
+    "eva02": lambda: EVA02_ViT(**EVA, use_act_checkpoint=True),
+}
+
+
+@pytest.mark.parametrize("build", ROUNDING_UP.values(), ids=ROUNDING_UP, scope="class")
+class TestRoundingUp(BackboneContract):
+    pass
+
+
+@pytest.mark.parametrize("build", ROUNDING_DOWN.values(), ids=ROUNDING_DOWN, scope="class")
+class TestRoundingDown(BackboneContract):
+    rounding = (math.floor,)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import building, configs, peers, startup
+from benchmarks import building, configs, families, peers, startup
 from benchmarks.measure import Options, Row
 from detrex_backbones import instantiate
 
@@ -73,3 +73,22 @@ def test_building_is_measured_with_and_without_init(monkeypatch):
     assert torch.equal(torch.get_rng_state(), before)  # nothing was drawn
     assert set(build().state_dict()) == names
     assert not torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_families_are_networks_of_the_same_size(name, monkeypatch):
+    monkeypatch.setattr(families, "_detrexs", lambda kind, arguments: None)
+    with torch.device("meta"):
+        nets = families.networks(families.FAMILIES[name])
+    counts = [sum(value.numel() for value in net.parameters()) for net in nets.values() if net is not None]
+    assert max(counts) < 1.01 * min(counts)
+
+
+def test_families_are_measured_beside_whoever_is_there(monkeypatch):
+    monkeypatch.setattr(families, "_detrexs", lambda kind, arguments: None)
+    small = {"ours": ("ConvNeXt", {"depths": (2, 2, 6, 2), "dims": (40, 80, 160, 320)}), "timm": "convnext_atto"}
+    monkeypatch.setattr(families, "FAMILIES", {"ConvNeXt": {**small, "size": (32, 32), "target": 1.0}})
+    rows = list(families.rows(Options(rounds=1)))
+    assert [row.what.split(",")[0] for row in rows] == ["ConvNeXt inference", "ConvNeXt step"]
+    assert not any(row.failed for row in rows)
+    assert all(row.peers["detrex"] is None and row.peers["timm"] > 0 and row.ratio > 0 for row in rows)

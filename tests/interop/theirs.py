@@ -52,6 +52,7 @@ def need_detrex() -> Path:
     if found is None or not found.submodule_search_locations:
         pytest.skip("detrex is not importable", allow_module_level=True)
     _stand_in("wandb", there="wandb" in sys.modules or find_spec("wandb") is not None)
+    _stand_in_for_eva()
     _stand_in("detrex._C", there=any(Path(found.submodule_search_locations[0]).glob("_C*.so")))
     for name in ("detrex.modeling", "projects.dino.modeling"):
         pytest.importorskip(name, reason=f"{name} is not importable", exc_type=ImportError)

@@ -1,0 +1,9 @@
+"""ConvNeXt-B (Liu et al. 2022), as in detrex's DINO."""
+
+from ..common.convnext import model
+from ..common.train import train
+
+model.backbone.depths = [3, 3, 27, 3]
+model.backbone.dims = [128, 256, 512, 1024]
+
+__all__ = ["model", "train"]

@@ -1,0 +1,8 @@
+"""FocalNet-S (Yang et al. 2022), as in detrex's DINO."""
+
+from ..common.focalnet import model
+from ..common.train import train
+
+model.backbone.depths = (2, 2, 18, 2)
+
+__all__ = ["model", "train"]

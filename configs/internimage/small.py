@@ -1,0 +1,11 @@
+"""InternImage-S (Wang et al. 2023), as in detrex's DINO."""
+
+from ..common.internimage import model
+from ..common.train import train
+
+model.backbone.channels = 80
+model.backbone.depths = [4, 4, 21, 4]
+model.backbone.groups = [5, 10, 20, 40]
+model.backbone.post_norm = True
+
+__all__ = ["model", "train"]
