@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
 
     from detrex_backbones.checkpoint.files import read_checkpoint
     from detrex_backbones.checkpoint.match.plan import plan_checkpoint
+    from detrex_backbones.checkpoint.match.positions import grids_of
     from detrex_backbones.checkpoint.match.refusals import check_report
     from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
     from detrex_backbones.config import instantiate
@@ -70,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
     with torch.device("meta"):
         model = instantiate(cfg.model)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
-    report = plan_checkpoint(shapes, read_checkpoint(args.checkpoint, options.container), **options.reading).report
+    checkpoint = read_checkpoint(args.checkpoint, options.container)
+    report = plan_checkpoint(shapes, checkpoint, grids=grids_of(model), **options.reading).report
     if args.json:
         print_json(report.to_dict())
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from detrex_backbones.checkpoint.entry import Entry, Shapes, Status
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match.first_convolution import fit_stem
+from detrex_backbones.checkpoint.match.positions import Grid, fit_positions
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.readings import Reading, each_reading
@@ -49,6 +50,8 @@ def plan_checkpoint(
     scope: str | None = None,
     stem_adapt: str = "error",
     swap_channels: bool = False,
+    resize_positions: bool = True,
+    grids: Mapping[str, Grid] | None = None,
 ) -> Attempt:
     """What a load would do. Names and shapes of the model are enough; nothing is refused yet: see `check_report`.
 
@@ -60,6 +63,8 @@ def plan_checkpoint(
         scope: as of `load_checkpoint`.
         stem_adapt: as of `load_checkpoint`.
         swap_channels: as of `load_checkpoint`.
+        resize_positions: as of `load_checkpoint`.
+        grids: of the model's tables of positions, see `positions.grids_of`.
 
     Raises:
         ArgumentError: an unknown source, scope or way to adapt.
@@ -74,6 +79,8 @@ def plan_checkpoint(
     if scope is None and prefix is None and not plan.ambiguous:
         plan.ambiguous = _in_two_namings(plan, reading, model)
     fit_stem(plan, reading, model, stem_adapt, swap_channels)
+    if resize_positions:
+        fit_positions(plan, reading, model, grids or {})
     values = _values(plan, reading)
     report = _report(checkpoint, reading, plan, model)
     for entry in report.entries:
