@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from detrex_backbones.checkpoint.files import read_checkpoint
-    from detrex_backbones.checkpoint.match.model_facts import original_readers, random_before_maps, whole_networks
+    from detrex_backbones.checkpoint.match.model_facts import ModelFacts, random_before_maps
     from detrex_backbones.checkpoint.match.plan import plan_checkpoint
     from detrex_backbones.checkpoint.match.refusals import check_report
     from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
@@ -72,13 +72,7 @@ def run(args: argparse.Namespace) -> None:
         model = instantiate(cfg.model)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
     checkpoint = read_checkpoint(args.checkpoint, options.container)
-    report = plan_checkpoint(
-        shapes,
-        checkpoint,
-        **options.reading,
-        whole=lambda: whole_networks(model),
-        readers=lambda: original_readers(model),
-    ).report
+    report = plan_checkpoint(shapes, checkpoint, facts=ModelFacts(model), **options.reading).report
     report.before_maps = random_before_maps(model, report)
     if args.json:
         print_json(report.to_dict())

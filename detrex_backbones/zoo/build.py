@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.backbones.declared import check_at_first_forward
 from detrex_backbones.checkpoint.load import LoadOptions, load_checkpoint
 from detrex_backbones.checkpoint.match.frozen_modules import frozen_but_not_loaded
 from detrex_backbones.checkpoint.match.refusals import check_maps
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.config import instantiate
-from detrex_backbones.errors import ConfigKeyError, DeviceError
+from detrex_backbones.errors import ConfigKeyError, ConfigTypeError, DeviceError
 from detrex_backbones.layers.init import skip_random_init
 from detrex_backbones.text import shorten
 
@@ -34,7 +37,8 @@ def build_model(cfg: DictConfig) -> nn.Module:
             `train.load_options`, where it is there, holds keywords of `load_checkpoint`: `stem_adapt="repeat"`.
 
     Returns:
-        The model, in training mode as every new module.
+        The model, in training mode as every new module. A backbone in it whose first maps contradict its
+        `output_shape()` is an ArgumentError at that forward.
 
     Raises:
         ConfigKeyError: there is no `model`.
@@ -57,6 +61,9 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     else:
         model, report = instantiate(cfg.model).to(device), None
         logger.warning("train.init_checkpoint is empty: the weights are random")
+    for module in model.modules():
+        if isinstance(module, Backbone):
+            check_at_first_forward(module)
     frozen = frozen_but_not_loaded(model, report)
     if frozen:
         logger.warning("frozen at values that nothing was loaded into: %s", shorten(frozen))
@@ -107,8 +114,19 @@ def build_and_load(
 
 
 def load_options(cfg: DictConfig, **others: Any) -> LoadOptions:
-    """How the checkpoint of a config is to be loaded: `train.load_options`, and what is given here instead."""
-    return LoadOptions.of({**(OmegaConf.select(cfg, "train.load_options") or {}), **others})
+    """How the checkpoint of a config is to be loaded: `train.load_options`, and what is given here instead.
+
+    Raises:
+        ConfigTypeError: `train.load_options` is no section.
+        ArgumentError: it has a key that is no option of a load.
+    """
+    stated = OmegaConf.select(cfg, "train.load_options") or {}
+    if not isinstance(stated, Mapping | DictConfig):
+        raise ConfigTypeError(
+            f"train.load_options={stated!r} is a {type(stated).__name__}. It is a section of keywords of "
+            f"load_checkpoint: train.load_options.source=... sets one."
+        )
+    return LoadOptions.of({**stated, **others})
 
 
 def find_device(name: Any) -> torch.device:

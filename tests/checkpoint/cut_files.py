@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from detrex_backbones.checkpoint.files import Checkpoint
-from detrex_backbones.checkpoint.match.model_facts import whole_networks
+from detrex_backbones.checkpoint.match.model_facts import ModelFacts
 from detrex_backbones.checkpoint.match.plan import plan_checkpoint
 from detrex_backbones.checkpoint.match.refusals import check_report
 from detrex_backbones.checkpoint.report import LoadReport
@@ -45,7 +45,7 @@ def try_load(model: nn.Module, file: Mapping[str, tuple[int, ...]]) -> LoadRepor
     tensors = {key: torch.tensor(float(at)).expand(shape) for at, (key, shape) in enumerate(file.items())}
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     checkpoint = Checkpoint(Path("weights.pth"), "torch", "", tensors)
-    report = plan_checkpoint(wanted, checkpoint, whole=lambda: whole_networks(model)).report
+    report = plan_checkpoint(wanted, checkpoint, facts=ModelFacts(model)).report
     check_report(report)
     return report
 

@@ -5,28 +5,42 @@ from __future__ import annotations
 from torch import nn
 
 from detrex_backbones.checkpoint.entry import Shapes
+from detrex_backbones.checkpoint.match.positions import Grid, grids_of
 from detrex_backbones.checkpoint.names.original_files import FromOriginal
 from detrex_backbones.checkpoint.report import LoadReport
 
-__all__ = ["original_readers", "random_before_maps", "whole_networks"]
+__all__ = ["ModelFacts", "random_before_maps"]
 
 
-def original_readers(model: nn.Module) -> dict[str, FromOriginal]:
-    """Path of each network in the model that can read its authors' files -> how it does."""
-    found = {path: getattr(module, "from_original", None) for path, module in model.named_modules()}
-    return {path: read for path, read in found.items() if callable(read)}
+class ModelFacts:
+    """What a model's modules tell of it beyond names and shapes. Each is asked only where it is needed.
 
-
-def whole_networks(model: nn.Module) -> Shapes:
-    """Name -> shape of what the networks in the model have where nothing is left out of them; {} where none says so.
-
-    A backbone that is cut behind its last map says so by `whole_network()`: see `backbones.Backbone`.
+    Args:
+        model: None for names and shapes alone, of which nothing more is known.
     """
-    found: dict[str, tuple[int, ...]] = {}
-    for module in model.modules():
-        tell = getattr(module, "whole_network", None)
-        found |= tell() if callable(tell) else {}
-    return found
+
+    def __init__(self, model: nn.Module | None = None) -> None:
+        self._model = nn.Module() if model is None else model
+
+    def whole_networks(self) -> Shapes:
+        """Name -> shape of what the networks in the model have where nothing is left out of them; {} if none says so.
+
+        A backbone that is cut behind its last map says so by `whole_network()`: see `backbones.Backbone`.
+        """
+        found: dict[str, tuple[int, ...]] = {}
+        for module in self._model.modules():
+            tell = getattr(module, "whole_network", None)
+            found |= tell() if callable(tell) else {}
+        return found
+
+    def original_readers(self) -> dict[str, FromOriginal]:
+        """Path of each network in the model that can read its authors' files -> how it does; see `original_files`."""
+        found = {path: getattr(module, "from_original", None) for path, module in self._model.named_modules()}
+        return {path: read for path, read in found.items() if callable(read)}
+
+    def position_grids(self) -> dict[str, Grid]:
+        """Key of each table of positions -> the grid that it is of; see `positions`."""
+        return grids_of(self._model)
 
 
 def random_before_maps(model: nn.Module, report: LoadReport) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +11,12 @@ from detrex_backbones.checkpoint.entry import Entry, Shapes, Status
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match.first_convolution import fit_stem
 from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
+from detrex_backbones.checkpoint.match.model_facts import ModelFacts
+from detrex_backbones.checkpoint.match.positions import fit_positions
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
 from detrex_backbones.checkpoint.match.whole_part import why_a_piece, why_not_all
 from detrex_backbones.checkpoint.names.conventions import conventions
-from detrex_backbones.checkpoint.names.original_files import ORIGINAL, FromOriginal
+from detrex_backbones.checkpoint.names.original_files import ORIGINAL
 from detrex_backbones.checkpoint.names.readings import Reading, each_reading, original_readings
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
@@ -45,8 +47,8 @@ def plan_checkpoint(
     scope: str | None = None,
     stem_adapt: str = "error",
     swap_channels: bool = False,
-    whole: Callable[[], Shapes] = dict,
-    readers: Callable[[], Mapping[str, FromOriginal]] = dict,
+    resize_positions: bool = True,
+    facts: ModelFacts | None = None,
 ) -> Attempt:
     """What a load would do. Names and shapes of the model are enough; nothing is refused yet: see `check_report`.
 
@@ -58,14 +60,15 @@ def plan_checkpoint(
         scope: as of `load_checkpoint`.
         stem_adapt: as of `load_checkpoint`.
         swap_channels: as of `load_checkpoint`.
-        whole: see `explain_leftovers`.
-        readers: see `original_readings`. Asked only if nothing else fits.
+        resize_positions: as of `load_checkpoint`.
+        facts: what its modules tell beyond names and shapes.
 
     Raises:
         ArgumentError: an unknown source, scope or way to adapt; "original", where no network reads the file.
         CheckpointMatchError: the file has none of the names that `source` is known by.
     """
-    found = _plans(model, checkpoint, source, prefix, scope, readers)
+    facts = facts or ModelFacts()
+    found = _plans(model, checkpoint, source, prefix, scope, facts, resize_positions)
     plan, reading = max(found, key=lambda pair: len(pair[0].matched))
     plan.ambiguous = plan.ambiguous or ("" if scope is not None else why_a_piece(plan, model))
     rivals = _rivals(plan, reading, found)
@@ -75,8 +78,10 @@ def plan_checkpoint(
     if scope is None and prefix is None and not plan.ambiguous:
         plan.ambiguous = why_not_all(plan, reading, model)
     fit_stem(plan, reading, model, stem_adapt, swap_channels)
+    if resize_positions:
+        fit_positions(plan, reading, model, facts.position_grids())
     values = _values(plan, reading)
-    report = _report(checkpoint, reading, plan, model, whole)
+    report = _report(checkpoint, reading, plan, model, facts.whole_networks)
     for entry in report.entries:
         entry.tensor = None
     return Attempt(report, values)
@@ -88,7 +93,8 @@ def _plans(
     source: str | None,
     prefix: str | None,
     scope: str | None,
-    readers: Callable[[], Mapping[str, FromOriginal]],
+    facts: ModelFacts,
+    resize_positions: bool,
 ) -> list[tuple[Plan, Reading]]:
     """Every reading with its plan, except those that can be no better than the first."""
     found: list[tuple[Plan, Reading]] = []
@@ -101,7 +107,8 @@ def _plans(
         if len(found[0][0].matched) == len(checkpoint.tensors):
             break
     if source in (None, ORIGINAL) and not any(_is_filled(plan, model) for plan, _ in found):
-        for path, reading in original_readings(checkpoint.tensors, prefix, model, readers()):
+        readers = facts.original_readers()
+        for path, reading in original_readings(checkpoint.tensors, prefix, model, readers, resize_positions):
             if scope in (None, path):
                 found.append((make_plan(model, reading.shapes, path), reading))
     if not found:
