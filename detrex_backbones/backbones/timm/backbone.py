@@ -37,7 +37,8 @@ class TimmBackbone(Backbone):
     `size_divisibility` is asked for. Don't build a feature pyramid on them.
 
     Swin and Swin V2 pad their maps to whole windows and roll them then, as detectors and torchvision do it. timm rolls
-    first, which gives other maps wherever one is no multiple of the window.
+    first, which gives other maps wherever one is no multiple of the window. A map of a single window isn't shifted, as
+    in classifiers; with `always_partition=True` it is, as in detectors.
 
     Args:
         model_name: as of `timm.create_model`, with or without the tag of its weights: "resnet152d.gluon_in1k".
@@ -149,8 +150,9 @@ class TimmBackbone(Backbone):
         for key in self.state_dict():
             plain = key.removeprefix("timm_model.")
             own |= {plain.removeprefix(head): key for head in ("graph_module.", "body.", "model.", "")}
-        made = build.filtered(name, kwargs, tensors)
-        return {own.get(key) or own.get(key.replace(".", "_", 1), key): value for key, value in made.items()}
+        norms = {key: value for key, value in tensors.items() if own.get(key) == key}  # output norms, which timm lacks
+        made = build.filtered(name, kwargs, {key: value for key, value in tensors.items() if key not in norms})
+        return norms | {own.get(key) or own.get(key.replace(".", "_", 1), key): value for key, value in made.items()}
 
     @property
     def size_divisibility(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from timm.layers import PatchEmbed
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import Tensor, nn
@@ -19,10 +20,16 @@ MASKED = -100.0  # as in Microsoft's code: it leaves other windows' values next 
 
 
 def pad_then_roll(net: nn.Module) -> nn.Module:
-    """The network with its Swin blocks, V1 and V2, changed in place; everything else stays, all names too."""
-    for part in net.modules():
-        if type(part) in PADDED_FIRST:
-            part.__class__ = PADDED_FIRST[type(part)]
+    """The network with its Swin blocks, V1 and V2, changed in place; everything else stays, all names too.
+
+    Images that are no multiple of the patch are filled up, too, as detectors do it.
+    """
+    blocks = [part for part in net.modules() if type(part) in PADDED_FIRST]
+    for block in blocks:
+        block.__class__ = PADDED_FIRST[type(block)]
+    for part in net.modules() if blocks else ():
+        if isinstance(part, PatchEmbed):
+            part.dynamic_img_pad = True
     return net
 
 
@@ -30,9 +37,11 @@ class _PaddedFirst(nn.Module):
     """What both versions' blocks have in common: attention within windows of a map.
 
     Whether a side is shifted is decided by the map in hand: not where it has one window, as in torchvision and as the
-    classifiers were trained. timm decides it when the network is made, for the size that it is made for.
+    classifiers were trained. timm decides it when the network is made, for the size that it is made for. With
+    `always_partition=True` a single window is shifted, too, as in Microsoft's detection code, detectron2 and mmdet.
     """
 
+    always_partition: bool
     window_size: tuple[int, int]
     target_shift_size: tuple[int, int]
     attn: nn.Module
@@ -43,9 +52,9 @@ class _PaddedFirst(nn.Module):
         rows, columns = self.window_size
         x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
         padded = (x.shape[1], x.shape[2])
-        shifts = any(self.target_shift_size)
-        down = rows // 2 if shifts and padded[0] > rows else 0
-        right = columns // 2 if shifts and padded[1] > columns else 0
+        shifts, always = any(self.target_shift_size), self.always_partition
+        down = rows // 2 if shifts and (always or padded[0] > rows) else 0
+        right = columns // 2 if shifts and (always or padded[1] > columns) else 0
         mask = None
         if down or right:
             x = torch.roll(x, (-down, -right), (1, 2))

@@ -93,11 +93,17 @@ def make_plan(model: Shapes, checkpoint: Shapes, scope: str | None = None) -> Pl
             claims[tail].append(key)
         else:
             plan.missing.append(key)
+    by_scope = 2 * sum(plan.scope + stored in keys for stored, keys in claims.items()) > len(claims)
     for stored, keys in claims.items():
+        if by_scope and len(keys) > 1 and plan.scope + stored not in keys:
+            # The names are those of the scope, and this is none of them: EVA-02's own rope beside that of each block.
+            plan.missing += keys
+            plan.unused.append(stored)
+            continue
         winner = keys[0] if len(keys) == 1 else _settle(plan, stored, keys)
         (plan.matched if checkpoint[stored] == model[winner] else plan.mismatched)[winner] = stored
     plan.missing = [key for key in plan.missing if not key.endswith(BATCH_COUNTER)]
-    plan.unused = [key for key in checkpoint if key not in claims]
+    plan.unused += [key for key in checkpoint if key not in claims]
     return plan
 
 

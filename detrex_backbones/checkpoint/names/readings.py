@@ -135,7 +135,8 @@ def original_readings(
         for head in original_prefixes(cleaned, count) if prefix is None else [_dotted(prefix)]:
             entries = original_entries(given, head, read, own, resize)
             if entries is not None:
-                yield path, Reading(ORIGINAL, head, entries, known_by=[(TIMM, "")])
+                marks = [(each.name, "") for each in conventions().values() if head in each.prefixes(cleaned)]
+                yield path, Reading(ORIGINAL, head, entries, known_by=[*marks, (TIMM, "")])
 
 
 def _wanted(source: str | None) -> list[Convention]:
