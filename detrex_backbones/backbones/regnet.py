@@ -206,17 +206,17 @@ class RegNet(Backbone):
         """Freeze the beginning: no gradients there, and its batch norms become `FrozenBatchNorm2d`.
 
         Args:
-            freeze_at: 0 nothing, 1 the stem, 2 the stem and s1, and so on up to all stages.
+            freeze_at: 0 or -1 nothing, 1 the stem, 2 the stem and s1, and so on up to all stages.
 
         Raises:
             ArgumentError: for anything else.
         """
-        if isinstance(freeze_at, bool) or freeze_at not in range(len(self.stage_names) + 2):
+        if isinstance(freeze_at, bool) or freeze_at not in range(-1, len(self.stage_names) + 2):
             raise ArgumentError(
-                f"freeze_at={freeze_at!r} is out of range. Allowed: 0 (nothing), 1 (the stem), 2 (and s1) to "
+                f"freeze_at={freeze_at!r} is out of range. Allowed: 0 or -1 (nothing), 1 (the stem), 2 (and s1) to "
                 f"{len(self.stage_names) + 1} (all stages)."
             )
-        frozen = ("stem", *self.stage_names)[:freeze_at]
+        frozen = ("stem", *self.stage_names)[: max(freeze_at, 0)]
         for block in [block for name in frozen for block in _blocks(self.get_submodule(name))]:
             # A block of the user's may know better what freezing it means.
             freeze = getattr(block, "freeze", None)

@@ -5,7 +5,8 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from detrex_backbones import BasicStem, ResNet, make_stage
-from tests.reference import assert_same_maps, noise, randomise_norms
+from tests.checkpoint.test_detectors_of_networks import NETS
+from tests.reference import assert_same_maps, noise, randomise_norms, randomise_parameters
 
 # Below some 20,000 numbers in a map of a single image torch itself chooses another convolution, and compiles anew.
 SIZES = [(128, 192), (192, 128), (256, 160), (131, 201)]
@@ -46,3 +47,14 @@ def test_compiled_maps_and_gradients_are_the_same():
     (maps, gradients), (compiled_maps, compiled_gradients) = results
     assert_same_maps(compiled_maps, maps)
     assert_same_maps(compiled_gradients, gradients)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_other_families_are_one_graph_as_well(name):
+    torch._dynamo.reset()
+    net = randomise_parameters(NETS[name]()).eval()
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    exported = torch.export.export(net, (noise(2, 3, 64, 96),), strict=False).module()
+    with torch.no_grad():
+        for run in (compiled, exported):
+            assert_same_maps(run(noise(2, 3, 64, 96)), net(noise(2, 3, 64, 96)))

@@ -70,7 +70,7 @@ def test_the_stages_are_the_papers(numbers):
     assert ([fit_groups(width, 1.0, numbers[4])[0] for width in widths], depths) == STAGES[numbers]
 
 
-@pytest.mark.parametrize("freeze_at", range(6))
+@pytest.mark.parametrize("freeze_at", range(-1, 6))
 def test_freezing_counts_the_stem_first(freeze_at):
     net = regnet()
     assert net.freeze(freeze_at) is net

@@ -73,6 +73,19 @@ def assert_the_same(theirs, ours, sizes, ordered=True):
             assert largest_difference(ours.eval()(images), theirs(images)) <= TOLERANCE, size
 
 
+def assert_the_same_gradients(theirs, ours):
+    """Of every parameter, in double precision: in single, rounding alone is some thousandths of the first layers'."""
+    randomise_parameters(theirs).eval().double()
+    ours.eval().double().load_state_dict(theirs.state_dict(), strict=True)
+    gradients = []
+    for net in (ours, theirs):
+        sum(value.square().mean() for value in net(noise(2, 3, 64, 64).double()).values()).backward()
+        gradients.append({name: value.grad for name, value in net.named_parameters() if value.grad is not None})
+    assert gradients[1]
+    assert largest_difference({name: gradients[0][name] for name in gradients[1]}, gradients[1]) <= TOLERANCE
+    assert len(gradients[0]) == len(gradients[1])
+
+
 def detrex_pair(name):
     need_detrex()
     import detrex.modeling.backbone as theirs
@@ -101,6 +114,16 @@ def test_detrex_files_give_detrex_maps(name):
 @pytest.mark.parametrize("name", DETECTRON2)
 def test_detectron2_files_give_detectron2_maps(name):
     assert_the_same(*regnet_pair(name), SIZES)
+
+
+@pytest.mark.parametrize("name", [name for name in DETREX if name != "focalnet_all"])  # it recomputes, reentrantly
+def test_gradients_are_detrexs(name):
+    assert_the_same_gradients(*detrex_pair(name))
+
+
+@pytest.mark.parametrize("name", ["regnety"])
+def test_gradients_are_detectron2s(name):
+    assert_the_same_gradients(*regnet_pair(name))
 
 
 @pytest.mark.slow

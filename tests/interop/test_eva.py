@@ -7,7 +7,7 @@ import torch
 
 import detrex_backbones
 from detrex_backbones.backbones.eva import beit_resizing
-from tests.interop.test_convnets import LARGE, SIZES, assert_the_same
+from tests.interop.test_convnets import LARGE, SIZES, assert_the_same, assert_the_same_gradients
 from tests.interop.theirs import need_detrex
 
 SMALL = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 3, "num_heads": 3, "pretrain_img_size": 48}
@@ -56,6 +56,11 @@ def test_eva_files_give_detrex_maps(name):
 def test_eva02_files_give_detrex_maps(name):
     kind, arguments, sizes = EVA02[name]
     assert_the_same(*pair(kind, arguments), sizes)
+
+
+@pytest.mark.parametrize(("kind", "arguments"), [EVA["windows"], EVA02["whole"][:2]], ids=["EVAViT", "EVA02_ViT"])
+def test_gradients_are_detrexs(kind, arguments):
+    assert_the_same_gradients(*pair(kind, arguments))
 
 
 @pytest.mark.parametrize(("kind", "arguments"), [EVA["windows"], EVA02["whole"][:2]], ids=["EVAViT", "EVA02_ViT"])
