@@ -6,21 +6,18 @@ import functools
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.attention import attend_decomposed
 from detrex_backbones.backbones.plain_vit import (
     ConvPropagation,
     PlainViT,
+    RelativeAttention,
     ViTBlock,
     check_heads,
-    linear_in_windows,
-    out_of_windows,
     window_sizes,
 )
 from detrex_backbones.backbones.staged import drop_paths
-from detrex_backbones.backbones.transformer_parts import mlp, relative_positions
+from detrex_backbones.backbones.transformer_parts import mlp
 from detrex_backbones.errors import ArgumentError
 
 __all__ = ["EVAViT"]
@@ -114,7 +111,7 @@ class EVAViT(PlainViT):
         windows = window_sizes(depth, window_size, window_block_indexes)
         for index, (window, drop_path) in enumerate(zip(windows, *drop_paths(drop_path_rate, [depth]), strict=True)):
             side = (window or img_size // patch_size) if use_rel_pos else 0
-            attention = RelativeAttention(embed_dim, num_heads, bias, side, rel_pos_zero_init, interp_type)
+            attention = EVAAttention(embed_dim, num_heads, bias, side, rel_pos_zero_init, interp_type)
             perceptron = mlp(embed_dim, int(embed_dim * mlp_ratio), act_layer)
             residual = ConvPropagation(embed_dim, act_layer) if index in residual_block_indexes else None
             parts = (attention, perceptron, drop_path, norm_layer, window, residual, beit_like_gamma)
@@ -124,56 +121,17 @@ class EVAViT(PlainViT):
             self.patch_embed.requires_grad_(False)
 
 
-class RelativeAttention(nn.Module):
-    """Attention over a map, with tables of relative positions of its rows and columns.
-
-    Args:
-        dim: channels C of the tokens.
-        num_heads: number of heads.
-        bias: of "all", "none", or "query and value".
-        side: of the maps that the tables are for, in tokens; 0 for no tables.
-        zero_init: whether the tables start from zero.
-        interp_type: how they are resized, see `EVAViT`.
-    """
-
-    q_bias: nn.Parameter | None
-    v_bias: nn.Parameter | None
-    rel_pos_h: nn.Parameter | None
-    rel_pos_w: nn.Parameter | None
+class EVAAttention(RelativeAttention):
+    """With tables that may be resized as BEiT does it; `interp_type` is that of `EVAViT`, the rest of its base."""
 
     def __init__(self, dim: int, num_heads: int, bias: str, side: int, zero_init: bool, interp_type: str) -> None:
-        super().__init__()
-        self.num_heads, self.interp_type = num_heads, interp_type
-        self.q_bias, self.v_bias, self.rel_pos_h, self.rel_pos_w = (None for _ in range(4))
-        if bias == "query and value":
-            self.q_bias, self.v_bias = (nn.Parameter(torch.zeros(dim)) for _ in range(2))
-        if side:
-            shape = (2 * side - 1, dim // num_heads)
-            self.rel_pos_h, self.rel_pos_w = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
-            for table in () if zero_init else (self.rel_pos_h, self.rel_pos_w):
-                nn.init.trunc_normal_(table, std=0.02)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=bias == "all")
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, window_size: int) -> Tensor:
-        """(N, H, W, dim) -> the same shape."""
-        bias: Tensor | None = self.qkv.bias
-        if self.q_bias is not None and self.v_bias is not None:
-            bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = linear_in_windows(x, self.qkv.weight, bias, window_size)
-        groups, height, width, _ = qkv.shape
-        q, k, v = qkv.view(groups, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
-        if self.rel_pos_h is None or self.rel_pos_w is None:
-            attended = F.scaled_dot_product_attention(q, k, v)
-        else:
-            rows, columns = self._positions(self.rel_pos_h, height), self._positions(self.rel_pos_w, width)
-            attended = attend_decomposed(q, k, v, rows, columns, q.shape[-1] ** -0.5)
-        return self.proj(out_of_windows(attended, window_size, x.shape[1], x.shape[2]))  # type: ignore[no-any-return]
+        super().__init__(dim, num_heads, bias, side, zero_init)
+        self.interp_type = interp_type
 
     def _positions(self, table: Tensor, side: int) -> Tensor:
         if self.interp_type == "beit" and len(table) != 2 * side - 1:
             table = beit_resizing(len(table), 2 * side - 1).to(table) @ table
-        return relative_positions(table, side, side)
+        return super()._positions(table, side)
 
 
 @functools.lru_cache(maxsize=64)

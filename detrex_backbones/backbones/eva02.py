@@ -19,6 +19,7 @@ from detrex_backbones.backbones.plain_vit import (
     window_sizes,
 )
 from detrex_backbones.backbones.staged import drop_paths
+from detrex_backbones.backbones.windows import Windows
 
 __all__ = ["EVA02_ViT"]
 
@@ -181,17 +182,17 @@ class RotaryAttention(nn.Module):
         self.rope = rope
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, window_size: int) -> Tensor:
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """(N, H, W, dim) -> the same shape."""
         q, k, v = (
-            linear_in_windows(x, layer.weight, bias, window_size)
+            linear_in_windows(x, layer.weight, bias, windows)
             for layer, bias in ((self.q_proj, self.q_bias), (self.k_proj, None), (self.v_proj, self.v_bias))
         )
         groups, height, width, _ = q.shape
         q, k, v = (tokens.reshape(groups, height * width, self.num_heads, -1) for tokens in (q, k, v))
         q, k = self.rope(q, height, width), self.rope(k, height, width)
         attended = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return self.proj(out_of_windows(attended, window_size, x.shape[1], x.shape[2]))  # type: ignore[no-any-return]
+        return self.proj(out_of_windows(attended, height, width, windows))  # type: ignore[no-any-return]
 
 
 class SwiGLU(nn.Module):

@@ -8,23 +8,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detrex_backbones.backbones.attention import attend_decomposed
 from detrex_backbones.backbones.base import Backbone, check_batch
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.staged import add_scaled, layer_scale
 from detrex_backbones.backbones.transformer_parts import (
     DropPath,
     PatchEmbed,
-    from_windows,
     init_transformer,
+    relative_positions,
     resize_positions,
-    to_windows,
 )
+from detrex_backbones.backbones.windows import Windows
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import Conv2d, LayerNorm2d
 
 __all__ = [
     "ConvPropagation",
     "PlainViT",
+    "RelativeAttention",
     "ViTBlock",
     "check_heads",
     "linear_in_windows",
@@ -83,10 +85,11 @@ class PlainViT(Backbone):
         x = self.patch_embed(x)
         if self.pos_embed is not None:
             x = x + resize_positions(self.pos_embed, self.pretrain_use_cls_token, x.shape[1], x.shape[2])
-        x = x.contiguous()
+        windows = {size: Windows(x, size) for size in {int(block.window_size) for block in self.blocks}}  # type: ignore
         for block in self.blocks:
             recomputed = self.use_act_checkpoint and torch.is_grad_enabled()
-            x = run_recomputed(block, x) if recomputed else block(x)
+            cutting = windows[int(block.window_size)]  # type: ignore[arg-type]
+            x = run_recomputed(block, x, cutting) if recomputed else block(x, cutting)
         return {self._out_features[0]: x.permute(0, 3, 1, 2)}
 
 
@@ -95,7 +98,7 @@ class ViTBlock(nn.Module):
 
     Args:
         dim: channels C of the tokens.
-        attn: gives (N, H, W, C) for (N, H, W, C) and the side of a window.
+        attn: gives (N, H, W, C) for (N, H, W, C) and the windows of the map.
         mlp: gives (..., C) for (..., C).
         drop_path: what leaves either out in training.
         norm_layer: makes a norm over the last axis from the number of channels.
@@ -126,9 +129,9 @@ class ViTBlock(nn.Module):
         self.window_size = window_size
         self.residual = residual
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, H, W, C) -> the same shape."""
-        x = add_scaled(x, self.attn(self.norm1(x), self.window_size), self.gamma_1, self.drop_path)
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+        """(N, H, W, C) -> the same shape; `windows` are those of the map, of this block's size."""
+        x = add_scaled(x, self.attn(self.norm1(x), windows), self.gamma_1, self.drop_path)
         x = add_scaled(x, self.mlp(self.norm2(x)), self.gamma_2, self.drop_path)
         return x if self.residual is None else self.residual(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
@@ -158,38 +161,80 @@ class ConvPropagation(nn.Module):
         return x + self.norm3(self.conv3(residual))  # type: ignore[no-any-return]
 
 
-def linear_in_windows(x: Tensor, weight: Tensor, bias: Tensor | None, size: int) -> Tensor:
-    """`linear(to_windows(x, size), weight, bias)` without the work for what fills the last windows up.
+class RelativeAttention(nn.Module):
+    """Attention over a map, with tables of relative positions of its rows and columns.
+
+    Args:
+        dim: channels C of the tokens.
+        num_heads: number of heads.
+        bias: of "all", "none", or "query and value".
+        side: side in tokens of the map that the tables are for; 0 for no tables.
+        zero_init: whether the tables start from zero.
+    """
+
+    q_bias: nn.Parameter | None
+    v_bias: nn.Parameter | None
+    rel_pos_h: nn.Parameter | None
+    rel_pos_w: nn.Parameter | None
+
+    def __init__(self, dim: int, num_heads: int, bias: str, side: int, zero_init: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q_bias, self.v_bias, self.rel_pos_h, self.rel_pos_w = (None for _ in range(4))
+        if bias == "query and value":
+            self.q_bias, self.v_bias = (nn.Parameter(torch.zeros(dim)) for _ in range(2))
+        if side:
+            shape = (2 * side - 1, dim // num_heads)
+            self.rel_pos_h, self.rel_pos_w = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
+            for table in () if zero_init else (self.rel_pos_h, self.rel_pos_w):
+                nn.init.trunc_normal_(table, std=0.02)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias == "all")
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+        """(N, H, W, dim) -> the same shape."""
+        bias: Tensor | None = self.qkv.bias
+        if self.q_bias is not None and self.v_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
+        qkv = linear_in_windows(x, self.qkv.weight, bias, windows)
+        groups, height, width, _ = qkv.shape
+        q, k, v = qkv.view(groups, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
+        if self.rel_pos_h is None or self.rel_pos_w is None:
+            attended = F.scaled_dot_product_attention(q, k, v)
+        else:
+            rows, columns = self._positions(self.rel_pos_h, height), self._positions(self.rel_pos_w, width)
+            attended = attend_decomposed(q, k, v, rows, columns, q.shape[-1] ** -0.5)
+        return self.proj(out_of_windows(attended, height, width, windows))  # type: ignore[no-any-return]
+
+    def _positions(self, table: Tensor, side: int) -> Tensor:
+        """The entry of a table for each query and key of `side` in a row, or a column."""
+        return relative_positions(table, side, side)
+
+
+def linear_in_windows(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
+    """`linear(windows.cut(x), weight, bias)` without the work for what fills the last windows up.
 
     Args:
         x: (N, H, W, C).
         weight: (D, C).
         bias: (D,), which is what the filling gets; None for zeros.
-        size: side of a window in tokens; 0 for none, where the result is (N, H, W, D).
-
-    Returns:
-        (N * windows, size, size, D).
+        windows: of these maps; of size 0 where they are not to be cut, and the result is (N, H, W, D).
     """
-    if not size:
-        return F.linear(x, weight, bias)
-    if bias is None or not (x.shape[1] % size or x.shape[2] % size):
-        return to_windows(F.linear(x, weight, bias), size)
-    return to_windows(F.linear(x, weight), size) + bias
+    x = F.linear(x, weight, bias)
+    return windows.cut(x, bias) if windows.size else x
 
 
-def out_of_windows(attended: Tensor, size: int, height: int, width: int) -> Tensor:
-    """The result of attention, (N, heads, tokens, channels), as a map (N, height, width, heads * channels).
+def out_of_windows(attended: Tensor, height: int, width: int, windows: Windows) -> Tensor:
+    """The result of attention as maps (N, H, W, heads * channels).
 
     Args:
-        attended: N counts the windows of all images, or, where `size` is 0, the images.
-        size: side of a window in tokens; 0 for none.
-        height: of the map.
-        width: of the map.
+        attended: (N, heads, height * width, channels); N counts windows where there are some, else images.
+        height: of a window, or of the map.
+        width: likewise.
+        windows: as of `linear_in_windows`.
     """
-    attended = attended.transpose(1, 2).flatten(2)
-    if not size:
-        return attended.reshape(len(attended), height, width, -1)
-    return from_windows(attended.reshape(len(attended), size, size, -1), height, width)
+    attended = attended.transpose(1, 2).reshape(len(attended), height, width, -1)
+    return windows.join(attended) if windows.size else attended
 
 
 def window_sizes(depth: int, window_size: int, window_block_indexes: Iterable[int]) -> list[int]:
@@ -201,4 +246,4 @@ def check_heads(embed_dim: int, num_heads: int, multiple: int = 1) -> None:
     """Refuse, by an ArgumentError, heads that don't divide the channels, each into a multiple of some number."""
     if num_heads < 1 or embed_dim % (num_heads * multiple):
         parts = f" into multiples of {multiple}" if multiple > 1 else ""
-        raise ArgumentError(f"num_heads={num_heads!r} doesn't divide embed_dim={embed_dim}{parts}.")
+        raise ArgumentError(f"num_heads={num_heads!r} does not divide embed_dim={embed_dim}{parts}.")

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from detrex_backbones.backbones.attention import attend_decomposed
-from detrex_backbones.backbones.base import Backbone, check_batch
-from detrex_backbones.backbones.recompute import run_recomputed
-from detrex_backbones.backbones.transformer_parts import (
-    DropPath,
-    PatchEmbed,
-    drop_path_rates,
-    init_transformer,
-    mlp,
-    relative_positions,
-    resize_positions,
+from detrex_backbones.backbones.plain_vit import (
+    ConvPropagation,
+    PlainViT,
+    RelativeAttention,
+    ViTBlock,
+    check_heads,
+    window_sizes,
 )
-from detrex_backbones.backbones.windows import Windows
-from detrex_backbones.errors import ArgumentError
-from detrex_backbones.layers import Conv2d, LayerNorm2d
+from detrex_backbones.backbones.staged import drop_paths
+from detrex_backbones.backbones.transformer_parts import mlp
 
 __all__ = ["ViT", "get_vit_lr_decay_rate"]
 
@@ -30,7 +23,7 @@ Layer = Callable[[], nn.Module]
 NormLayer = Callable[[int], nn.Module]
 
 
-class ViT(Backbone):
+class ViT(PlainViT):
     """Plain vision transformer with windows, for detection (ViTDet, Li et al. 2022).
 
     Arguments, defaults, parameter names and values are detectron2's. It takes images of any size and gives one map,
@@ -89,138 +82,27 @@ class ViT(Backbone):
         pretrain_use_cls_token: bool = True,
         out_feature: str = "last_feat",
     ) -> None:
-        super().__init__()
-        if embed_dim % num_heads:
-            raise ArgumentError(f"num_heads={num_heads} does not divide embed_dim={embed_dim}.")
-        self.in_chans = in_chans
-        self.pretrain_use_cls_token = pretrain_use_cls_token
-        self.use_act_checkpoint = use_act_checkpoint
-        self.patch_embed = PatchEmbed((patch_size,) * 2, (patch_size,) * 2, in_chans=in_chans, embed_dim=embed_dim)
-        self.pos_embed: nn.Parameter | None = None
-        if use_abs_pos:
-            positions = (pretrain_img_size // patch_size) ** 2 + pretrain_use_cls_token
-            self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
-            nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        self.blocks = nn.ModuleList()
-        for index, drop_path in enumerate(drop_path_rates(drop_path_rate, depth)):
-            window = window_size if index in window_block_indexes else 0
-            side = (window or img_size // patch_size) if use_rel_pos else None
-            attention = _Attention(embed_dim, num_heads, qkv_bias, side, rel_pos_zero_init)
+        super().__init__(
+            patch_size=patch_size,
+            in_chans=in_chans,
+            embed_dim=embed_dim,
+            use_abs_pos=use_abs_pos,
+            pretrain_img_size=pretrain_img_size,
+            pretrain_use_cls_token=pretrain_use_cls_token,
+            out_feature=out_feature,
+            use_act_checkpoint=use_act_checkpoint,
+        )
+        check_heads(embed_dim, num_heads)
+        blocks = []
+        windows = window_sizes(depth, window_size, window_block_indexes)
+        for index, (window, drop_path) in enumerate(zip(windows, *drop_paths(drop_path_rate, [depth]), strict=True)):
+            side = (window or img_size // patch_size) if use_rel_pos else 0
+            bias = "all" if qkv_bias else "none"
+            attention = RelativeAttention(embed_dim, num_heads, bias, side, rel_pos_zero_init)
             perceptron = mlp(embed_dim, int(embed_dim * mlp_ratio), act_layer)
-            convolutions = _Convolutions(embed_dim, act_layer) if index in residual_block_indexes else None
-            self.blocks.append(_Block(embed_dim, attention, perceptron, drop_path, norm_layer, window, convolutions))
-        self._set_maps({out_feature: (embed_dim, patch_size)})
-        self.apply(init_transformer)
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Images (N, in_chans, H, W) -> {out_feature: map (N, embed_dim, H // patch_size, W // patch_size)}."""
-        check_batch(x, self.in_chans)
-        x = self.patch_embed(x)
-        if self.pos_embed is not None:
-            x = x + resize_positions(self.pos_embed, self.pretrain_use_cls_token, x.shape[1], x.shape[2])
-        windows = {size: Windows(x, size) for size in {block.window_size for block in self.blocks}}  # type: ignore
-        for block in self.blocks:
-            recomputed = self.use_act_checkpoint and torch.is_grad_enabled()
-            cutting = windows[block.window_size]
-            x = run_recomputed(block, x, cutting) if recomputed else block(x, cutting)
-        return {self._out_features[0]: x.permute(0, 3, 1, 2)}
-
-
-class _Block(nn.Module):
-    """Attention, within windows or global, and a perceptron; convolutions may follow."""
-
-    def __init__(
-        self,
-        channels: int,
-        attention: nn.Module,
-        perceptron: nn.Module,
-        drop_path: float,
-        norm_layer: NormLayer,
-        window_size: int,
-        convolutions: nn.Module | None,
-    ) -> None:
-        super().__init__()
-        self.norm1 = norm_layer(channels)
-        self.attn = attention
-        self.drop_path = DropPath(drop_path)
-        self.norm2 = norm_layer(channels)
-        self.mlp = perceptron
-        self.window_size = window_size
-        self.residual = convolutions
-
-    def forward(self, x: Tensor, windows: Windows) -> Tensor:
-        """(N, H, W, C) -> the same shape."""
-        x = x + self.drop_path(self.attn(self.norm1(x), windows))
-        x = x + self.drop_path(self.mlp(self.norm2(x)))
-        if self.residual is not None:
-            x = self.residual(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return x
-
-
-class _Attention(nn.Module):
-    """Attention over a map, with decomposed relative positions if there are any.
-
-    Args:
-        channels: of the tokens.
-        num_heads: attention heads.
-        qkv_bias: whether query, key and value have a bias.
-        side: side in tokens of the map that relative positions are made for; None for no positions.
-        zero_init: whether their tables start from zero.
-    """
-
-    def __init__(self, channels: int, num_heads: int, qkv_bias: bool, side: int | None, zero_init: bool) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(channels, channels * 3, bias=qkv_bias)
-        self.proj = nn.Linear(channels, channels)
-        self.rel_pos_h: nn.Parameter | None = None
-        self.rel_pos_w: nn.Parameter | None = None
-        if side is not None:
-            self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, channels // num_heads))
-            self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, channels // num_heads))
-            if not zero_init:
-                nn.init.trunc_normal_(self.rel_pos_h, std=0.02)
-                nn.init.trunc_normal_(self.rel_pos_w, std=0.02)
-
-    def forward(self, x: Tensor, windows: Windows) -> Tensor:
-        """(N, H, W, C) -> the same shape; `windows` of size 0 are the whole map."""
-        qkv = self.qkv(x)
-        if windows.size:
-            qkv = windows.cut(qkv, self.qkv.bias)
-        groups, height, width, _ = qkv.shape
-        q, k, v = qkv.view(groups, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
-        if self.rel_pos_h is None or self.rel_pos_w is None:
-            attended = F.scaled_dot_product_attention(q, k, v)
-        else:
-            rows = relative_positions(self.rel_pos_h, height, height)
-            columns = relative_positions(self.rel_pos_w, width, width)
-            attended = attend_decomposed(q, k, v, rows, columns, q.shape[-1] ** -0.5)
-        attended = attended.transpose(1, 2).reshape(groups, height, width, -1)
-        return self.proj(windows.join(attended) if windows.size else attended)  # type: ignore[no-any-return]
-
-
-class _Convolutions(nn.Module):
-    """A bottleneck on a residual branch, without an activation at its end. Fresh, it changes nothing."""
-
-    def __init__(self, channels: int, act_layer: Layer) -> None:
-        super().__init__()
-        half = channels // 2
-        self.conv1 = Conv2d(channels, half, 1, bias=False)
-        self.norm1 = LayerNorm2d(half)
-        self.act1 = act_layer()
-        self.conv2 = Conv2d(half, half, 3, padding=1, bias=False)
-        self.norm2 = LayerNorm2d(half)
-        self.act2 = act_layer()
-        self.conv3 = Conv2d(half, channels, 1, bias=False)
-        self.norm3 = LayerNorm2d(channels)
-        nn.init.zeros_(self.norm3.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape."""
-        branch = x
-        for layer in self.children():
-            branch = layer(branch)
-        return x + branch
+            residual = ConvPropagation(embed_dim, act_layer) if index in residual_block_indexes else None
+            blocks.append(ViTBlock(embed_dim, attention, perceptron, drop_path, norm_layer, window, residual))
+        self._set_blocks(blocks)
 
 
 def get_vit_lr_decay_rate(name: str, lr_decay_rate: float = 1.0, num_layers: int = 12) -> float:

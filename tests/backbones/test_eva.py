@@ -142,8 +142,8 @@ def test_a_pyramid_takes_its_map(kind):
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
-        (EVAViT, {"num_heads": 5}, "num_heads=5 doesn't divide embed_dim=48"),
-        (EVA02_ViT, {"num_heads": 24}, "num_heads=24 doesn't divide embed_dim=48 into multiples of 4"),
+        (EVAViT, {"num_heads": 5}, "num_heads=5 does not divide embed_dim=48"),
+        (EVA02_ViT, {"num_heads": 24}, "num_heads=24 does not divide embed_dim=48 into multiples of 4"),
         (EVAViT, {"interp_type": "linear"}, "interp_type='linear'.*'vitdet', 'beit'"),
         (EVAViT, {"drop_path_rate": -1}, "drop_path_rate"),
     ],
