@@ -17,7 +17,7 @@ import detrex_backbones
 from benchmarks.measure import Options, Row, attempt, in_rounds
 from benchmarks.pairs import paired
 from benchmarks.peers import detectron2_there
-from benchmarks.workloads import Workload, prepare
+from benchmarks.workloads import Workload, prepare, train_step
 
 GROUP = "attention"
 TARGET = 1.15  # times as fast as the fastest peer: detectron2's and timm's write Swin's and ViTDet's attention out
