@@ -17,7 +17,7 @@ import detrex_backbones
 from benchmarks.measure import Options, Row, attempt, in_rounds
 from benchmarks.pairs import paired
 from benchmarks.peers import detectron2_there
-from benchmarks.workloads import Workload, prepare
+from benchmarks.workloads import Workload, prepare, train_step
 
 GROUP = "attention"
 TARGET = 1.15  # times as fast as the fastest peer: detectron2's and timm's write Swin's and ViTDet's attention out
@@ -66,9 +66,8 @@ def _row(what: str, name: str, kind: str, work: Workload, rounds: int) -> Row:
     calls: dict[str, Callable[[], Any]] = {}
     for peer, net in _networks(name, work.size[0]).items():
         net = prepare(net, work).train(kind == "step")
-        calls[peer] = (
-            functools.partial(infer, net) if kind == "inference" else functools.partial(_step, net, images, work)
-        )
+        step = functools.partial(train_step, _Named(net), images, work)
+        calls[peer] = step if kind == "step" else functools.partial(infer, net)
     taken = in_rounds(calls, rounds, 1, device=work.device)
     times = {peer: taken.get(peer, []) for peer in ("ours", *PEERS)}
     return paired(GROUP, what, times, against=PEERS, at_least=TARGET)
