@@ -63,7 +63,7 @@ def plan_checkpoint(
     """
     found = _plans(model, checkpoint, source, prefix, scope)
     plan, reading = max(found, key=lambda pair: len(pair[0].matched))
-    plan.ambiguous = plan.ambiguous or ("" if scope is not None else why_a_piece(plan, model))
+    plan.ambiguous = (why_a_piece(plan, model) if scope is None else "") or plan.ambiguous
     rivals = _rivals(plan, reading, found)
     if plan.matched and not plan.ambiguous and rivals:
         places = ", ".join(repr(candidate.prefix.rstrip(".")) for candidate in (reading, *rivals))
