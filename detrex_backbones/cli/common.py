@@ -64,7 +64,8 @@ def add_overrides_argument(parser: argparse.ArgumentParser) -> None:
         metavar="OVERRIDE",
         nargs="*",
         default=[],
-        help="key=value, changes the config; backbone=NAME swaps the backbone, before all others",
+        help="key=value, changes the config; backbone=NAME swaps the backbone, before all others "
+        "(backbone.pyramid=false: a plain ViT without a pyramid)",
     )
 
 

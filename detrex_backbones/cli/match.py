@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
     from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
     from detrex_backbones.config import instantiate
     from detrex_backbones.zoo import load_options
+    from detrex_backbones.zoo.other_network import name_the_network
 
     cfg = load_config(args)
     if "model" not in cfg:
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace) -> None:
     # On the meta device the numbers of the preprocessing have no values: the config has them.
     stated = {name: cfg.model[name] for name in ("pixel_mean", "pixel_std", "input_format") if name in cfg.model}
     try:
-        check_report(report, options.allow_missing, options.allow_unused)
+        with name_the_network(cfg, args.checkpoint, options):
+            check_report(report, options.allow_missing, options.allow_unused)
         check_traits({**traits_of(model, report.scope), **stated}, report, options.check_preprocessing)
     except DetrexBackbonesError as error:
         _write_page(args, report, str(error))

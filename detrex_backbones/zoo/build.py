@@ -20,6 +20,7 @@ from detrex_backbones.config import instantiate
 from detrex_backbones.errors import ConfigKeyError, ConfigTypeError, DeviceError
 from detrex_backbones.layers.init import skip_random_init
 from detrex_backbones.text import shorten
+from detrex_backbones.zoo.other_network import name_the_network
 
 __all__ = [
     *("build_and_load", "build_for_maps", "build_model", "build_model_with_report", "find_device", "load_options"),
@@ -57,7 +58,8 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     checkpoint = OmegaConf.select(cfg, "train.init_checkpoint", default="") or ""
     options = load_options(cfg)
     if checkpoint:
-        model, report = build_and_load(cfg.model, checkpoint, options, device)
+        with name_the_network(cfg, checkpoint, options):
+            model, report = build_and_load(cfg.model, checkpoint, options, device)
     else:
         model, report = instantiate(cfg.model).to(device), None
         logger.warning("train.init_checkpoint is empty: the weights are random")

@@ -1,4 +1,4 @@
-"""Files of networks, as names and shapes, and what may be wrong with one: stages lost, renamed, exchanged, another size."""
+"""Files of networks, as names and shapes, and faults of one: stages lost, renamed, exchanged, of another size."""
 
 from __future__ import annotations
 

@@ -129,14 +129,14 @@ def test_prefixes_before_torchvisions_names(tmp_path, prefix, container):
 def test_prefixes_before_detectron2s_names(tmp_path, prefix):
     path = tmp_path / "weights.pkl"
     content = converted(weights())
-    content["model"] = under(prefix, content["model"]) | {"proposal_generator.weight": np.ones(3)}
+    content["model"] = under(prefix, content["model"]) | {"proposal_generator.head.weight": np.ones(3)}
     path.write_bytes(pickle.dumps(content))
     net = empty()
     report = load_checkpoint(net, path)
     clean = prefix.removeprefix("module.")
     assert (report.source, report.prefix) == ("as stored", clean)
     why = f"outside {clean.rstrip('.')!r}" if clean else "no place in the model"
-    assert take_out(report, "proposal_generator.weight") == why
+    assert take_out(report, "proposal_generator.head.weight") == why
     assert_accounted_for(report, under(prefix, converted(weights())["model"]))
     assert_same_features(net)
 

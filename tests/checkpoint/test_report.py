@@ -34,7 +34,8 @@ def full_report(entries=(), **changes):
         "scope": "backbone",
         "entries": [*found, *entries],
         "missing": [f"res4.{index}.weight" for index in range(11)],
-        "outside": ["head.weight"],
+        "outside": ["head.weight", "head.num_batches_tracked", "pixel_mean"],
+        "before_maps": ["neck.0.weight"],
         "ambiguous": "it fits twice",
         "not_finite": {"stem.weight": 2},
     }
@@ -50,7 +51,9 @@ def test_counts():
     report = full_report()
     assert report.expected == 3 + 11 + 1
     assert report.coverage == 3 / 15
-    assert "loaded 3 of 15 tensors (20.0%), 11 numbers" in words(report)
+    assert "loaded 3 of 15 of model.backbone; 1 of 16 of the model keep random values: head (1)" in words(report)
+    assert "of the file 3 of 5 tensors, 11 numbers" in words(report)
+    assert report.file_coverage == 3 / 5
     assert LoadReport("weights.pth").coverage == 0
 
 
@@ -59,7 +62,7 @@ def test_the_text_says_everything():
     for part in (
         "checkpoint weights.pth (torch, under 'model')",
         "names torchvision, prefix 'module.' taken off",
-        "scope 'backbone'; 1 tensors outside it kept their values",
+        "WARNING 1 tensors between the backbone and its maps, neck (1), keep random values",
         "cast 2 a -> b",
         "missing 11: res4.0.weight, res4.1.weight,",
         "res4.7.weight and 3 more",
@@ -76,8 +79,8 @@ def test_the_text_says_nothing_of_what_there_is_not():
     assert str(report).splitlines() == [
         "checkpoint  weights.pth (torch)",
         "names       as stored",
-        "scope       the whole model",
-        "loaded      1 of 1 tensors (100.0%), 2 numbers",
+        "loaded      1 of 1 of the model",
+        "of the file 1 of 1 tensors, 2 numbers",
     ]
 
 
@@ -111,7 +114,7 @@ def test_the_dict_is_json_and_complete():
     found = json.loads(json.dumps(report.to_dict()))
     assert found == report.to_dict()
     assert set(found) == set(vars(report)) - {"entries"} | {
-        *("coverage", "loaded", "mismatched", "left_over", "unplaced"),
+        *("coverage", "file_coverage", "loaded", "mismatched", "left_over", "unplaced"),
     }
     assert found["loaded"][1] == {
         "model_key": "res2.weight",
@@ -140,7 +143,7 @@ def test_the_report_of_a_real_load(tmp_path):
     assert json.loads(json.dumps(report.to_dict()))["path"] == str(path)
     assert max(map(len, str(report).splitlines())) <= 80
     text = words(report)
-    assert "loaded 100 of 100 tensors (100.0%), 11,186,112 numbers" in text
+    assert "loaded 100 of 100 of the model of the file 100 of 100 tensors, 11,186,112 numbers" in text
     assert "left over batch counter: 20, head: 2 (fc.weight, fc.bias)" in text
     numbers = sum(value.numel() for key, value in weights().items() if not key.startswith("fc.") and value.dim())
     assert numbers == 11_186_112

@@ -50,7 +50,7 @@ def test_features_and_match(capsys, tmp_path, weights):
     assert [row["channels"] for row in json.loads(out)["maps"]] == [64, 128, 256, 512]
     status, out, err = run(capsys, "match", "resnet/resnet50", weights, "backbone=resnet18")
     assert status == 0, err
-    assert "loaded      100 of 100 tensors (100.0%)" in out
+    assert "loaded      100 of 100 of model.backbone" in out
     assert err.startswith("model.backbone: ResNet(depth=50")
     assert run(capsys, "match", "resnet/resnet50", weights)[0] == 1  # or the override would prove nothing
 

@@ -31,7 +31,7 @@ def test_demo_proves_the_features_against_torchvision(tmp_path, capsys):
     status, out, _ = run(capsys, "demo", "--output", tmp_path)
     assert status == 0
     assert "random weights (seed 0)" in out
-    assert "265 of 265 tensors (100.0%)" in out
+    assert "265 of 265 of model.backbone" in out
     difference = next(line for line in out.splitlines() if "largest relative difference" in line)
     assert float(difference.rsplit(" ", 1)[1]) <= 1e-5
     assert out.splitlines()[-1].endswith("train.init_checkpoint=torchvision://resnet50-v2")

@@ -46,7 +46,8 @@ def _glob_of(rest: list[str], others: list[str], heads: set[str], scope: str) ->
             return f"{_escaped(module)}.*"
         numbers = re.sub(r"(?<=\.)\d+(?=\.)|(?<=[a-z_])\d+(?=\.)", "*", _escaped(key))
         matches: Callable[[str], object] = re.compile(translate(numbers)).match
-        if numbers != key and not any(matches(name) for other in others for name in _both(other, scope)):
+        alike = sum(matches(other) is not None for other in rest)
+        if alike > 1 and not any(matches(name) for other in others for name in _both(other, scope)):
             return numbers
     return _escaped(key)
 

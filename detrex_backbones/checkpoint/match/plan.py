@@ -70,7 +70,7 @@ def plan_checkpoint(
     facts = facts or ModelFacts()
     found = _plans(model, checkpoint, source, prefix, scope, facts, resize_positions)
     plan, reading = max(found, key=lambda pair: len(pair[0].matched))
-    plan.ambiguous = plan.ambiguous or ("" if scope is not None else why_a_piece(plan, model))
+    plan.ambiguous = (why_a_piece(plan, model) if scope is None else "") or plan.ambiguous
     rivals = _rivals(plan, reading, found)
     if plan.matched and not plan.ambiguous and rivals:
         places = ", ".join(repr(candidate.prefix.rstrip(".")) for candidate in (reading, *rivals))

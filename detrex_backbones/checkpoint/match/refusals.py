@@ -63,8 +63,8 @@ def check_maps(report: LoadReport, allow_missing: Iterable[str] = (), instead: s
         placed = [item.model_key for item in report.loaded]
         globs = fewest_globs(random, [*placed, *report.missing, *(key for key in report.outside if key not in random)])
         raise CheckpointMatchError(
-            f"checkpoint {report.path!r} has no weights for {by_module(random, report.scope)} of the model, which stand "
-            f"between {report.scope!r} and the maps: these would be noise. {instead}"
+            f"checkpoint {report.path!r} has no weights for {by_module(random, report.scope)} of the model, which "
+            f"stand between {report.scope!r} and the maps: these would be noise. {instead}"
             + (f"Or allow it: {override_of([*allow_missing, *globs])}." if globs else ""),
             report,
         )

@@ -104,8 +104,8 @@ def _plan(cfg: DictConfig, found: NamedBackbone, pretrained: bool, pyramid: bool
     elif not pyramid and (below_fpn or after):
         where = ", ".join(".".join(map(str, place)) for place in after) or ".".join(path[:-1])
         raise ArgumentError(
-            f"{found.name} has maps of stride {max(shape.stride for shape in offer.shapes.values())} alone, and {where} "
-            f"wants others: it can't go without a pyramid. Nothing was changed."
+            f"{found.name} has maps of one stride alone, and {where} wants others: it can't go without a pyramid. "
+            f"Nothing was changed."
         )
     elif not pyramid:
         choose(found.node, offer, [list(offer.shapes)[-1]])
