@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from detrex_backbones.backbones.base import Backbone, check_batch
 from detrex_backbones.backbones.timm import build, sizes
 from detrex_backbones.backbones.timm.freeze import freeze_beginning, freeze_norms
+from detrex_backbones.backbones.timm.swin import pad_then_roll
 from detrex_backbones.errors import ArgumentError, InputError
 from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
 
@@ -33,6 +34,9 @@ class TimmBackbone(Backbone):
     The maps of a few networks are smaller than H / stride by W / stride, because they convolve without padding
     (Inception, NASNet, PNASNet, legacy Xception, PiT); they come as timm gives them, and a warning says so when
     `size_divisibility` is asked for. Don't build a feature pyramid on them.
+
+    Swin and Swin V2 pad their maps to whole windows and roll them then, as detectors and torchvision do it. timm rolls
+    first, which gives other maps wherever one is no multiple of the window.
 
     Args:
         model_name: as of `timm.create_model`, with or without the tag of its weights: "resnet152d.gluon_in1k".
@@ -94,7 +98,7 @@ class TimmBackbone(Backbone):
             net = build.create_with_file(model_name, in_order, kwargs, checkpoint_path)
         else:
             net = build.create(model_name, in_order, {**kwargs, "pretrained": pretrained})
-        self.timm_model = build.made_exportable(freeze_norms(net) if freeze else net)
+        self.timm_model = pad_then_roll(build.made_exportable(freeze_norms(net) if freeze else net))
         freeze_beginning(self.timm_model, model_name, freeze_at)
         self._describe(indices)
         self._add_output_norms(output_norms)
