@@ -29,21 +29,23 @@ def pad_then_roll(net: nn.Module) -> nn.Module:
 class _PaddedFirst(nn.Module):
     """What both versions' blocks have in common: attention within windows of a map.
 
-    A side of the map that has one window isn't shifted, as in torchvision and as the classifiers were trained.
+    Whether a side is shifted is decided by the map in hand: not where it has one window, as in torchvision and as the
+    classifiers were trained. timm decides it when the network is made, for the size that it is made for.
     """
 
     window_size: tuple[int, int]
-    shift_size: tuple[int, int]
+    target_shift_size: tuple[int, int]
     attn: nn.Module
 
     def _attn(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) -> attention of its windows, the same shape."""
         batch, height, width, channels = x.shape
-        (rows, columns), (shift_rows, shift_columns) = self.window_size, self.shift_size
+        rows, columns = self.window_size
         x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
         padded = (x.shape[1], x.shape[2])
-        down = shift_rows if padded[0] > rows else 0
-        right = shift_columns if padded[1] > columns else 0
+        shifts = any(self.target_shift_size)
+        down = rows // 2 if shifts and padded[0] > rows else 0
+        right = columns // 2 if shifts and padded[1] > columns else 0
         mask = None
         if down or right:
             x = torch.roll(x, (-down, -right), (1, 2))
