@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from detrex_backbones.checkpoint.files import Checkpoint, load_values, open_checkpoint
 from detrex_backbones.checkpoint.match.model_facts import original_readers, random_before_maps, whole_networks
 from detrex_backbones.checkpoint.match.plan import Attempt, plan_checkpoint
+from detrex_backbones.checkpoint.match.positions import grids_of
 from detrex_backbones.checkpoint.match.refusals import check_report
 from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
 from detrex_backbones.checkpoint.place.dense import check_casts, place_values, targets_of
@@ -40,6 +41,7 @@ class LoadOptions:
     allow_unused: Iterable[str] = ()
     stem_adapt: str = "error"
     swap_channels: bool = False
+    resize_positions: bool = True
     check_preprocessing: str = "error"
 
     @classmethod
@@ -56,10 +58,12 @@ class LoadOptions:
     @property
     def reading(self) -> dict[str, Any]:
         """Those that say how the file is read, as `plan_checkpoint` takes them."""
-        names = ("source", "prefix", "scope", "stem_adapt", "swap_channels")
+        names = ("source", "prefix", "scope", "stem_adapt", "swap_channels", "resize_positions")
         return {name: getattr(self, name) for name in names}
 
     def __post_init__(self) -> None:
+        if not isinstance(self.resize_positions, bool):
+            raise ArgumentError(f"resize_positions={self.resize_positions!r} is not known. Allowed: True, False.")
         if self.check_preprocessing not in CHECKS:
             raise ArgumentError(
                 f"check_preprocessing={self.check_preprocessing!r} is not known. Allowed: {', '.join(CHECKS)}."
@@ -79,6 +83,7 @@ def load_checkpoint(
     allow_unused: Iterable[str] = (),
     stem_adapt: str = "error",
     swap_channels: bool = False,
+    resize_positions: bool = True,
     check_preprocessing: str = "error",
 ) -> LoadReport:
     """Load a checkpoint into a model, all of it into the right place, or refuse.
@@ -100,6 +105,8 @@ def load_checkpoint(
         stem_adapt: what to do where the model takes another number of channels than the file's: "error", "repeat" (as
             timm does it), "mean" or "zero"; see `stem_adapt.adapt_channels`.
         swap_channels: swap RGB and BGR in the first convolution.
+        resize_positions: resize tables of positions (`pos_embed`, `rel_pos_h`, `relative_position_bias_table`) for the
+            model's size as the family's authors do it, and say so in the report; False refuses another size.
         check_preprocessing: what to do where the model's mean, standard deviation, channel order, place of the stride,
             kind of DC5 or eps are not those of known weights: "error", "warn" or "off".
 
@@ -122,6 +129,7 @@ def load_checkpoint(
         allow_unused=_globs(allow_unused),
         stem_adapt=stem_adapt,
         swap_channels=swap_channels,
+        resize_positions=resize_positions,
         check_preprocessing=check_preprocessing,
     )
     with open_checkpoint(path, container) as checkpoint:
@@ -174,6 +182,7 @@ def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint,
         **options.reading,
         whole=lambda: whole_networks(model),
         readers=lambda: original_readers(model),
+        grids=grids_of(model),
     )
     report, values = attempt.report, attempt.values
     report.before_maps = random_before_maps(model, report)

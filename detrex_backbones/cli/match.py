@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
     from detrex_backbones.checkpoint.files import read_checkpoint
     from detrex_backbones.checkpoint.match.model_facts import original_readers, random_before_maps, whole_networks
     from detrex_backbones.checkpoint.match.plan import plan_checkpoint
+    from detrex_backbones.checkpoint.match.positions import grids_of
     from detrex_backbones.checkpoint.match.refusals import check_report
     from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
     from detrex_backbones.config import instantiate
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
         **options.reading,
         whole=lambda: whole_networks(model),
         readers=lambda: original_readers(model),
+        grids=grids_of(model),
     ).report
     report.before_maps = random_before_maps(model, report)
     if args.json:

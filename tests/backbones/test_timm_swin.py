@@ -1,7 +1,6 @@
 """timm's Swin as detectors run it: padded first, then rolled. Proved against torchvision's, given the same weights."""
 
 import copy
-import io
 import re
 
 import pytest
@@ -114,13 +113,12 @@ def test_names_stay_timms():
 
 
 def test_open_sizes_can_be_exported(pair):
+    """In steps of the window at the last stride, as docs/export.md says: anything else takes torch minutes."""
     _, ours = pair
-    ours = copy.deepcopy(ours)
-    step = ours.size_divisibility
-    sizes = {0: Dim.DYNAMIC, 2: step * Dim("rows", min=64), 3: step * Dim("columns", min=64)}
-    file = io.BytesIO()
+    ours = TimmBackbone(ours.model_name, out_indices=(0,), **SMALL).eval()
+    step = 4 * ours.timm_model.layers_0.blocks[0].window_size[0]
+    sizes = {2: step * Dim("rows", min=3, max=20), 3: step * Dim("columns", min=3, max=20)}
     with torch.no_grad():
-        torch.export.save(torch.export.export(ours, (noise(2, 3, 320, 352),), dynamic_shapes=(sizes,)), file)
-        file.seek(0)
-        images = noise(1, 3, 288, 416)
-        assert_same_maps(torch.export.load(file).module()(images), ours(images))
+        exported = torch.export.export(ours, (noise(1, 3, 6 * step, 4 * step),), dynamic_shapes=(sizes,))
+        images = noise(1, 3, 3 * step, 7 * step)
+        assert_same_maps(exported.module()(images), ours(images))

@@ -11,6 +11,7 @@ from detrex_backbones.checkpoint.entry import Entry, Shapes, Status
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match.first_convolution import fit_stem
 from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
+from detrex_backbones.checkpoint.match.positions import Grid, fit_positions
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
 from detrex_backbones.checkpoint.match.whole_part import why_a_piece, why_not_all
 from detrex_backbones.checkpoint.names.conventions import conventions
@@ -47,6 +48,8 @@ def plan_checkpoint(
     swap_channels: bool = False,
     whole: Callable[[], Shapes] = dict,
     readers: Callable[[], Mapping[str, FromOriginal]] = dict,
+    resize_positions: bool = True,
+    grids: Mapping[str, Grid] | None = None,
 ) -> Attempt:
     """What a load would do. Names and shapes of the model are enough; nothing is refused yet: see `check_report`.
 
@@ -60,6 +63,8 @@ def plan_checkpoint(
         swap_channels: as of `load_checkpoint`.
         whole: see `explain_leftovers`.
         readers: see `original_readings`. Asked only if nothing else fits.
+        resize_positions: as of `load_checkpoint`.
+        grids: of the model's tables of positions, see `positions.grids_of`.
 
     Raises:
         ArgumentError: an unknown source, scope or way to adapt; "original", where no network reads the file.
@@ -75,6 +80,8 @@ def plan_checkpoint(
     if scope is None and prefix is None and not plan.ambiguous:
         plan.ambiguous = why_not_all(plan, reading, model)
     fit_stem(plan, reading, model, stem_adapt, swap_channels)
+    if resize_positions:
+        fit_positions(plan, reading, model, grids or {})
     values = _values(plan, reading)
     report = _report(checkpoint, reading, plan, model, whole)
     for entry in report.entries:
