@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones import TimmBackbone
+from detrex_backbones.backbones.timm.swin import pad_then_roll
 from detrex_backbones.checkpoint.load import load_checkpoint
 from detrex_backbones.errors import DetrexBackbonesError, InputError
 
@@ -170,7 +171,8 @@ def _timms_maps(name: str, path: Path, images: Sequence[Tensor], kwargs: Mapping
     net = timm.create_model(
         name, features_only=True, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **kwargs, **offer
     )
-    net = net.to(images[0].dtype).eval()
+    # Swin's windows are meant to differ: those are proved against torchvision's in tests/backbones/test_timm_swin.py.
+    net = pad_then_roll(net).to(images[0].dtype).eval()
     channels = net.feature_info.channels()
     found = []
     for image in images:

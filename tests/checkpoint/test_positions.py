@@ -224,7 +224,7 @@ def test_false_refuses_and_changes_nothing(tmp_path):
     ours = Named(**new)
     before = {key: value.clone() for key, value in ours.state_dict().items()}
     path = file_of(Named(**old), tmp_path / "file.pth")
-    with pytest.raises(CheckpointMatchError, match="have another shape: .*pos_embed"):
+    with pytest.raises(CheckpointMatchError, match=r"have another shape: .*pos_embed"):
         load_checkpoint(ours, path, resize_positions=False)
     assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
     with pytest.raises(ArgumentError, match=r"resize_positions='no' is not known\. Allowed: True, False\."):

@@ -1,14 +1,28 @@
 """What weights silently assume, compared with what the model does."""
 
+import functools
 import logging
 
 import pytest
 import timm
 import torch
+import torchvision
 
-from detrex_backbones import FeatureExtractor, LazyConfig, build_model, get_config, instantiate, load_checkpoint
+from detrex_backbones import (
+    FeatureExtractor,
+    LazyConfig,
+    TimmBackbone,
+    TorchvisionBackbone,
+    build_model,
+    get_config,
+    instantiate,
+    load_checkpoint,
+)
+from detrex_backbones.checkpoint.fetch import find_known
+from detrex_backbones.checkpoint.match.published import parts_of, traits_of_weight
 from detrex_backbones.checkpoint.match.traits import _torchvision_mends as torchvision_mends
 from detrex_backbones.checkpoint.match.traits import compare_traits, traits_of
+from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.errors import ArgumentError, PreprocessingError
 from tests.checkpoint.nets import empty, theirs, weights
 
@@ -38,12 +52,14 @@ def test_traits_are_read_off_the_modules():
         "stride_in_1x1": False,
         "norm_eps": 1e-5,
         "shortcut": "conv1x1",
+        "padding": "symmetric",
+        "weight_standardization": False,
     } | {
         "pixel_mean": pytest.approx(RGB["pixel_mean"]),
         "pixel_std": pytest.approx(RGB["pixel_std"]),
     }
     assert traits_of(empty(50, stride_in_1x1=True))["stride_in_1x1"] is True
-    assert traits_of(empty(18)) == {"norm_eps": 1e-5, "shortcut": "conv1x1"}
+    assert traits_of(empty(18)).keys() == {"norm_eps", "shortcut", "padding", "weight_standardization"}
     for style in ("detectron2", "torchvision"):
         assert traits_of(empty(50, res5_dilation=2, dilation_style=style))["dilation_style"] == style
 
@@ -66,7 +82,7 @@ def test_a_known_file_that_contradicts_is_an_error_with_the_overrides_that_mend_
         load_checkpoint(model, known)
     text = str(caught.value)
     assert text.startswith("torchvision://resnet50-v2 want pixel_mean=[123.675,116.28,103.53] (the model has [103.53,")
-    overrides = text.partition("Mend it by:\n")[2].partition("\nOr check")[0].split()
+    overrides = text.partition("Mend it by:\n")[2].split()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     # The text is the override line: applied to the config, the file loads.
     cfg = get_config("resnet/resnet50.py")
@@ -108,7 +124,7 @@ def test_torchvisions_detectors_are_held_to_it_too(known):
     wrong = ["model.image_mean=[0.5,0.5,0.5]", "model.image_std=[0.5,0.5,0.5]", "model.backbone.input_format=BGR"]
     with pytest.raises(PreprocessingError) as caught:
         load_checkpoint(detector(*wrong), known)
-    mends = str(caught.value).partition("Mend it by:\n")[2].partition("\nOr check")[0].split()
+    mends = str(caught.value).partition("Mend it by:\n")[2].split()
     assert [mend.partition("=")[0] for mend in mends] == [wrong_one.partition("=")[0] for wrong_one in wrong]
     load_checkpoint(detector(*wrong, *mends), known)
 
@@ -159,6 +175,92 @@ def test_names_that_prove_another_shortcut_are_an_error(tmp_path, name, shortcut
     cfg.model.backbone.stages.shortcut = other
     with pytest.raises(PreprocessingError, match=rf"want shortcut={shortcut} \(the model has {other}\)") as caught:
         build_model(cfg)
-    override = str(caught.value).partition("Mend it by:\n")[2].partition("\nOr check")[0].strip()
+    override = str(caught.value).partition("Mend it by:\n")[2].strip()
     assert override == f"model.backbone.stages.shortcut={shortcut}"
     build_model(LazyConfig.apply_overrides(cfg, [override]))
+
+
+TF, PLAIN = "tf_efficientnet_b0_aa-827b6e33.pth", "efficientnet_b0_ra-3dd342df.pth"
+
+
+@pytest.mark.parametrize(
+    ("network", "file", "wrong"),
+    [("tf_efficientnet_b0", TF, "efficientnet_b0"), ("efficientnet_b0", PLAIN, "tf_efficientnet_b0")],
+)
+def test_padding_and_eps_of_timms_files_are_those_of_their_network(tmp_path, network, file, wrong):
+    """Their names are the same: TensorFlow's EfficientNets pad otherwise, and have another eps."""
+    path = save_timm(network, tmp_path / file)
+    cfg = LazyConfig.apply_overrides(get_config("timm/resnet152d.py"), ["train.device=cpu"])
+    cfg.train.init_checkpoint = str(path)
+    cfg.model.backbone.model_name = wrong
+    with pytest.raises(PreprocessingError, match=r"norm_eps=.*padding=(same|symmetric) \(the model has") as caught:
+        build_model(cfg)
+    overrides = str(caught.value).partition("Mend it by:\n")[2].split()
+    assert overrides == [f"model.backbone.model_name={network}"]
+    build_model(LazyConfig.apply_overrides(cfg, overrides))
+
+
+def test_each_of_padding_and_eps_is_held_to(tmp_path):
+    path = save_timm("tf_efficientnet_b0", tmp_path / TF)
+    model = TimmBackbone("efficientnet_b0", bn_eps=1e-3)
+    with pytest.raises(PreprocessingError, match="want padding=same") as caught:
+        load_checkpoint(model, path)
+    assert "norm_eps" not in str(caught.value)
+    model = TimmBackbone("efficientnet_b0", pad_type="same")
+    with pytest.raises(PreprocessingError, match=r"want norm_eps=0.001 \(the model has 1e-05\)") as caught:
+        load_checkpoint(model, path)
+    assert "padding" not in str(caught.value)
+
+
+def test_an_unknown_file_in_efficientnets_names_says_what_they_can_not_tell(tmp_path):
+    report = load_checkpoint(TimmBackbone("efficientnet_b0"), save_timm("tf_efficientnet_b0", tmp_path / "mine.pth"))
+    assert "SAME padding and norm_eps 1e-3" in report.lookalikes
+    assert "names alone don't tell: TensorFlow's weights" in " ".join(str(report).split())
+
+
+def mobilenet(**kwargs):
+    nodes = ["features.3", "features.6", "features.12", "features.16"]
+    return TorchvisionBackbone("mobilenet_v3_large", return_nodes=nodes, **kwargs)
+
+
+def test_a_mobilenet_of_torchvisions_detectors_has_another_eps(tmp_path):
+    net = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None)
+    path = tmp_path / "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth"
+    torch.save(net.state_dict(), path)
+    with pytest.raises(
+        PreprocessingError, match=r"want norm_eps=1e-05 \(the model has 0\.001\)\. Build the network with"
+    ):
+        load_checkpoint(mobilenet(), path)
+    load_checkpoint(mobilenet(norm_layer=functools.partial(torch.nn.BatchNorm2d, eps=1e-5)), path)
+    renamed = path.rename(tmp_path / "mine.pth")
+    report = load_checkpoint(mobilenet(), renamed)
+    assert report.coverage == 1 and "norm_eps 1e-5, its classifiers and SSDlite with 1e-3" in report.lookalikes
+
+
+def test_a_classifiers_mobilenet_is_held_to_its_own_eps(tmp_path):
+    path = tmp_path / "mobilenet_v3_large-8738ca79.pth"
+    torch.save(torchvision.models.mobilenet_v3_large().state_dict(), path)
+    load_checkpoint(mobilenet(), path)
+    with pytest.raises(PreprocessingError, match=r"want norm_eps=0\.001"):
+        load_checkpoint(mobilenet(norm_layer=torch.nn.BatchNorm2d), path)
+
+
+def test_weights_that_are_standardised_as_they_run():
+    weight = find_known("open-mmlab://jhu/resnet50_gn_ws")
+    assert traits_of_weight(weight)["weight_standardization"] is True
+    assert traits_of(empty(50))["weight_standardization"] is False
+    assert compare_traits(traits_of_weight(weight), traits_of(empty(50))) == {"weight_standardization": (True, False)}
+    assert "weight_standardization" not in find_known("open-mmlab://contrib/resnet50_gn").traits
+    assert parts_of(timm.create_model("resnetv2_50x1_bit").modules())["weight_standardization"] is True
+
+
+@pytest.mark.parametrize("source", ["torchvision", "detectron2"])
+def test_trident_networks_are_named(source):
+    assert "TridentNet (three branches of dilated convolutions)" in conventions()[source].lookalikes
+
+
+@pytest.mark.parametrize("name", ["off", "allow_missing"])
+def test_no_hint_switches_the_check_off(known, name):
+    with pytest.raises(PreprocessingError) as caught:
+        load_checkpoint(extractor(BGR), known)
+    assert name not in str(caught.value)

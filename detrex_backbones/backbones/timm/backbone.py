@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from detrex_backbones.backbones.base import Backbone, check_batch
 from detrex_backbones.backbones.timm import build, sizes
 from detrex_backbones.backbones.timm.freeze import freeze_beginning, freeze_norms
+from detrex_backbones.backbones.timm.res2net import without_stride1_pool
 from detrex_backbones.backbones.timm.swin import pad_then_roll
 from detrex_backbones.errors import ArgumentError, InputError
 from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
@@ -57,6 +58,8 @@ class TimmBackbone(Backbone):
             What is frozen gets no gradients, and its batch norms are frozen too.
         output_norms: give each map p0, p1 ... a layer norm of its own, `norm0`, `norm1` ..., as the detectors' Swin,
             ConvNeXt and FocalNet have (detectron2, detrex, OpenMMLab), with the eps of the network's own.
+        stride1_pool: False for OpenMMLab's Res2Nets: the first block of the first stage, whose stride is 1, doesn't
+            average its last split over 3 x 3 pixels, as the authors' code and timm do it.
         **kwargs: further arguments of `timm.create_model`: `drop_path_rate`, `img_size`, `output_stride` and so on.
 
     Raises:
@@ -77,6 +80,7 @@ class TimmBackbone(Backbone):
         out_features: Sequence[str] | None = None,
         freeze_at: int = 0,
         output_norms: bool = False,
+        stride1_pool: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -99,6 +103,8 @@ class TimmBackbone(Backbone):
         else:
             net = build.create(model_name, in_order, {**kwargs, "pretrained": pretrained})
         self.timm_model = pad_then_roll(build.made_exportable(freeze_norms(net) if freeze else net))
+        if not stride1_pool:
+            without_stride1_pool(self.timm_model, model_name)
         freeze_beginning(self.timm_model, model_name, freeze_at)
         self._describe(indices)
         self._add_output_norms(output_norms)

@@ -99,7 +99,7 @@ def resize_bias_table(table: Tensor, old: Grid, new: Grid) -> Tensor:
 
 def _change(key: str, stored: tuple[int, ...], model: Shapes, grid: Grid | None) -> Change | None:
     """What makes a table of this name fit; None where it isn't known how."""
-    place, _, name = key.rpartition(".")
+    name = key.rpartition(".")[2]
     wanted = tuple(model[key])
     if len(stored) != len(wanted):
         return None
@@ -120,10 +120,7 @@ def _change(key: str, stored: tuple[int, ...], model: Shapes, grid: Grid | None)
 
 def _change_rows(stored: int, wanted: int, grid: Grid | None, tokens: list[int]) -> Change | None:
     """For a row a patch, behind those of tokens; `tokens` are the model's, whose rows the table may have or not."""
-    if grid is not None:
-        counts = [wanted - grid[0] * grid[1]]
-    else:
-        counts = [sum(tokens), *tokens[:1], 0]
+    counts = [sum(tokens), *tokens[:1], 0] if grid is None else [wanted - grid[0] * grid[1]]
     for count in counts:
         old, new = _square(stored - count), grid or _square(wanted - count)
         if old and new and count >= 0:

@@ -1,7 +1,8 @@
 """What a network's weights silently assume, compared with what the model does.
 
-Mean, standard deviation, channel order, the place of the stride, the kind of DC5 and the norms' eps are in no tensor:
-weights load all the same, and the results are worse. Traits are a plain dict with any of the keys of `TRAITS`.
+Mean, standard deviation, channel order, the place of the stride, the kind of DC5, the norms' eps, the convolutions'
+padding and what becomes of their weights are in no tensor: weights load all the same, and the results are worse. Traits
+are a plain dict with any of the keys of `TRAITS`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from detrex_backbones.checkpoint.match.published import parts_of, traits_of_weight
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import PreprocessingError
@@ -28,7 +30,16 @@ TRAITS = {
     "stride_in_1x1": "model.backbone.stages.stride_in_1x1",
     "shortcut": "model.backbone.stages.shortcut",
     "dilation_style": "model.backbone.stages.dilation_style",
-    "norm_eps": "",  # no override: the norm is to be given as a callable
+    # No overrides: what has another of these is another network, or takes a norm as a callable.
+    "norm_eps": "",
+    "padding": "",  # "same" as in TensorFlow, or "symmetric"
+    "weight_standardization": "",
+    "stride1_pool": "model.backbone.stride1_pool",  # of Res2Net
+}
+BUILT_WITH = {
+    "norm_eps": "norms of that eps (functools.partial(BatchNorm2d, eps=...) as its norm)",
+    "padding": "that padding",
+    "weight_standardization": "convolutions that do so with their weights",
 }
 PIXELS = ("pixel_mean", "pixel_std", "input_format")
 
@@ -52,11 +63,11 @@ def check_traits(actual: Mapping[str, Any], report: LoadReport, mode: str) -> No
     from detrex_backbones.checkpoint.fetch import find_known
 
     weight, convention = find_known(report.path), conventions().get(report.source)
-    certain = {**(convention.proves if convention else {}), **(weight.traits if weight else {})}
+    certain = {**(convention.proves if convention else {}), **(traits_of_weight(weight) if weight else {})}
     different = compare_traits(certain, actual)
     if different:
         who = weight.name if weight else f"the weights of {report.path!r}"
-        text = f"{_sentence(who, different, report.scope, actual)}\nOr check_preprocessing='off', if this is meant."
+        text = _sentence(who, different, report.scope, actual, weight.model if weight else "")
         if mode == "error":
             raise PreprocessingError(text)
         logger.warning(text)
@@ -83,11 +94,24 @@ def traits_of(model: nn.Module, scope: str = "") -> dict[str, Any]:
     dilations = [getattr(modules.get(f"res5.{block}.conv2"), "dilation", (1, 1)) for block in (0, 1)]
     if dilations[1] == (2, 2):
         traits["dilation_style"] = "detectron2" if dilations[0] == (2, 2) else "torchvision"
-    norms = (module for module in modules.values() if hasattr(module, "running_mean"))
-    epsilons = {float(norm.eps) for norm in norms if hasattr(norm, "eps")}
-    if len(epsilons) == 1:
-        traits["norm_eps"] = epsilons.pop()
-    return traits
+    pool = getattr(modules.get("layer1.0"), "pool", None)
+    if hasattr(modules.get("layer1.0"), "convs"):
+        traits["stride1_pool"] = getattr(pool, "stride", None) == 1
+    built, place = _built_by_name(model, scope)
+    if built:
+        traits |= {"model_name": built, "place": place}
+    return traits | parts_of(modules.values())
+
+
+def _built_by_name(model: nn.Module, scope: str) -> tuple[str, str]:
+    """The `model_name` that a wrapper in or around the scope was made with, and its place; "" twice for none."""
+    steps = scope.split(".") if scope else []
+    for count in range(len(steps), -1, -1):
+        place = ".".join(steps[:count])
+        name = getattr(model.get_submodule(place), "model_name", None)
+        if isinstance(name, str):
+            return name, place
+    return "", ""
 
 
 def _pixels_of(model: nn.Module) -> dict[str, Any]:
@@ -118,19 +142,31 @@ def compare_traits(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> di
     return different
 
 
-def _sentence(who: str, different: Mapping[str, tuple[Any, Any]], scope: str, actual: Mapping[str, Any]) -> str:
+def _sentence(
+    who: str, different: Mapping[str, tuple[Any, Any]], scope: str, actual: Mapping[str, Any], network: str = ""
+) -> str:
     wants = ", ".join(
         f"{name}={_as_override(wanted)} (the model has {_as_override(given)})"
         for name, (wanted, given) in different.items()
     )
     mends = _torchvision_mends(different, actual) if "image_mean" in actual else {}
     # The backbone may stand deeper, as within an FPN: model.backbone.bottom_up.
-    place = f"model.{scope or 'backbone'}."
+    place = f"model.{actual.get('place', scope) or 'backbone'}."
+    unmended = [name for name in different if not TRAITS[name]]
+    if unmended and network and actual.get("model_name") not in (None, network) and _is_timms(who):
+        mends[f"{place}model_name"], unmended = network, []
     for name, (wanted, _) in different.items():
         if TRAITS[name] and not (name in PIXELS and "image_mean" in actual):
             mends[TRAITS[name].replace("model.backbone.", place)] = wanted
     texts = [f"{key}={_as_override(value)}" for key, value in mends.items()]
-    return f"{who} want {wants}." + (f" Mend it by:\n    {' '.join(texts)}" if texts else "")
+    text = f"{who} want {wants}."
+    if unmended:
+        text += f" Build the network with {' and '.join(BUILT_WITH[name] for name in unmended)}."
+    return text + (f" Mend it by:\n    {' '.join(texts)}" if texts else "")
+
+
+def _is_timms(who: str) -> bool:
+    return who.startswith("timm://")
 
 
 def _torchvision_mends(different: Mapping[str, tuple[Any, Any]], actual: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def _weight(alias: str, file: str, preprocessing: Preprocessing, config: str, st
         overrides=("model.backbone.stages.stride_in_1x1=True",) if stride_in_1x1 else (),
         stride_in_1x1=stride_in_1x1,
         norm_eps=1e-5 if config and preprocessing is not SSD else None,  # that one has no norms
+        weight_standardization=True if alias.endswith("_ws") else None,
         # OpenMMLab's own configs use two means with these two files, and call both right.
         uncertain=("pixel_mean",) if preprocessing is DET1 else (),
         classes=None if alias.startswith("regnetx") else 0,

@@ -69,6 +69,7 @@ class Weight:
         stride_in_1x1: where bottleneck blocks have their stride; None where unknown or without a meaning.
         dilation_style: whose DC5 it was trained with; None for a network that isn't dilated.
         norm_eps: of the batch norms; None where unknown.
+        weight_standardization: whether convolutions standardise their weights as they run; None where unknown.
         uncertain: names among `traits` that sources disagree about: these are left out of it.
         top1: ImageNet accuracy in per cent, as published; None where unknown.
         parameters: of the whole network, classifier included; None where unknown.
@@ -88,6 +89,7 @@ class Weight:
     stride_in_1x1: bool | None = None
     dilation_style: str | None = None
     norm_eps: float | None = None
+    weight_standardization: bool | None = None
     uncertain: tuple[str, ...] = ()
     top1: float | None = None
     parameters: int | None = None
@@ -108,6 +110,7 @@ class Weight:
             "stride_in_1x1": self.stride_in_1x1,
             "dilation_style": self.dilation_style,
             "norm_eps": self.norm_eps,
+            "weight_standardization": self.weight_standardization,
         }
         if self.preprocessing is not None:
             traits["pixel_mean"] = list(self.preprocessing.pixel_mean)

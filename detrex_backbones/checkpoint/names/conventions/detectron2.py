@@ -16,5 +16,6 @@ CONVENTION = Convention(
     },
     elsewhere={"roi_heads.res5.": "res5."},
     lookalikes="detectron2's MSRA weights (stride_in_1x1=True, BGR) and those converted from torchvision "
-    "(stride_in_1x1=False, RGB) have the same names and shapes",
+    "(stride_in_1x1=False, RGB) have the same names and shapes, and so has TridentNet (three branches of dilated "
+    "convolutions)",
 )

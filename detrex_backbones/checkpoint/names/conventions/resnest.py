@@ -53,6 +53,7 @@ CONVENTIONS = (
         aliases=("mmdet",),
         pairs=(*MMDET_STEM, *_same(*BLOCKS, *SHORTCUT), HEAD),
         left_out=HEADS,
+        proves={"stride1_pool": False},
     ),
     Convention(
         name="mmpretrain-resnest",

@@ -44,6 +44,17 @@ CONVENTIONS = (
         left_out={r"^(downsamp_modules|incre_modules|final_layer)\.": "head of HRNet's classifier", **HEAD},
     ),
     Convention(
+        name="timm-efficientnet",
+        anchors=(
+            ("blocks.0.0.conv_dw.weight", "conv_stem.weight", "bn1.weight"),
+            ("blocks.0.0.conv.weight", "conv_stem.weight", "bn1.weight"),
+        ),
+        aliases=("timm",),
+        left_out=HEAD,
+        lookalikes="TensorFlow's weights in these names (timm's tf_*) were trained with SAME padding and norm_eps 1e-3, "
+        "the others as a rule with even padding and 1e-5",
+    ),
+    Convention(
         name="cadene",
         anchors=(
             ("layer0.conv1.weight", "layer1.0.se_module.fc1.weight"),

@@ -21,6 +21,7 @@ CONVENTION = Convention(
     pairs=(*STEM, *BLOCKS, *shortcut(0, 1), HEAD),
     left_out=HEADS,
     suggests=RGB,
-    lookalikes="OpenMMLab's caffe-style ResNets (stride_in_1x1=True, BGR, pixel_std 1), its ResNeXt-101 32x8d (BGR) "
-    "and the DC5 backbones of DETR (res5 dilated) have the same names and shapes",
+    lookalikes="OpenMMLab's caffe-style ResNets (stride_in_1x1=True, BGR, pixel_std 1), its ResNeXt-101 32x8d (BGR), "
+    "the DC5 backbones of DETR (res5 dilated) and OpenMMLab's TridentNet (three branches of dilated convolutions) have "
+    "the same names and shapes",
 )
