@@ -9,6 +9,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.backbones.declared import check_at_first_forward
 from detrex_backbones.checkpoint.load import LoadOptions, load_checkpoint
 from detrex_backbones.checkpoint.match.frozen_modules import frozen_but_not_loaded
 from detrex_backbones.checkpoint.match.refusals import check_maps
@@ -34,7 +36,8 @@ def build_model(cfg: DictConfig) -> nn.Module:
             `train.load_options`, where it is there, holds keywords of `load_checkpoint`: `stem_adapt="repeat"`.
 
     Returns:
-        The model, in training mode as every new module.
+        The model, in training mode as every new module. A backbone in it whose first maps contradict its
+        `output_shape()` is an ArgumentError at that forward.
 
     Raises:
         ConfigKeyError: there is no `model`.
@@ -57,6 +60,9 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
     else:
         model, report = instantiate(cfg.model).to(device), None
         logger.warning("train.init_checkpoint is empty: the weights are random")
+    for module in model.modules():
+        if isinstance(module, Backbone):
+            check_at_first_forward(module)
     frozen = frozen_but_not_loaded(model, report)
     if frozen:
         logger.warning("frozen at values that nothing was loaded into: %s", shorten(frozen))

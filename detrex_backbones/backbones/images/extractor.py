@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.backbones.declared import check_at_first_forward
 from detrex_backbones.backbones.images.tensors import batch_to_tensor, image_to_tensor
 from detrex_backbones.errors import ArgumentError, InputError
 from detrex_backbones.layers import ShapeSpec, fuse_norms
@@ -25,7 +26,8 @@ class FeatureExtractor(nn.Module):
     """A backbone together with the preprocessing that its weights were trained with.
 
     Images are always given in RGB, as files hold them; `input_format` says what the weights want. So a config that
-    changes the weights changes nothing for whoever feeds the images.
+    changes the weights changes nothing for whoever feeds the images. The backbone's first maps are held against its
+    `output_shape()`: where they contradict each other, the first forward is an ArgumentError.
 
     Args:
         backbone: gives the maps.
@@ -54,6 +56,7 @@ class FeatureExtractor(nn.Module):
         if input_format == "BGR" and len(mean) != 3:
             raise ArgumentError(f"input_format='BGR' needs 3 channels, but pixel_mean={mean} has {len(mean)}.")
         self.backbone = backbone
+        check_at_first_forward(backbone)
         self.input_format = input_format
         # Preprocessing belongs to the config, not to the checkpoint.
         self.register_buffer("pixel_mean", torch.tensor(mean).reshape(-1, 1, 1), persistent=False)

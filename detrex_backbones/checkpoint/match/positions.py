@@ -108,9 +108,8 @@ def _change(key: str, stored: tuple[int, ...], model: Shapes, grid: Grid | None)
     if stored[-1] != wanted[-1] and len(wanted) != 3:
         return None
     if name in ABSOLUTE and len(wanted) == 3 and (stored[0], stored[2]) == (1, wanted[2]):
-        tokens = [
-            model[f"{place}.{token}".lstrip(".")][1] for token in TOKENS if f"{place}.{token}".lstrip(".") in model
-        ]
+        beside = (key.removesuffix(name) + token for token in TOKENS)
+        tokens = [model[token][1] for token in beside if len(model.get(token, ())) == 3]
         return _change_rows(stored[1], wanted[1], grid, tokens)
     if name in ("rel_pos_h", "rel_pos_w") and len(wanted) == 2:
         what = f"relative positions: {stored[0]} -> {wanted[0]}, linear"

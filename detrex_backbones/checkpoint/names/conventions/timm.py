@@ -51,8 +51,8 @@ CONVENTIONS = (
         ),
         aliases=("timm",),
         left_out=HEAD,
-        lookalikes="TensorFlow's weights in these names (timm's tf_*) were trained with SAME padding and norm_eps 1e-3, "
-        "the others as a rule with even padding and 1e-5",
+        lookalikes="TensorFlow's weights in these names (timm's tf_*) were trained with SAME padding and norm_eps "
+        "1e-3, the others as a rule with even padding and 1e-5",
     ),
     Convention(
         name="cadene",
