@@ -15,9 +15,16 @@ from detrex_backbones.text import visible
 
 __all__ = ["SECTIONS", "known_target", "objection_to_key", "objection_to_value"]
 
-# What this library reads of any config, by the place where it stands. Each is a section; of its keys, `train` has
-# these alone and those that its config gives it.
-SECTIONS = {"": ("model", "backbone", "train"), "train": ("device", "init_checkpoint", "load_options")}
+# What this library reads of any config, by the place where it stands. Each is a section; of its keys, `train` and its
+# `load_options` have these alone and those that their config gives them.
+SECTIONS = {
+    "": ("model", "backbone", "train"),
+    "train": ("device", "init_checkpoint", "load_options"),
+    "train.load_options": (
+        *("source", "prefix", "scope", "container", "allow_missing", "stem_adapt", "swap_channels"),
+        *("resize_positions", "check_preprocessing"),
+    ),
+}
 WHOLE = ("model", "train", "train.load_options")
 
 
@@ -42,8 +49,8 @@ def objection_to_key(node: DictConfig, key: Any) -> str | None:
         near = f"train.{inner}" if inner else None
     if near:
         return f"{visible(place) or 'the config'} has no key {key!r}. Did you mean {near!r}?"
-    if place == "train":
-        return f"train has no key {key!r}. It has: {', '.join(sorted({*map(visible, node), *read}))}."
+    if place in SECTIONS and place:
+        return f"{place} has no key {key!r}. It has: {', '.join(sorted({*map(visible, node), *read}))}."
     return None
 
 
@@ -54,10 +61,13 @@ def objection_to_value(node: DictConfig, key: Any, value: Any) -> str | None:
     if place not in WHOLE or isinstance(value, dict) or is_reference or key not in node.keys():  # noqa: SIM118
         return None
     section = node._get_node(key)
-    if not isinstance(section, DictConfig) or section._is_none() or section._is_missing() or not len(section):
+    if not isinstance(section, DictConfig) or section._is_none() or section._is_missing():
         return None
-    inner = "init_checkpoint" if place == "train" and isinstance(value, str) else str(next(iter(section)))
-    names = ", ".join(map(visible, section))
+    keys = [*map(str, section)] or SECTIONS.get(place, ())
+    if not keys:
+        return None
+    inner = "init_checkpoint" if place == "train" and isinstance(value, str) else keys[0]
+    names = ", ".join(map(visible, keys))
     return f"{place} is a section, with the keys {names}. Set one of them, such as {place}.{visible(inner)}."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from detrex_backbones.checkpoint.match.frozen_modules import frozen_but_not_load
 from detrex_backbones.checkpoint.match.refusals import check_maps
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.config import instantiate
-from detrex_backbones.errors import ConfigKeyError, DeviceError
+from detrex_backbones.errors import ConfigKeyError, ConfigTypeError, DeviceError
 from detrex_backbones.layers.init import skip_random_init
 from detrex_backbones.text import shorten
 
@@ -113,8 +114,19 @@ def build_and_load(
 
 
 def load_options(cfg: DictConfig, **others: Any) -> LoadOptions:
-    """How the checkpoint of a config is to be loaded: `train.load_options`, and what is given here instead."""
-    return LoadOptions.of({**(OmegaConf.select(cfg, "train.load_options") or {}), **others})
+    """How the checkpoint of a config is to be loaded: `train.load_options`, and what is given here instead.
+
+    Raises:
+        ConfigTypeError: `train.load_options` is no section.
+        ArgumentError: it has a key that is no option of a load.
+    """
+    stated = OmegaConf.select(cfg, "train.load_options") or {}
+    if not isinstance(stated, Mapping | DictConfig):
+        raise ConfigTypeError(
+            f"train.load_options={stated!r} is a {type(stated).__name__}. It is a section of keywords of "
+            f"load_checkpoint: train.load_options.source=... sets one."
+        )
+    return LoadOptions.of({**stated, **others})
 
 
 def find_device(name: Any) -> torch.device:

@@ -383,7 +383,7 @@ def test_31_a_new_key_of_train_needs_a_plus(override: str) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "train.init_checkpoint=x.pth", "train.load_options.stem_adapt=repeat", "train.load_options={x: 1}",
+        "train.init_checkpoint=x.pth", "train.load_options.stem_adapt=repeat", "train.load_options={source: x}",
         "mine.anything=1", "mine.deep.er=1", "other=1", "res2.x=1", "free.res4=1", "free.stage2={x: 1}", "free.lr=2",
         "free.anything=1", "free.model_name=x", "model.stages=1", "new_section.train=1",
         "mine={min_size: 1, min_sizes: 2}", "other={top_left: 1, top_lefts: {width: 1, widths: 2}}",
@@ -555,3 +555,43 @@ def _exactly(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return {type(value).__name__: [_exactly(item) for item in value]}
     return repr(value)
+
+
+def test_options_of_a_load_are_known_to_overrides():
+    """They stand as text in the config layer, which imports no torch."""
+    from dataclasses import fields
+
+    from detrex_backbones.checkpoint.load import LoadOptions
+    from detrex_backbones.config.new_keys import SECTIONS
+
+    assert set(SECTIONS["train.load_options"]) == {field.name for field in fields(LoadOptions)}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.load_options.sourse=x", r"train\.load_options has no key 'sourse'\. Did you mean 'source'\?"),
+        ("train.load_options.resize_position=False", r"Did you mean 'resize_positions'\?"),
+        ("train.load_options.other=1", r"train\.load_options has no key 'other'\. It has: allow_missing, "),
+        ("train.load_options=x", r"train\.load_options is a section, with the keys source, prefix, "),
+    ],
+)
+def test_slips_in_options_of_a_load_are_errors(override, message):
+    from detrex_backbones import get_config
+
+    cfg = get_config("resnet/resnet18.py")
+    with pytest.raises(OverrideError, match=message):
+        LazyConfig.apply_overrides(cfg, [override])
+    LazyConfig.apply_overrides(cfg, ["train.load_options.resize_positions=False"])
+    assert cfg.train.load_options == {"resize_positions": False}
+
+
+def test_options_of_a_load_that_are_no_section_are_an_error():
+    from detrex_backbones import get_config
+    from detrex_backbones.errors import ConfigTypeError
+    from detrex_backbones.zoo import load_options
+
+    cfg = get_config("resnet/resnet18.py")
+    cfg.train.load_options = "x"
+    with pytest.raises(ConfigTypeError, match=r"train\.load_options='x' is a str\. It is a section"):
+        load_options(cfg)
