@@ -1,6 +1,7 @@
 """The oldest versions that setup.py allows, as requirements: `pip install -r <(python .ci/lower_bounds.py)`.
 
-With a name of an extra, those of the extra too. `--youngest-python` prints the youngest Python that setup.py names.
+With a name of an extra, those of the extra too. `--youngest-python` prints the youngest Python that setup.py names, and
+`--oldest-python` the oldest that it allows.
 """
 
 import re
@@ -38,6 +39,8 @@ if __name__ == "__main__":
     setup = read_setup()
     if sys.argv[1:] == ["--youngest-python"]:
         sys.stdout.write(youngest_python(setup["classifiers"]) + "\n")
+    elif sys.argv[1:] == ["--oldest-python"]:
+        sys.stdout.write(setup["python_requires"].removeprefix(">=") + "\n")
     else:
         extras = [text for name in sys.argv[1:] for text in setup["extras_require"][name]]
         sys.stdout.write("\n".join(lower_bounds([*setup["install_requires"], *extras])) + "\n")

@@ -101,7 +101,7 @@ def test_a_wrong_argument_beside_a_file_is_still_called_one(tmp_path):
     "error",
     [
         ConnectionError("no route to host"),
-        huggingface_hub.errors.LocalEntryNotFoundError("not in the cache"),
+        huggingface_hub.utils.LocalEntryNotFoundError("not in the cache"),
         OSError("read-only file system"),
     ],
     ids=lambda error: type(error).__name__,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+pytest.importorskip("torch.distributed.tensor", reason="this torch has no FSDP2")
+
 from detrex_backbones import load_checkpoint
 from detrex_backbones.checkpoint.place.distributed import load_checkpoint_distributed
 from tests.checkpoint.distributed import together
