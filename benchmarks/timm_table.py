@@ -23,6 +23,7 @@ model with random weights, and run at two odd sizes, (161, 227) and (290, 99), p
 are). The shapes must be those of `output_shape()`, and the maps those of timm's own feature network, which timm filled
 from the same file. The column "timm itself" says how far that network gets, with any of `strict_img_size`,
 `dynamic_img_size` and `dynamic_img_pad`: "the same maps", or, where it can't run these sizes, the only ones it can.
+Swin and Swin V2 are compared with timm's network once it pads its windows first, as detectors do.
 """
 
 

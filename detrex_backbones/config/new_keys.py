@@ -21,7 +21,7 @@ SECTIONS = {
     "": ("model", "backbone", "train"),
     "train": ("device", "init_checkpoint", "load_options"),
     "train.load_options": (
-        *("source", "prefix", "scope", "container", "allow_missing", "stem_adapt", "swap_channels"),
+        *("source", "prefix", "scope", "container", "allow_missing", "allow_unused", "stem_adapt", "swap_channels"),
         *("resize_positions", "check_preprocessing"),
     ),
 }

@@ -100,6 +100,15 @@ def test_a_grid_that_nobody_states_is_square(tmp_path):
     assert_close(ours["body.pos_embed"], expected, 1e-6)
 
 
+def test_registers_without_a_row_of_their_own(tmp_path):
+    """As DINOv2 has them: the table has a row for the class token alone."""
+    tokens = {"cls_token": (1, 1, 6), "reg_token": (1, 4, 6)}
+    tables = [{"pos_embed": (1, 1 + side * side, 6), **tokens} for side in (4, 7)]
+    ours, theirs, _ = of_shapes(tmp_path, *tables)
+    expected = resample_abs_pos_embed(theirs["body.pos_embed"], (7, 7), num_prefix_tokens=1, antialias=False)
+    assert_close(ours["body.pos_embed"], expected, 1e-6)
+
+
 def test_positions_of_swin_have_no_token(tmp_path):
     ours, theirs, _ = of_shapes(tmp_path, {"absolute_pos_embed": (1, 49, 6)}, {"absolute_pos_embed": (1, 100, 6)})
     expected = resample_abs_pos_embed(theirs["body.absolute_pos_embed"], (10, 10), num_prefix_tokens=0, antialias=False)

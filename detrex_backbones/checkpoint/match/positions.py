@@ -146,12 +146,13 @@ def _change_bias(stored: tuple[int, ...], wanted: tuple[int, ...], grid: Grid | 
     if len(wanted) != 2:
         return None
     for count in (0, FOR_CLASS):
-        new = grid if grid and grid[0] * grid[1] + count == wanted[0] else _square(wanted[0] - count)
-        old = _square(stored[0] - count)
-        if old and new:
+        square = grid if grid and grid[0] * grid[1] + count == wanted[0] else _square(wanted[0] - count)
+        side = _square(stored[0] - count)
+        if side and square:
             if count:
-                return partial(_geometric, old=old, new=new, shape=wanted), _sentence(BIASES, old, new, "geometric")
-            return partial(resize_bias_table, old=old, new=new), _sentence(BIASES, old, new, "bicubic")
+                change = partial(_geometric, old=side, new=square, shape=wanted)
+                return change, _sentence(BIASES, side, square, "geometric")
+            return partial(resize_bias_table, old=side, new=square), _sentence(BIASES, side, square, "bicubic")
     return None
 
 

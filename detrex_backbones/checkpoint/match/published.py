@@ -27,7 +27,7 @@ def parts_of(modules: Iterable[nn.Module]) -> dict[str, Any]:
     """What norms and convolutions do, whatever they are called; see `traits.TRAITS`."""
     traits: dict[str, Any] = {}
     modules = list(modules)
-    norms = (module for module in modules if hasattr(module, "running_mean"))
+    norms: list[Any] = [module for module in modules if hasattr(module, "running_mean")]
     epsilons = {float(norm.eps) for norm in norms if hasattr(norm, "eps")}
     if len(epsilons) == 1:
         traits["norm_eps"] = epsilons.pop()
