@@ -133,17 +133,19 @@ def test_a_detectors_norms_without_a_place_name_the_argument(tmp_path):
     }
 
 
-def test_a_table_of_another_window_is_resized_as_the_family_does(tmp_path):
+def test_a_table_of_another_window_is_resized_by_the_rule_for_all_files(tmp_path):
     name = "swin_tiny_patch4_window7_224"
     state = authors_file(name, window_size=12, img_size=384)
     report = load_checkpoint(model := backbone(name), saved(tmp_path, state))
     resized = [entry for entry in report.loaded if entry.adapted]
     assert {entry.model_key.rpartition(".")[2] for entry in resized} == {"relative_position_bias_table"}
-    expected = TimmBackbone(
-        name, out_indices=(0, 1, 2, 3), checkpoint_path=saved(tmp_path, state), num_classes=0, **CASES[name][1]
-    )
-    values = expected.state_dict()
-    assert all(torch.equal(model.state_dict()[entry.model_key], values[entry.model_key]) for entry in resized)
+    assert all("23 x 23 -> 13 x 13" in entry.adapted for entry in resized)
+    stored = state["layers.0.blocks.0.attn.relative_position_bias_table"]
+    plane = stored.T.reshape(1, -1, 23, 23)
+    wanted = nn.functional.interpolate(plane, size=(13, 13), mode="bicubic").reshape(-1, 169).T
+    assert torch.equal(model.timm_model.layers_0.blocks[0].attn.relative_position_bias_table, wanted)
+    with pytest.raises(CheckpointMatchError, match="relative_position_bias_table"):
+        load_checkpoint(backbone(name), saved(tmp_path, state), resize_positions=False)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, kwargs) in CASES.items() if kwargs])

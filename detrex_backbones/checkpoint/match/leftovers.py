@@ -12,6 +12,7 @@ from itertools import takewhile
 
 from detrex_backbones.checkpoint.entry import Entry, Shapes, Status
 from detrex_backbones.checkpoint.names.conventions import conventions
+from detrex_backbones.checkpoint.names.original_files import POSITION_TABLES
 from detrex_backbones.checkpoint.names.readings import Reading
 
 __all__ = ["MAP_NORM", "OWN", "explain_leftovers"]
@@ -61,9 +62,7 @@ def explain_leftovers(reading: Reading, whole: Callable[[], Shapes]) -> None:
         return
     network, known = _Network(entry.theirs for entry in reading.entries if entry.model_key), whole()
     if known:
-        cut = {
-            entry.theirs for entry in unknown if any(known.get(tail) == entry.shape for tail in _tails(entry.theirs))
-        }
+        cut = {entry.theirs for entry in unknown if any(_is_of(tail, entry, known) for tail in _tails(entry.theirs))}
     else:
         cut = network.stages_behind([entry.theirs for entry in unknown])
     for entry in unknown:
@@ -71,6 +70,11 @@ def explain_leftovers(reading: Reading, whole: Callable[[], Shapes]) -> None:
             entry.set(Status.NOT_OF_NETWORK, BEHIND)
         elif network.holds(entry.theirs):
             entry.set(Status.OTHER_ARCHITECTURE, entry.why)
+
+
+def _is_of(name: str, entry: Entry, known: Shapes) -> bool:
+    """Whether networks have a tensor under this name; a table of positions may be of another size."""
+    return name in known and (known[name] == entry.shape or name.endswith(POSITION_TABLES))
 
 
 class _Network:

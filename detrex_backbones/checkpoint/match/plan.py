@@ -16,7 +16,7 @@ from detrex_backbones.checkpoint.match.positions import fit_positions
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
 from detrex_backbones.checkpoint.match.whole_part import why_a_piece, why_not_all
 from detrex_backbones.checkpoint.names.conventions import conventions
-from detrex_backbones.checkpoint.names.original_files import ORIGINAL
+from detrex_backbones.checkpoint.names.original_files import ORIGINAL, POSITION_TABLES
 from detrex_backbones.checkpoint.names.readings import Reading, each_reading, original_readings
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
@@ -68,7 +68,7 @@ def plan_checkpoint(
         CheckpointMatchError: the file has none of the names that `source` is known by.
     """
     facts = facts or ModelFacts()
-    found = _plans(model, checkpoint, source, prefix, scope, facts, resize_positions)
+    found = _plans(model, checkpoint, source, prefix, scope, facts)
     plan, reading = max(found, key=lambda pair: len(pair[0].matched))
     plan.ambiguous = (why_a_piece(plan, model) if scope is None else "") or plan.ambiguous
     rivals = _rivals(plan, reading, found)
@@ -94,7 +94,6 @@ def _plans(
     prefix: str | None,
     scope: str | None,
     facts: ModelFacts,
-    resize_positions: bool,
 ) -> list[tuple[Plan, Reading]]:
     """Every reading with its plan, except those that can be no better than the first."""
     found: list[tuple[Plan, Reading]] = []
@@ -108,7 +107,7 @@ def _plans(
             break
     if source in (None, ORIGINAL) and not any(_is_filled(plan, model) for plan, _ in found):
         readers = facts.original_readers()
-        for path, reading in original_readings(checkpoint.tensors, prefix, model, readers, resize_positions):
+        for path, reading in original_readings(checkpoint.tensors, prefix, model, readers):
             if scope in (None, path):
                 found.append((make_plan(model, reading.shapes, path), reading))
     if not found:
@@ -120,8 +119,9 @@ def _plans(
 
 
 def _is_filled(plan: Plan, model: Shapes) -> bool:
-    """Whether a whole part of the model gets all of its values."""
-    return bool(plan.matched) and not plan.missing and not plan.mismatched and not why_a_piece(plan, model)
+    """Whether a whole part of the model gets all of its values, tables of positions maybe in another size."""
+    others = [key for key in plan.mismatched if not key.endswith(POSITION_TABLES)]
+    return bool(plan.matched) and not plan.missing and not others and not why_a_piece(plan, model)
 
 
 def _rivals(plan: Plan, reading: Reading, others: list[tuple[Plan, Reading]]) -> list[Reading]:

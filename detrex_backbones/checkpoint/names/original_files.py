@@ -21,14 +21,13 @@ from detrex_backbones.checkpoint.names.wrappers import clean_names
 from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
 from detrex_backbones.checkpoint.read.stored import Views
 
-__all__ = ["ORIGINAL", "FromOriginal", "original_entries", "original_prefixes"]
+__all__ = ["ORIGINAL", "POSITION_TABLES", "FromOriginal", "original_entries", "original_prefixes"]
 
 logger = logging.getLogger(__name__)
 
 ORIGINAL = "original"
 CHANGED = "changed as its family's reader does"
-RESIZED = "resized as its family's reader does"
-POSITIONS = ("pos_embed", "rel_pos_h", "rel_pos_w", "relative_position_bias_table")
+POSITION_TABLES = ("pos_embed", "rel_pos_h", "rel_pos_w", "relative_position_bias_table")
 
 FromOriginal = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 """From tensors in the authors' names to those in the network's own, with or without a classifier."""
@@ -49,7 +48,7 @@ def original_prefixes(names: Mapping[str, object], count: int) -> Iterator[str]:
 
 
 def original_entries(
-    given: Mapping[str, Tensor | LazyTensor], prefix: str, read: FromOriginal, own: Container[str], resize: bool
+    given: Mapping[str, Tensor | LazyTensor], prefix: str, read: FromOriginal, own: Container[str]
 ) -> list[Entry] | None:
     """Every tensor of the file with the name that the network gives it, and those that it makes of several.
 
@@ -58,7 +57,6 @@ def original_entries(
         prefix: what stands before the network's names.
         read: of the network.
         own: names of the model, as of `clean_names`.
-        resize: whether tables of positions may get another size.
 
     Returns:
         None where it isn't a file that the network can read.
@@ -78,7 +76,7 @@ def original_entries(
     for theirs, entry in inside.items():
         entry.theirs = theirs
         entry.set(Status.NO_NAME, "left out by the reader of its family")
-    made = made if resize else {name: _same_size(name, value, traced) for name, value in made.items()}
+    made = {name: _same_size(name, value, traced) for name, value in made.items()}
     run = _Run(read, {theirs: entry.values for theirs, entry in inside.items()})
     more = [new for name, value in made.items() if (new := _place(name, value, inside, traced, run)) is not None]
     known = Status.NOT_OF_NETWORK
@@ -99,18 +97,17 @@ def _place(
     if single and value is traced[single]:
         entry.tensor = inside[single].tensor
     else:
-        resized = single and value.numel() != traced[single].numel()
-        entry.tensor, entry.adapted = _FilteredTensor(run, name, value), RESIZED if resized else CHANGED
+        entry.tensor, entry.adapted = _FilteredTensor(run, name, value), CHANGED
     entry.shape = entry.values.shape
     entry.set(Status.NO_PLACE)
     return entry if entry.checkpoint_key == name and entry.clean == name and name not in inside else None
 
 
 def _same_size(name: str, value: Tensor, traced: Mapping[str, Tensor]) -> Tensor:
-    """The tensor that the file has, where the reader would resize it."""
+    """The file's own table of positions where the reader would resize it: for all readings, `match` does that."""
     origins: frozenset[str] = getattr(value, "origins", frozenset())
     single = traced[next(iter(origins))] if len(origins) == 1 else value
-    return single if name.endswith(POSITIONS) and single.numel() != value.numel() else value
+    return single if name.endswith(POSITION_TABLES) and single.numel() != value.numel() else value
 
 
 class _Traced(Tensor):

@@ -117,7 +117,6 @@ def original_readings(
     prefix: str | None,
     model: Shapes,
     readers: Mapping[str, FromOriginal],
-    resize: bool = True,
 ) -> Iterator[tuple[str, Reading]]:
     """Every way in which the model's own networks can read the file as one of their authors', each with its path.
 
@@ -126,14 +125,13 @@ def original_readings(
         prefix: what stands before the network's names; None for all places where a network may be.
         model: name -> shape of the model in hand.
         readers: path of each network in the model -> how it reads such files.
-        resize: whether they may give tables of positions another size.
     """
     own = ModelNames(model)
     cleaned, _ = clean_names(given, own, model)
     for path, read in readers.items():
         count = sum(key.startswith(f"{path}.") for key in model) if path else len(model)
         for head in original_prefixes(cleaned, count) if prefix is None else [_dotted(prefix)]:
-            entries = original_entries(given, head, read, own, resize)
+            entries = original_entries(given, head, read, own)
             if entries is not None:
                 marks = [(each.name, "") for each in conventions().values() if head in each.prefixes(cleaned)]
                 yield path, Reading(ORIGINAL, head, entries, known_by=[*marks, (TIMM, "")])
