@@ -16,7 +16,7 @@ from detrex_backbones import (
 )
 from detrex_backbones.errors import ArgumentError
 from tests.backbones.contract import BackboneContract, backbone, maps  # noqa: F401 (fixtures)
-from tests.reference import assert_same_maps, noise, randomise_norms
+from tests.reference import assert_close, assert_same_maps, noise, randomise_norms
 
 
 def net(*names):
@@ -71,6 +71,15 @@ def test_the_maps_are_those_of_torchvisions_names(size):
         state[name] = value
     ours.load_state_dict(state, strict=True)
     assert_same_maps(ours(noise(1, 3, *size)), theirs(noise(1, 3, *size)), 1e-6)
+
+
+@torch.no_grad()
+def test_avg_is_the_mean_of_both():
+    fpn = FPN(net(), ["res4", "res5"], 32, fuse_type="avg").eval()
+    image = noise(1, 3, 64, 96)
+    below = fpn.bottom_up(image)
+    above = nn.functional.interpolate(fpn.fpn_lateral5(below["res5"]), scale_factor=2.0)
+    assert_close(fpn(image)["p4"], fpn.fpn_output4((fpn.fpn_lateral4(below["res4"]) + above) / 2), 1e-6)
 
 
 @torch.no_grad()
