@@ -38,7 +38,7 @@ def pyramid():
 # The scope is a whole part
 
 
-@pytest.mark.parametrize("options", [{}, {"prefix": "backbone.stage4"}])
+@pytest.mark.parametrize("options", [{}, {"prefix": "backbone.stage3"}])
 def test_stages_under_other_names_are_not_loaded_as_the_last_one(tmp_path, options):
     """OpenMMLab counts CSPNeXt's stages from 1, timm from 0."""
     state = timm.create_model("cspdarknet53").state_dict()
@@ -46,8 +46,6 @@ def test_stages_under_other_names_are_not_loaded_as_the_last_one(tmp_path, optio
     file = save(tmp_path, {name: state[key] for key, name in names.items()})
     error = refused(TimmBackbone("cspdarknet53"), file, **options)
     stage = re.search(r"of '(timm_model\.stages_\d)', which is a piece of a network: images go into", str(error))
-        r"of '(timm_model\.model\.stages\.\d)', which is a piece of a network: images go into", str(error)
-    )
     assert f"Only this piece is meant: scope={stage[1]!r}." in str(error)
 
 
