@@ -78,10 +78,40 @@ def test_less_than_half_is_no_fit(tmp_path):
     assert "leaves parameters of the model without a value. 10 are not in" in str(refused(model, save(tmp_path, half)))
 
 
+def tree(*names):
+    """A module with a tensor of two numbers under each of these names."""
+    root = nn.Module()
+    for name in names:
+        *path, leaf = name.split(".")
+        module = root
+        for part in path:
+            if part not in module._modules:
+                module.add_module(part, nn.Module())
+            module = module.get_submodule(part)
+        module.register_parameter(leaf, nn.Parameter(torch.zeros(2)))
+    return root
+
+
+def stored(*names):
+    return dict.fromkeys(names, torch.ones(2))
+
+
+def test_a_few_names_that_a_small_part_shares_are_no_fit(tmp_path):
+    model = tree("tiny.weight", "tiny.bias", *(f"body.{at}.x.weight" for at in range(30)))
+    file = save(tmp_path, stored("weight", "bias", *(f"other.{at}.y.weight" for at in range(19))))
+    assert "is not for this model: 2 of its 21 tensors fit" in str(refused(model, file))
+
+
+def test_a_piece_is_not_offered_where_it_fits_several_times(tmp_path):
+    model = nn.ModuleDict({"stem": nn.Conv2d(3, 4, 3), "one": nn.Linear(3, 4), "two": nn.Linear(3, 4)})
+    assert "is a piece of a network" in str(refused(model, save(tmp_path, nn.Linear(3, 4).state_dict())))
+
+
 # All of the file, behind the prefix, has a place
 
 
-def test_a_pyramid_in_the_file_is_not_left_out(tmp_path):
+@pytest.mark.parametrize("holder", ["backbone", "detector"])
+def test_a_pyramid_in_the_file_is_not_left_out(tmp_path, holder):
     """A ViTDet's file: `backbone.net.*` and `backbone.simfp_*`."""
     state = pyramid().state_dict()
     file = save(
@@ -109,6 +139,31 @@ def test_parts_of_blocks_that_the_model_lacks_are_no_leftovers(tmp_path, kwargs)
     assert report.coverage == 1 > report.file_coverage
 
 
+def test_no_hint_allows_another_architecture(tmp_path):
+    renamed = {key.replace("norm1", "norm9"): value for key, value in vit().items()}
+    error = refused(our_vit(), save(tmp_path, renamed))
+    assert len(error.report.unplaced) == len(error.report.missing) == 8 and "allow_missing" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("own", "more", "unplaced"),
+    [
+        (("layer1.fc.weight", "layer2.fc.weight"), "layer3.fc.weight", True),  # one more of a row
+        (("stem.conv.weight", "body.conv.weight"), "stem.more.conv.weight", True),  # more in a module
+        (("blocks.0.norm.weight", "blocks.1.norm.weight"), "blocks.2.norm.weight", True),  # a deeper ViT
+        (("stages.0.0.conv.weight", "stages.1.0.conv.weight"), "stages.2.0.conv.weight", False),  # a cut ResNet
+        (("stages.0.0.conv.weight", "stages.1.0.conv.weight"), "stages.1.1.conv.weight", True),  # a deeper one
+        (("stem.conv.weight", "body.conv.weight"), "head.more.conv.weight", False),  # another network
+    ],
+)
+def test_what_is_of_the_network_and_what_is_beside_it(tmp_path, own, more, unplaced):
+    file = save(tmp_path, stored(*own, more))
+    if unplaced:
+        assert refused(tree(*own), file).report.unplaced == [more]
+    else:
+        assert load_checkpoint(tree(*own), file).file_coverage == 1
+
+
 def test_register_tokens_are_no_leftover(tmp_path):
     error = refused(our_vit(), save(tmp_path, vit() | {"reg_token": torch.ones(1, 4, 64)}))
     assert error.report.unplaced == ["reg_token"]
@@ -121,7 +176,7 @@ def test_adapters_and_biases_in_the_file_are_no_leftovers(tmp_path, part):
 
 
 def test_integers_and_what_the_model_computes_need_no_place(tmp_path):
-    more = {"blocks.0.attn.relative_position_index": torch.zeros(4, 4), "blocks.0.steps": torch.tensor(3)}
+    more = {"blocks.0.attn.relative_position_index": torch.zeros(4, 4), "blocks.0.attn.table": torch.tensor([3])}
     assert load_checkpoint(our_vit(), save(tmp_path, vit() | more)).file_coverage == 1
 
 
@@ -135,8 +190,8 @@ def test_a_network_that_is_cut_on_purpose_takes_the_whole_file(tmp_path):
 
 
 def test_another_network_beside_it_has_a_reason(tmp_path):
-    stored = {f"backbone.{key}": value for key, value in empty().state_dict().items()}
-    report = load_checkpoint(empty(), save(tmp_path, stored | {"head.tower.0.weight": torch.ones(3)}))
+    file = {f"backbone.{key}": value for key, value in empty().state_dict().items()}
+    report = load_checkpoint(empty(), save(tmp_path, file | {"head.tower.0.weight": torch.ones(3)}))
     assert report.left_over["head.tower.0.weight"] == "outside 'backbone'"
 
 
@@ -156,6 +211,10 @@ def test_blocks_in_chunks_are_numbered_through(tmp_path, chunks):
     assert (report.coverage, report.scope, report.prefix) == (1, "timm_model.model", "backbone.")
     loaded = model.timm_model.model.state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in loaded)
+
+
+def test_blocks_of_blocks_that_the_model_has_are_no_chunks():
+    assert clean_names(["blocks.0.1.w"], {"blocks.0.1.w", "blocks.1.w"})[0] == {"blocks.0.1.w": "blocks.0.1.w"}
 
 
 # What stays random
@@ -244,6 +303,7 @@ def test_a_hint_allows_nothing_but_what_is_missing(tmp_path):
         (["a.0.x", "a.1.x"], ["a.0.y"], ["a.*.x"]),
         (["a.0.x", "a.1.x"], ["a.2.x"], ["a.0.x", "a.1.x"]),
         (["a.0.x", "a.1.x"], ["a.0.b.x"], ["a.0.x", "a.1.x"]),
+        (["a.0.x", "a.1.x"], ["b", "a.2.x"], ["a.0.x", "a.1.x"]),
         (["a.x"], [], ["a.x"]),
         (["a[0].x"], ["a0.x"], ["a[[]0].x"]),
         ([f"{letter}.x" for letter in "abcdefghi"], ["z"], []),

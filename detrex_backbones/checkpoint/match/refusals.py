@@ -60,8 +60,7 @@ def check_maps(report: LoadReport, allow_missing: Iterable[str] = (), instead: s
     """
     random = [key for key in report.before_maps if not is_allowed(key, allow_missing, report.scope)]
     if random:
-        placed = [item.model_key for item in report.loaded]
-        globs = fewest_globs(random, [*placed, *report.missing, *(key for key in report.outside if key not in random)])
+        globs = fewest_globs(random, [item.model_key for item in report.loaded])
         raise CheckpointMatchError(
             f"checkpoint {report.path!r} has no weights for {by_module(random, report.scope)} of the model, which "
             f"stand between {report.scope!r} and the maps: these would be noise. {instead}"
