@@ -1,0 +1,142 @@
+"""Hugging Face's backbones, in small."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from benchmarks.peer_files.case import SIZES, Case, timm_network, torchvision_network
+from detrex_backbones import BasicStem, DeepStem, ResNet, make_stage
+
+__all__ = ["CASES"]
+
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+FOUR = {"depths": [1, 1, 2, 1], "out_features": STAGES}
+INDICES = {"out_indices": (0, 1, 2, 3)}
+
+
+def build(name: str, **config: Any) -> nn.Module:
+    """One of transformers' backbones."""
+    import transformers
+
+    settings = getattr(transformers, name.replace("Backbone", "Config"))(**config)
+    net: nn.Module = getattr(transformers, name)(settings)
+    return net
+
+
+def maps(net: nn.Module, image: Tensor) -> Sequence[Tensor]:
+    """Its feature maps."""
+    found: Sequence[Tensor] = net(image).feature_maps
+    return found
+
+
+def as_maps(net: nn.Module, image: Tensor) -> Sequence[Tensor]:
+    """MaskFormer's Swin gives some maps that are no views of (N, C, H, W)."""
+    return [value.contiguous() for value in maps(net, image)]
+
+
+def written(net: nn.Module) -> Mapping[str, Tensor]:
+    """The names that `save_pretrained` writes, which aren't those in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        net.save_pretrained(folder)  # type: ignore[operator]
+        return load_file(Path(folder) / "model.safetensors")
+
+
+def case(
+    name: str, ours: tuple[Callable[[], nn.Module], str], *, sizes: Any = SIZES, note: str = "", **config: Any
+) -> Case:
+    """A row."""
+    network, called = ours
+    return Case("transformers", name, partial(build, name, **config), network, called, maps, written, sizes, note)
+
+
+def resnet18(**stem: Any) -> nn.Module:
+    """This library's."""
+    made = DeepStem(out_channels=64, norm="BN") if stem else BasicStem(norm="BN")
+    more = {"shortcut": "avg_pool"} if stem else {}
+    return ResNet(made, make_stage(18, norm="BN", in_channels=64, **more), out_features=["res2", "res3", "res4", "res5"])
+
+
+TINY = {"hidden_sizes": [8, 16, 24, 32], **FOUR}
+DIMS = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
+SWIN = {"embed_dim": 24, "num_heads": [1, 2, 4, 8], **FOUR}
+SWIN_TIMM = {"embed_dim": 24, "num_heads": (1, 2, 4, 8), "depths": (1, 1, 2, 1), **INDICES}
+VIT = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "out_indices": [1, 3]}
+VIT_TIMM = {"embed_dim": 48, "depth": 3, "num_heads": 2, "out_indices": (0, 2)}
+EVEN = ((192, 256), (164, 228), (224, 224))
+SQUARE = ((224, 224),)
+RESNET = {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2], "out_features": STAGES}
+HGNET = {
+    "stem_channels": [3, 16, 16],
+    "stage_in_channels": [16, 64, 256, 512],
+    "stage_mid_channels": [16, 32, 64, 128],
+    "stage_out_channels": [64, 256, 512, 1024],
+    "stage_num_blocks": [1, 1, 2, 1],
+    "stage_numb_of_layers": [3, 3, 3, 3],
+    "use_learnable_affine_block": True,
+    "out_features": STAGES,
+}
+RESNET_26 = {**RESNET, "layer_type": "bottleneck", "hidden_sizes": [256, 512, 1024, 2048]}
+NODES = {f"layer{k}": f"res{k + 1}" for k in (1, 2, 3, 4)}
+
+CASES = [
+    case("ConvNextBackbone", timm_network("convnext_atto", output_norms=True, **DIMS), **TINY),
+    case("ConvNextV2Backbone", timm_network("convnextv2_tiny", output_norms=True, **DIMS), **TINY),
+    case("SwinBackbone", timm_network("swin_tiny_patch4_window7_224", output_norms=True, **SWIN_TIMM), sizes=EVEN, **SWIN),
+    case("MaskFormerSwinBackbone", timm_network("swin_tiny_patch4_window7_224", output_norms=True, **SWIN_TIMM), sizes=EVEN, **SWIN),
+    case("Swinv2Backbone", timm_network("swinv2_tiny_window8_256", window_size=7, **SWIN_TIMM), window_size=7, sizes=EVEN, **SWIN),
+    case(
+        "FocalNetBackbone",
+        timm_network("focalnet_tiny_srf", **INDICES),
+        hidden_sizes=[96, 192, 384, 768],
+        out_features=STAGES,
+    ),
+    case("PvtV2Backbone", timm_network("pvt_v2_b0", depths=(1, 1, 1, 1), **INDICES), depths=[1, 1, 1, 1], out_features=STAGES),
+    case("HGNetV2Backbone", timm_network("hgnetv2_b0", **INDICES), **HGNET),
+    case(
+        "HieraBackbone",
+        timm_network("hiera_tiny_224", embed_dim=16, stages=(1, 1, 2, 1), output_norms=True, **INDICES),
+        embed_dim=16,
+        **FOUR,
+        sizes=SQUARE,
+    ),
+    case(
+        "BeitBackbone",
+        timm_network("beit_base_patch16_224", **VIT_TIMM),
+        intermediate_size=192,
+        use_relative_position_bias=True,
+        sizes=SQUARE,
+        **VIT,
+    ),
+    case("Dinov2Backbone", timm_network("vit_small_patch14_dinov2", img_size=224, **VIT_TIMM), image_size=224, apply_layernorm=False, **VIT),
+    case(
+        "Dinov2WithRegistersBackbone",
+        timm_network("vit_small_patch14_reg4_dinov2", img_size=224, **VIT_TIMM),
+        image_size=224,
+        patch_size=14,
+        apply_layernorm=False,
+        **VIT,
+    ),
+    case(
+        "DINOv3ViTBackbone",
+        timm_network("vit_small_patch16_dinov3_qkvb", **VIT_TIMM),
+        intermediate_size=192,
+        num_register_tokens=4,
+        apply_layernorm=False,
+        **VIT,
+    ),
+    case("DINOv3ConvNextBackbone", timm_network("convnext_tiny", **DIMS), **TINY),
+    case("BitBackbone", timm_network("resnetv2_50x1_bit", layers=(1, 1, 1, 1), channels=(128, 256, 512, 1024), stem_chs=32, out_indices=(1, 2, 3, 4)), hidden_sizes=[128, 256, 512, 1024], depths=[1, 1, 1, 1], embedding_size=32, global_padding="same", out_features=STAGES),
+    case("ResNetBackbone", (resnet18, "ResNet"), **RESNET),
+    case("ResNetBackbone", timm_network("resnet18", out_indices=(1, 2, 3, 4)), **RESNET),
+    case("ResNetBackbone", torchvision_network("resnet18", return_nodes=NODES), **RESNET),
+    case("RTDetrResNetBackbone", timm_network("resnet26d", out_indices=(1, 2, 3, 4)), **RESNET_26),
+    case("RTDetrResNetBackbone", timm_network("resnet18d", out_indices=(1, 2, 3, 4)), **RESNET),
+    case("PPLCNetBackbone", timm_network("lcnet_100", out_indices=(0, 1, 2, 3, 4)), out_features=[*STAGES, "stage5"]),
+]
