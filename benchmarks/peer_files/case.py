@@ -68,7 +68,8 @@ def randomise(net: nn.Module) -> nn.Module:
             value.uniform_(0.5, 1.5, generator=generator)
         elif value.dim() < 2 or "mean" in name or value.std() < 0.05:
             value += 0.2 * torch.randn(value.shape, generator=generator)
-    return net.eval()
+    net.eval()  # which gives nothing back in some libraries
+    return net
 
 
 def file_of(state: Mapping[str, Tensor], folder: Path, prefix: str = "") -> Path:
@@ -93,10 +94,14 @@ def loaded(case: Case, folder: Path, prefix: str = "") -> tuple[nn.Module, nn.Mo
 
 @torch.no_grad()
 def differences(case: Case, peer: nn.Module, model: nn.Module) -> dict[tuple[int, int], float]:
-    """Of each size: the largest difference of any map over its largest value; 1.0 where shapes differ."""
+    """Of each size: the largest difference of any map over its largest value; 1.0 where shapes differ.
+
+    Both compute in float64: what is left is no rounding.
+    """
     found = {}
+    peer, model = peer.double(), model.double()
     for size in case.sizes:
-        image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
+        image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1)).double()
         theirs, ours = list(case.maps(peer, image)), list(model(image).values())
         same = [one.shape for one in theirs] == [one.shape for one in ours]
         pairs = zip(theirs, ours, strict=True) if same else ()

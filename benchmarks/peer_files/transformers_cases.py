@@ -25,7 +25,7 @@ def build(name: str, **config: Any) -> nn.Module:
     """One of transformers' backbones."""
     import transformers
 
-    settings = getattr(transformers, name.replace("Backbone", "Config"))(**config)
+    settings = getattr(transformers, name.replace("Backbone", "Config").replace("Model", "Config"))(**config)
     net: nn.Module = getattr(transformers, name)(settings)
     return net
 
@@ -36,9 +36,28 @@ def maps(net: nn.Module, image: Tensor) -> Sequence[Tensor]:
     return found
 
 
-def as_maps(net: nn.Module, image: Tensor) -> Sequence[Tensor]:
-    """MaskFormer's Swin gives some maps that are no views of (N, C, H, W)."""
-    return [value.contiguous() for value in maps(net, image)]
+def hiera_maps(net: nn.Module, image: Tensor) -> Sequence[Tensor]:
+    """Those behind each stage."""
+    found = net(image, output_hidden_states=True).reshaped_hidden_states
+    return [value.permute(0, 3, 1, 2) for value in found[1:]]
+
+
+def focalnet_maps(net: nn.Module, image: Tensor) -> Sequence[Tensor]:
+    """Those in front of what makes them smaller, which `FocalNetBackbone` gives behind it."""
+    found: list[Tensor] = []
+    hooks = [
+        stage.register_forward_hook(lambda stage, given, made: found.append(made[1]))
+        for stage in net.focalnet.encoder.stages  # type: ignore[union-attr]
+    ]
+    net(image)
+    for hook in hooks:
+        hook.remove()
+    return [value.transpose(1, 2).unflatten(2, size) for value, size in zip(found, sizes_of(image), strict=True)]
+
+
+def sizes_of(image: Tensor) -> list[tuple[int, int]]:
+    """(H, W) of the maps of a network that takes patches of 4x4 and halves them thrice, rounding down."""
+    return [(image.shape[2] // 4 // 2**k, image.shape[3] // 4 // 2**k) for k in range(4)]
 
 
 def written(net: nn.Module) -> Mapping[str, Tensor]:
@@ -69,7 +88,7 @@ SWIN = {"embed_dim": 24, "num_heads": [1, 2, 4, 8], **FOUR}
 SWIN_TIMM = {"embed_dim": 24, "num_heads": (1, 2, 4, 8), "depths": (1, 1, 2, 1), **INDICES}
 VIT = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "out_indices": [1, 3]}
 VIT_TIMM = {"embed_dim": 48, "depth": 3, "num_heads": 2, "out_indices": (0, 2)}
-EVEN = ((192, 256), (164, 228), (224, 224))
+EVEN = ((192, 256), (224, 224))
 SQUARE = ((224, 224),)
 RESNET = {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2], "out_features": STAGES}
 HGNET = {
@@ -88,23 +107,31 @@ NODES = {f"layer{k}": f"res{k + 1}" for k in (1, 2, 3, 4)}
 CASES = [
     case("ConvNextBackbone", timm_network("convnext_atto", output_norms=True, **DIMS), **TINY),
     case("ConvNextV2Backbone", timm_network("convnextv2_tiny", output_norms=True, **DIMS), **TINY),
-    case("SwinBackbone", timm_network("swin_tiny_patch4_window7_224", output_norms=True, **SWIN_TIMM), sizes=EVEN, **SWIN),
-    case("MaskFormerSwinBackbone", timm_network("swin_tiny_patch4_window7_224", output_norms=True, **SWIN_TIMM), sizes=EVEN, **SWIN),
-    case("Swinv2Backbone", timm_network("swinv2_tiny_window8_256", window_size=7, **SWIN_TIMM), window_size=7, sizes=EVEN, **SWIN),
-    case(
+    case("SwinBackbone", timm_network("swin_tiny_patch4_window7_224", output_norms=True, **SWIN_TIMM), sizes=SQUARE, **SWIN),
+    case("MaskFormerSwinBackbone", timm_network("swin_tiny_patch4_window7_224", output_norms=True, **SWIN_TIMM), sizes=SQUARE, **SWIN),
+    case("Swinv2Backbone", timm_network("swinv2_tiny_window8_256", window_size=7, **SWIN_TIMM), window_size=7, sizes=SQUARE, **SWIN),
+    Case(
+        "transformers",
         "FocalNetBackbone",
-        timm_network("focalnet_tiny_srf", **INDICES),
-        hidden_sizes=[96, 192, 384, 768],
-        out_features=STAGES,
+        partial(build, "FocalNetBackbone", hidden_sizes=[96, 192, 384, 768]),
+        *timm_network("focalnet_tiny_srf", **INDICES),
+        focalnet_maps,
+        written,
+        EVEN,
+        "its maps are taken in front of what makes them smaller, where FocalNetBackbone gives them behind it; at other "
+        "sizes it pads what timm cuts off",
     ),
     case("PvtV2Backbone", timm_network("pvt_v2_b0", depths=(1, 1, 1, 1), **INDICES), depths=[1, 1, 1, 1], out_features=STAGES),
     case("HGNetV2Backbone", timm_network("hgnetv2_b0", **INDICES), **HGNET),
-    case(
-        "HieraBackbone",
-        timm_network("hiera_tiny_224", embed_dim=16, stages=(1, 1, 2, 1), output_norms=True, **INDICES),
-        embed_dim=16,
-        **FOUR,
-        sizes=SQUARE,
+    Case(
+        "transformers",
+        "HieraModel",
+        partial(build, "HieraModel", embed_dim=16, depths=[1, 1, 2, 1]),
+        *timm_network("hiera_tiny_224", embed_dim=16, stages=(1, 1, 2, 1), **INDICES),
+        hiera_maps,
+        written,
+        SQUARE,
+        "HieraBackbone of transformers 5 leaves out a step of HieraModel (`unroll`), and its maps are scrambled",
     ),
     case(
         "BeitBackbone",
@@ -114,25 +141,34 @@ CASES = [
         sizes=SQUARE,
         **VIT,
     ),
-    case("Dinov2Backbone", timm_network("vit_small_patch14_dinov2", img_size=224, **VIT_TIMM), image_size=224, apply_layernorm=False, **VIT),
+    case(
+        "Dinov2Backbone",
+        timm_network("vit_small_patch14_dinov2", img_size=224, **VIT_TIMM),
+        image_size=224,
+        apply_layernorm=False,
+        sizes=SQUARE,
+        **VIT,
+    ),
     case(
         "Dinov2WithRegistersBackbone",
         timm_network("vit_small_patch14_reg4_dinov2", img_size=224, **VIT_TIMM),
         image_size=224,
         patch_size=14,
         apply_layernorm=False,
+        sizes=SQUARE,
         **VIT,
     ),
     case(
         "DINOv3ViTBackbone",
-        timm_network("vit_small_patch16_dinov3_qkvb", **VIT_TIMM),
+        timm_network("vit_small_patch16_dinov3_qkvb", **{**VIT_TIMM, "out_indices": (0, 1)}),
         intermediate_size=192,
         num_register_tokens=4,
         apply_layernorm=False,
-        **VIT,
+        sizes=((192, 256), (160, 224), (224, 224)),
+        **{**VIT, "out_indices": [1, 2]},
     ),
     case("DINOv3ConvNextBackbone", timm_network("convnext_tiny", **DIMS), **TINY),
-    case("BitBackbone", timm_network("resnetv2_50x1_bit", layers=(1, 1, 1, 1), channels=(128, 256, 512, 1024), stem_chs=32, out_indices=(1, 2, 3, 4)), hidden_sizes=[128, 256, 512, 1024], depths=[1, 1, 1, 1], embedding_size=32, global_padding="same", out_features=STAGES),
+    case("BitBackbone", timm_network("resnetv2_50x1_bit", out_indices=(1, 2, 3, 4)), out_features=STAGES),
     case("ResNetBackbone", (resnet18, "ResNet"), **RESNET),
     case("ResNetBackbone", timm_network("resnet18", out_indices=(1, 2, 3, 4)), **RESNET),
     case("ResNetBackbone", torchvision_network("resnet18", return_nodes=NODES), **RESNET),

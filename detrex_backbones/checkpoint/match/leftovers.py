@@ -62,7 +62,10 @@ def explain_leftovers(reading: Reading, whole: Callable[[], Shapes]) -> None:
     network, known = _Network(entry.theirs for entry in reading.entries if entry.model_key), whole()
     if known:
         cut = {
-            entry.theirs for entry in unknown if any(known.get(tail) == entry.shape for tail in _tails(entry.theirs))
+            entry.theirs
+            for entry in unknown
+            for name in (entry.theirs, entry.ours)
+            if any(known.get(tail) == entry.shape for tail in _tails(name))
         }
     else:
         cut = network.stages_behind([entry.theirs for entry in unknown])

@@ -16,11 +16,12 @@ LCNET = {
     "pointwise_convolution.convolution.weight": "conv_pw.weight",
     "pointwise_convolution.normalization.": "bn2.",
 }
-# timm has the block that makes the fourth stage smaller by itself.
+# timm has the last four blocks of the fourth stage apart.
 LCNET_BLOCKS = (
     *((f"{s}.layers.{{i}}", f"{s}.{{i}}") for s in (0, 1, 2)),
     ("3.layers.0", "3.0"),
-    ("3.layers.{i+1}", "4.{i}"),
+    ("3.layers.1", "3.1"),
+    ("3.layers.{i+2}", "4.{i}"),
     ("4.layers.{i}", "5.{i}"),
 )
 BLOCK = "encoder.stages.{s}.blocks.{i}."

@@ -60,9 +60,8 @@ CONVENTIONS = (
         anchors=(FIRST,),
         without=(CONTINUOUS,),
         pairs=(*_pairs("", V1), Pair("hidden_states_norms.stage{s+1}.{leaf}", "norm{s}.{leaf}")),
-        # As its backbone is written alone.
-        elsewhere={"swin.layernorm.": "layernorm."},
-        left_out=LAST_NORM,
+        # Its backbone is written with this one in front of a name.
+        left_out={r"^swin\.layernorm\.": "norm before the classifier", **LAST_NORM},
         adapt=ADAPT,
         one_way=WRITTEN_APART,
         original=True,
