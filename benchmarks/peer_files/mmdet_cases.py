@@ -90,6 +90,7 @@ CASES = [
         "PyramidVisionTransformerV2",
         timm_network("pvt_v2_b0", depths=(1, 1, 1, 1), **FOUR),
         note="its last norms have eps 1e-6 where the authors' have 1e-5",
+        embed_dims=32,
         num_layers=[1, 1, 1, 1],
     ),
     case(
