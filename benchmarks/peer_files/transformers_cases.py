@@ -42,6 +42,11 @@ def hiera_maps(net: nn.Module, image: Tensor) -> Sequence[Tensor]:
     return [value.permute(0, 3, 1, 2) for value in found[1:]]
 
 
+def sam2_maps(net: nn.Module, image: Tensor) -> Sequence[Tensor]:
+    """Those behind each stage."""
+    return [value.permute(0, 3, 1, 2) for value in net(image).intermediate_hidden_states]
+
+
 def focalnet_maps(net: nn.Module, image: Tensor) -> Sequence[Tensor]:
     """Those in front of what makes them smaller, which `FocalNetBackbone` gives behind it."""
     found: list[Tensor] = []
@@ -91,6 +96,18 @@ VIT_TIMM = {"embed_dim": 48, "depth": 3, "num_heads": 2, "out_indices": (0, 2)}
 EVEN = ((192, 256), (224, 224))
 SQUARE = ((224, 224),)
 RESNET = {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2], "out_features": STAGES}
+SAM2 = {
+    "hidden_size": 16,
+    "num_attention_heads": 1,
+    "blocks_per_stage": [1, 2, 2, 1],
+    "embed_dim_per_stage": [16, 32, 64, 128],
+    "num_attention_heads_per_stage": [1, 2, 4, 8],
+    "global_attention_blocks": [4],
+}
+SAM2_TIMM = timm_network(
+    "sam2_hiera_tiny", embed_dim=16, num_heads=1, stages=(1, 2, 2, 1), global_att_blocks=(4,), **INDICES
+)
+SAM2_SIZES = ((192, 256), (160, 224), (224, 224))
 HGNET = {
     "stem_channels": [3, 16, 16],
     "stage_in_channels": [16, 64, 256, 512],
@@ -132,6 +149,16 @@ CASES = [
         written,
         SQUARE,
         "HieraBackbone of transformers 5 leaves out a step of HieraModel (`unroll`), and its maps are scrambled",
+    ),
+    Case(
+        "transformers",
+        "Sam2HieraDetModel",
+        partial(build, "Sam2HieraDetModel", **SAM2),
+        *SAM2_TIMM,
+        sam2_maps,
+        written,
+        SAM2_SIZES,
+        "sizes are multiples of 32",
     ),
     case(
         "BeitBackbone",

@@ -1,7 +1,7 @@
-"""Hugging Face's FocalNet, PVT v2 and Hiera. Ours are the authors' names, which timm's Hiera has as well.
+"""Hugging Face's FocalNet, PVT v2, Hiera and SAM 2's Hiera. Ours are the authors' names.
 
-Read off `transformers.models.focalnet`, `pvt_v2` and `hiera`, `microsoft/FocalNet`, `whai362/PVT` and
-`facebookresearch/hiera`.
+Read off `transformers.models.focalnet`, `pvt_v2`, `hiera` and `sam2`, `microsoft/FocalNet`, `whai362/PVT`,
+`facebookresearch/hiera` and `facebookresearch/sam2`.
 """
 
 from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
@@ -42,6 +42,15 @@ HIERA = {
     "layernorm_after.": "norm2.",
     "mlp.fc1.": "mlp.fc1.",
     "mlp.fc2.": "mlp.fc2.",
+    "proj.": "proj.",
+}
+SAM2 = {
+    "layer_norm1.": "norm1.",
+    "attn.qkv.": "attn.qkv.",
+    "attn.proj.": "attn.proj.",
+    "layer_norm2.": "norm2.",
+    "mlp.proj_in.": "mlp.layers.0.",
+    "mlp.proj_out.": "mlp.layers.1.",
     "proj.": "proj.",
 }
 
@@ -95,6 +104,18 @@ CONVENTIONS = (
         ),
         left_out={r"^pooler\.layernorm\.": "norm before the classifier", **LAST_NORM},
         one_way="its blocks are counted within each stage, ours through all of them",
+        original=True,
+    ),
+    Convention(
+        name="huggingface-sam2-hiera",
+        aliases=("huggingface", "transformers"),
+        anchors=(("blocks.0.layer_norm1.weight", "blocks.0.mlp.proj_in.weight", "pos_embed_window"),),
+        pairs=(
+            Pair("pos_embed", "pos_embed"),
+            Pair("pos_embed_window", "pos_embed_window"),
+            Pair("patch_embed.projection.{leaf}", "patch_embed.proj.{leaf}"),
+            *pairs_of("blocks.{i}.", "blocks.{i}.", SAM2),
+        ),
         original=True,
     ),
 )
