@@ -1,4 +1,4 @@
-"""One row: a class of another library, the network of this one that its file is for, and how far their maps are apart."""
+"""One row: a class of another library, the network here that its file is for, and how far their maps are apart."""
 
 from __future__ import annotations
 

@@ -103,5 +103,7 @@ CASES = [
         note="with the norms of RTMDet's configs; by itself its class has eps 1e-3",
         out_indices=(1, 2, 3, 4),
     ),
+    case("RegNet", timm_network("regnetx_004", out_indices=(1, 2, 3, 4)), arch="regnetx_400mf"),
+    case("ResNeSt", timm_network("resnest50d", out_indices=(1, 2, 3, 4)), depth=50),
     case("ResNetV1d", timm_network("resnet50d", out_indices=(1, 2, 3, 4)), depth=50),
 ]

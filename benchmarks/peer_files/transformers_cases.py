@@ -80,11 +80,11 @@ def case(
     return Case("transformers", name, partial(build, name, **config), network, called, maps, written, sizes, note)
 
 
-def resnet18(**stem: Any) -> nn.Module:
-    """This library's."""
-    made = DeepStem(out_channels=64, norm="BN") if stem else BasicStem(norm="BN")
-    more = {"shortcut": "avg_pool"} if stem else {}
-    return ResNet(made, make_stage(18, norm="BN", in_channels=64, **more), out_features=["res2", "res3", "res4", "res5"])
+def resnet18(deep: bool = False) -> nn.Module:
+    """This library's, with torchvision's stem and shortcuts, or RT-DETR's."""
+    stem = DeepStem(out_channels=64, norm="BN") if deep else BasicStem(norm="BN")
+    stages = make_stage(18, norm="BN", shortcut="avg_pool" if deep else "conv1x1", project_res2=deep)
+    return ResNet(stem, stages, out_features=["res2", "res3", "res4", "res5"])
 
 
 TINY = {"hidden_sizes": [8, 16, 24, 32], **FOUR}
@@ -124,9 +124,25 @@ NODES = {f"layer{k}": f"res{k + 1}" for k in (1, 2, 3, 4)}
 CASES = [
     case("ConvNextBackbone", timm_network("convnext_atto", output_norms=True, **DIMS), **TINY),
     case("ConvNextV2Backbone", timm_network("convnextv2_tiny", output_norms=True, **DIMS), **TINY),
-    case("SwinBackbone", timm_network("swin_tiny_patch4_window7_224", output_norms=True, **SWIN_TIMM), sizes=SQUARE, **SWIN),
-    case("MaskFormerSwinBackbone", timm_network("swin_tiny_patch4_window7_224", output_norms=True, **SWIN_TIMM), sizes=SQUARE, **SWIN),
-    case("Swinv2Backbone", timm_network("swinv2_tiny_window8_256", window_size=7, **SWIN_TIMM), window_size=7, sizes=SQUARE, **SWIN),
+    case(
+        "SwinBackbone",
+        timm_network("swin_tiny_patch4_window7_224", output_norms=True, **SWIN_TIMM),
+        sizes=SQUARE,
+        **SWIN,
+    ),
+    case(
+        "MaskFormerSwinBackbone",
+        timm_network("swin_tiny_patch4_window7_224", output_norms=True, **SWIN_TIMM),
+        sizes=SQUARE,
+        **SWIN,
+    ),
+    case(
+        "Swinv2Backbone",
+        timm_network("swinv2_tiny_window8_256", window_size=7, **SWIN_TIMM),
+        window_size=7,
+        sizes=SQUARE,
+        **SWIN,
+    ),
     Case(
         "transformers",
         "FocalNetBackbone",
@@ -138,7 +154,12 @@ CASES = [
         "its maps are taken in front of what makes them smaller, where FocalNetBackbone gives them behind it; at other "
         "sizes it pads what timm cuts off",
     ),
-    case("PvtV2Backbone", timm_network("pvt_v2_b0", depths=(1, 1, 1, 1), **INDICES), depths=[1, 1, 1, 1], out_features=STAGES),
+    case(
+        "PvtV2Backbone",
+        timm_network("pvt_v2_b0", depths=(1, 1, 1, 1), **INDICES),
+        depths=[1, 1, 1, 1],
+        out_features=STAGES,
+    ),
     case("HGNetV2Backbone", timm_network("hgnetv2_b0", **INDICES), **HGNET),
     Case(
         "transformers",
@@ -194,6 +215,26 @@ CASES = [
         sizes=((192, 256), (160, 224), (224, 224)),
         **{**VIT, "out_indices": [1, 2]},
     ),
+    case(
+        "Dinov2Backbone",
+        timm_network("vit_giant_patch14_dinov2", img_size=224, **VIT_TIMM),
+        image_size=224,
+        use_swiglu_ffn=True,
+        apply_layernorm=False,
+        sizes=SQUARE,
+        **VIT,
+    ),
+    case(
+        "DINOv3ViTBackbone",
+        timm_network("vit_small_plus_patch16_dinov3_qkvb", **{**VIT_TIMM, "out_indices": (0, 1)}),
+        intermediate_size=192,
+        num_register_tokens=4,
+        use_gated_mlp=True,
+        hidden_act="silu",
+        apply_layernorm=False,
+        sizes=((192, 256), (160, 224), (224, 224)),
+        **{**VIT, "out_indices": [1, 2]},
+    ),
     case("DINOv3ConvNextBackbone", timm_network("convnext_tiny", **DIMS), **TINY),
     case(
         "VitDetBackbone",
@@ -209,6 +250,6 @@ CASES = [
     case("ResNetBackbone", timm_network("resnet18", out_indices=(1, 2, 3, 4)), **RESNET),
     case("ResNetBackbone", torchvision_network("resnet18", return_nodes=NODES), **RESNET),
     case("RTDetrResNetBackbone", timm_network("resnet26d", out_indices=(1, 2, 3, 4)), **RESNET_26),
-    case("RTDetrResNetBackbone", timm_network("resnet18d", out_indices=(1, 2, 3, 4)), **RESNET),
+    case("RTDetrResNetBackbone", (partial(resnet18, deep=True), "ResNet with project_res2=True"), **RESNET),
     case("PPLCNetBackbone", timm_network("lcnet_100", out_indices=(0, 1, 2, 3, 4)), out_features=[*STAGES, "stage5"]),
 ]

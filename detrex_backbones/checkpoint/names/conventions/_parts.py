@@ -1,4 +1,4 @@
-"""Parts of the tables of transformers and of newer convolutional networks: names a block, projections that are joined."""
+"""Parts of the tables of transformers and newer convolutional networks: names in a block, joined projections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def pairs_of(theirs: str, ours: str, names: Mapping[str, str]) -> tuple[Pair, ..
         names: the source's name of each module or tensor in there -> ours. A name that ends with a dot is a module's.
     """
     return tuple(
-        Pair(f"{theirs}{name}{{leaf}}" if name.endswith(".") else theirs + name, ours + own + "{leaf}" * own.endswith("."))
+        Pair(
+            f"{theirs}{name}{{leaf}}" if name.endswith(".") else theirs + name,
+            ours + own + "{leaf}" * own.endswith("."),
+        )
         for name, own in names.items()
     )
 

@@ -35,7 +35,10 @@ CONVENTIONS = (
             Pair("embedder.convolution.weight", "stem.conv.weight"),
             Pair("embedder.norm.{leaf}", "stem.norm.{leaf}"),
             *(
-                Pair(f"encoder.stages.{{s}}.layers.{{i}}.{name}{{k}}.{{leaf}}", f"stages.{{s}}.blocks.{{i}}.{name}{{k}}.{{leaf}}")
+                Pair(
+                    f"encoder.stages.{{s}}.layers.{{i}}.{name}{{k}}.{{leaf}}",
+                    f"stages.{{s}}.blocks.{{i}}.{name}{{k}}.{{leaf}}",
+                )
                 for name in ("conv", "norm")
             ),
             *pairs_of(
@@ -79,7 +82,11 @@ CONVENTIONS = (
         ),
         pairs=(
             *pairs_of("encoder.convolution.", "", {"convolution.weight": "conv_stem.weight", "normalization.": "bn1."}),
-            *(pair for theirs, ours in LCNET_BLOCKS for pair in pairs_of(f"encoder.blocks.{theirs}.", f"blocks.{ours}.", LCNET)),
+            *(
+                pair
+                for theirs, ours in LCNET_BLOCKS
+                for pair in pairs_of(f"encoder.blocks.{theirs}.", f"blocks.{ours}.", LCNET)
+            ),
         ),
         left_out={r"^(head|last_convolution|classifier)\.": "head", **BATCH_COUNTERS},
     ),

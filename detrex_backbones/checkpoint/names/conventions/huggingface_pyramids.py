@@ -7,7 +7,6 @@ Read off `transformers.models.focalnet`, `pvt_v2`, `hiera` and `sam2`, `microsof
 from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
 from detrex_backbones.checkpoint.names.conventions._parts import (
     LAST_NORM,
-    WRITTEN_APART,
     counted_through,
     join_projections,
     pairs_of,

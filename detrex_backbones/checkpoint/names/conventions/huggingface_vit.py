@@ -117,7 +117,10 @@ CONVENTIONS = (
         pairs=(
             *TOKENS,
             *pairs_of("encoder.layer.{i}.", "blocks.{i}.", BEIT),
-            Pair("encoder.relative_position_bias.relative_position_bias_table", "rel_pos_bias.relative_position_bias_table"),
+            Pair(
+                "encoder.relative_position_bias.relative_position_bias_table",
+                "rel_pos_bias.relative_position_bias_table",
+            ),
         ),
         left_out={r"^pooler\.layernorm\.": "norm before the classifier", **LEFT_OUT},
         adapt=join_projections(*PROJECTIONS),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
+from detrex_backbones.checkpoint.names.conventions._convention import Convention
 from detrex_backbones.checkpoint.names.conventions._parts import BATCH_COUNTERS, pairs_of
 
 
@@ -67,7 +67,9 @@ CONVENTIONS = (
     Convention(
         name="mmdet-efficientnet",
         aliases=("mmdet", "mmpretrain"),
-        anchors=(("layers.1.0.depthwise_conv.conv.weight", "layers.2.0.expand_conv.conv.weight", "layers.0.conv.weight"),),
+        anchors=(
+            ("layers.1.0.depthwise_conv.conv.weight", "layers.2.0.expand_conv.conv.weight", "layers.0.conv.weight"),
+        ),
         renumber=_stages_apart,
         pairs=(
             *pairs_of("layers.0.", "", STEM),

@@ -96,7 +96,9 @@ CONVENTIONS = (
     Convention(
         name="mmdet-pvt-v2",
         aliases=("mmdet", "mmpretrain"),
-        anchors=((f"layers.0.1.0.{IN_PROJ}weight", "layers.0.0.projection.weight", "layers.0.1.0.ffn.layers.1.weight"),),
+        anchors=(
+            (f"layers.0.1.0.{IN_PROJ}weight", "layers.0.0.projection.weight", "layers.0.1.0.ffn.layers.1.weight"),
+        ),
         # PVT of version 1 has tables of positions, and no convolution in its MLP.
         without=("layers.0.1.0.pos_embed", "layers.0.1.pos_embed"),
         pairs=(

@@ -40,9 +40,7 @@ CONVENTIONS = (
     Convention(
         name="huggingface-rtdetr",
         aliases=("huggingface", "transformers"),
-        anchors=(
-            ("embedder.embedder.0.convolution.weight", "encoder.stages.0.layers.0.layer.0.convolution.weight"),
-        ),
+        anchors=(("embedder.embedder.0.convolution.weight", "encoder.stages.0.layers.0.layer.0.convolution.weight"),),
         pairs=(
             Pair("embedder.embedder.{k}.convolution.weight", "stem.conv{k+1}.weight"),
             Pair("embedder.embedder.{k}.normalization.{leaf}", "stem.conv{k+1}.norm.{leaf}"),
