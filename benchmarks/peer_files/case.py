@@ -66,7 +66,7 @@ def randomise(net: nn.Module) -> nn.Module:
             continue
         if name.endswith("running_var"):
             value.uniform_(0.5, 1.5, generator=generator)
-        elif value.dim() < 2 or "mean" in name or value.std() < 0.05:
+        elif value.dim() < 2 or "mean" in name or value.numel() < 2 or value.std() < 0.05:
             value += 0.2 * torch.randn(value.shape, generator=generator)
     net.eval()  # which gives nothing back in some libraries
     return net

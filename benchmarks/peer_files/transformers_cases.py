@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.peer_files.case import SIZES, Case, timm_network, torchvision_network
-from detrex_backbones import BasicStem, DeepStem, ResNet, make_stage
+from detrex_backbones import BasicStem, ConvNeXt, DeepStem, ResNet, SwinTransformer, ViT, make_stage
 
 __all__ = ["CASES"]
 
@@ -90,10 +90,17 @@ def resnet18(deep: bool = False) -> nn.Module:
 TINY = {"hidden_sizes": [8, 16, 24, 32], **FOUR}
 DIMS = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
 SWIN = {"embed_dim": 24, "num_heads": [1, 2, 4, 8], **FOUR}
+SWIN_OURS = {"embed_dim": 24, "num_heads": (1, 2, 4, 8), "depths": (1, 1, 2, 1)}
 SWIN_TIMM = {"embed_dim": 24, "num_heads": (1, 2, 4, 8), "depths": (1, 1, 2, 1), **INDICES}
+SWIN_NETWORK = timm_network("swin_tiny_patch4_window7_224", output_norms=True, **SWIN_TIMM)
+SWIN_V2_NETWORK = timm_network("swinv2_tiny_window8_256", window_size=7, **SWIN_TIMM)
 VIT = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "out_indices": [1, 3]}
 VIT_TIMM = {"embed_dim": 48, "depth": 3, "num_heads": 2, "out_indices": (0, 2)}
+VITDET = {**VIT, "use_relative_position_embeddings": True, "window_block_indices": [0, 1], "window_size": 7}
+VITDET_OURS = {"img_size": 224, "embed_dim": 48, "depth": 3, "num_heads": 2, "use_rel_pos": True}
+VITDET_OURS |= {"window_size": 7, "window_block_indexes": (0, 1), "norm_layer": partial(nn.LayerNorm, eps=1e-6)}
 EVEN = ((192, 256), (224, 224))
+WHOLE_PATCHES = ((192, 256), (164, 228), (224, 224))
 SQUARE = ((224, 224),)
 RESNET = {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2], "out_features": STAGES}
 SAM2 = {
@@ -124,25 +131,11 @@ NODES = {f"layer{k}": f"res{k + 1}" for k in (1, 2, 3, 4)}
 CASES = [
     case("ConvNextBackbone", timm_network("convnext_atto", output_norms=True, **DIMS), **TINY),
     case("ConvNextV2Backbone", timm_network("convnextv2_tiny", output_norms=True, **DIMS), **TINY),
-    case(
-        "SwinBackbone",
-        timm_network("swin_tiny_patch4_window7_224", output_norms=True, **SWIN_TIMM),
-        sizes=SQUARE,
-        **SWIN,
-    ),
-    case(
-        "MaskFormerSwinBackbone",
-        timm_network("swin_tiny_patch4_window7_224", output_norms=True, **SWIN_TIMM),
-        sizes=SQUARE,
-        **SWIN,
-    ),
-    case(
-        "Swinv2Backbone",
-        timm_network("swinv2_tiny_window8_256", window_size=7, **SWIN_TIMM),
-        window_size=7,
-        sizes=SQUARE,
-        **SWIN,
-    ),
+    case("ConvNextBackbone", (partial(ConvNeXt, **DIMS), "ConvNeXt"), **TINY),
+    case("SwinBackbone", SWIN_NETWORK, sizes=WHOLE_PATCHES, **SWIN),
+    case("SwinBackbone", (partial(SwinTransformer, **SWIN_OURS), "SwinTransformer"), **SWIN),
+    case("MaskFormerSwinBackbone", SWIN_NETWORK, sizes=WHOLE_PATCHES, **SWIN),
+    case("Swinv2Backbone", SWIN_V2_NETWORK, sizes=WHOLE_PATCHES, window_size=7, **SWIN),
     Case(
         "transformers",
         "FocalNetBackbone",
@@ -239,11 +232,15 @@ CASES = [
     case(
         "VitDetBackbone",
         timm_network("samvit_base_patch16", img_size=224, window_size=7, global_attn_indexes=(2,), **VIT_TIMM),
-        use_relative_position_embeddings=True,
-        window_block_indices=[0, 1],
-        window_size=7,
         sizes=SQUARE,
-        **VIT,
+        note="for another size the network is made with `img_size=`",
+        **VITDET,
+    ),
+    case(
+        "VitDetBackbone",
+        (partial(ViT, **VITDET_OURS), "ViT"),
+        sizes=((192, 256), (160, 224), (224, 224)),
+        **{**VITDET, "out_indices": [3]},
     ),
     case("BitBackbone", timm_network("resnetv2_50x1_bit", out_indices=(1, 2, 3, 4)), out_features=STAGES),
     case("ResNetBackbone", (resnet18, "ResNet"), **RESNET),

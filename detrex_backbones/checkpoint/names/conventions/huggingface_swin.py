@@ -32,6 +32,8 @@ V2 = {
     f"{SELF}continuous_position_bias_mlp.0.": "attn.cpb_mlp.0.",
     f"{SELF}continuous_position_bias_mlp.2.": "attn.cpb_mlp.2.",
 }
+# Older files have it.
+COMPUTED = {r"(^|\.)relative_position_index$": "computed by the model"}
 FIRST = ("embeddings.patch_embeddings.projection.weight", "encoder.layers.0.blocks.0.attention.self.query.weight")
 CONTINUOUS = "encoder.layers.0.blocks.0.attention.self.continuous_position_bias_mlp.0.weight"
 ADAPT = join_projections("attention.self.query", "attention.self.key", "attention.self.value")
@@ -60,6 +62,7 @@ CONVENTIONS = (
         anchors=(FIRST,),
         without=(CONTINUOUS,),
         pairs=(*_pairs("", V1), Pair("hidden_states_norms.stage{s+1}.{leaf}", "norm{s}.{leaf}")),
+        kept=COMPUTED,
         # Its backbone is written with this one in front of a name.
         left_out={r"^swin\.layernorm\.": "norm before the classifier", **LAST_NORM},
         adapt=ADAPT,
