@@ -68,13 +68,14 @@ class ResidualBlock(CNNBlockBase):
         norm: Norm,
         shortcut: str,
         se_reduction: int | None,
+        project: bool = False,
     ) -> None:
         super().__init__(in_channels, out_channels, stride)
         if dilation < 1:
             raise ArgumentError(f"dilation={dilation!r} of a {type(self).__name__} is not allowed: 1 or more.")
         self.dilation = dilation
         self.shortcut = None
-        if in_channels != out_channels or stride != 1:
+        if in_channels != out_channels or stride != 1 or project:
             self.shortcut = make_shortcut(shortcut, in_channels, out_channels, stride, dilation, norm)
         self.se = None if se_reduction is None else SqueezeExcitation(out_channels, se_reduction)
 
@@ -103,6 +104,7 @@ class BasicBlock(ResidualBlock):
         shortcut: the projection where input and output differ in shape: "conv1x1", "conv3x3" or "avg_pool", see
             `make_shortcut`.
         se_reduction: the reduction of a `SqueezeExcitation` between the last norm and the addition; None for none.
+        project: whether there is a projection where shapes are the same, too.
     """
 
     def __init__(
@@ -115,8 +117,9 @@ class BasicBlock(ResidualBlock):
         dilation: int = 1,
         shortcut: str = "conv1x1",
         se_reduction: int | None = None,
+        project: bool = False,
     ) -> None:
-        super().__init__(in_channels, out_channels, stride, dilation, norm, shortcut, se_reduction)
+        super().__init__(in_channels, out_channels, stride, dilation, norm, shortcut, se_reduction, project)
         self.conv1 = conv_norm(in_channels, out_channels, 3, norm, stride=stride, dilation=dilation)
         self.conv2 = conv_norm(out_channels, out_channels, 3, norm, dilation=dilation)
 

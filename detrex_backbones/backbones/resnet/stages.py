@@ -74,6 +74,7 @@ def make_stage(
     reduce_first: int = 1,
     shortcut: str = "conv1x1",
     se_reduction: int | None = None,
+    project_res2: bool = False,
 ) -> list[list[CNNBlockBase]]:
     """All FOUR stages of a ResNet or one of its descendants. Arguments are those of detrex's `make_stage`, and more.
 
@@ -103,6 +104,8 @@ def make_stage(
             and E); or "conv3x3" (SENet-154), which leaves res2, where nothing gets smaller, its 1x1 convolution. With
             DC5, "avg_pool" has nothing to pool in res5, and res5's "conv3x3" has the dilation of its block.
         se_reduction: 16 adds a `SqueezeExcitation` to every block (SE-ResNet, SE-ResNeXt, SENet-154); None: none.
+        project_res2: whether res2 of depths 18 and 34 has a projection in its first block, too, though it keeps its
+            shape: the ResNet-18 and 34 of RT-DETR do.
 
     Raises:
         ArgumentError: for a depth, dilation, style, width, shortcut or reduction that isn't possible.
@@ -115,6 +118,7 @@ def make_stage(
         )
     arguments: dict[str, Any] = {"norm": norm, "se_reduction": se_reduction, "shortcut": shortcut}
     if depth in BASIC_DEPTHS:
+        arguments["project_res2"] = project_res2
         _check_basic(depth, num_groups, width_per_group, out_channels, deform, reduce_first)
     else:
         arguments |= {"num_groups": num_groups, "stride_in_1x1": stride_in_1x1, "reduce_first": reduce_first}
@@ -180,6 +184,8 @@ def _make_all_stages(
     stages = []
     for index, block_class in enumerate(blocks):
         own = dict(arguments) if basic else {**arguments, "bottleneck_channels": widths[1] << index}
+        if own.pop("project_res2", False) and index == 0:
+            own["project_per_block"] = [True, *[False] * (NUM_BLOCKS[depth][0] - 1)]
         if index == 0 and own.get("shortcut") == "conv3x3":
             # SENet-154. Asked of the stage, not of the stride: where DC5 takes res5's stride away, its weights are 3x3.
             own["shortcut"] = "conv1x1"

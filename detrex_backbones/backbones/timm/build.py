@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ import timm
 import torch
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest
 
@@ -109,7 +111,27 @@ def filtered(model_name: str, kwargs: Mapping[str, Any], tensors: dict[str, Tens
     """A file of the network's authors in timm's names, by the filter of its family; the same where there is none."""
     net = _whole_network(model_name, kwargs)
     change = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
-    return tensors if change is None else dict(change(tensors, net))
+    made = dict(tensors) if change is None else dict(change(tensors, net))
+    table, own = made.get("pos_embed"), getattr(net, "pos_embed", None)
+    if isinstance(table, Tensor) and isinstance(own, Tensor) and (table.dim(), own.dim()) == (3, 4):
+        made["pos_embed"] = _position_grid(table, own.shape[1], own.shape[2])
+    return made
+
+
+def _position_grid(table: Tensor, height: int, width: int) -> Tensor:
+    """Positions of a plain vision transformer as a grid, as timm's SAM has them; sizes as detectron2's ViTDet does it.
+
+    Args:
+        table: (1, positions of a square, C), with or without one for a class token in front.
+        height: rows of the grid.
+        width: its columns.
+    """
+    side = math.isqrt(table.shape[1])
+    square = table[:, table.shape[1] - side * side :].unflatten(1, (side, side))
+    if (side, side) == (height, width):
+        return square
+    resized = F.interpolate(square.permute(0, 3, 1, 2), size=(height, width), mode="bicubic", align_corners=False)
+    return resized.permute(0, 2, 3, 1)
 
 
 def _whole_network(model_name: str, kwargs: Mapping[str, Any]) -> nn.Module:

@@ -20,13 +20,13 @@ __all__ = ["MAP_NORM", "OWN", "explain_leftovers"]
 OWN = "detectron2"  # the convention of this library's own names
 BEHIND = "behind the last map of the model"
 OTHER_MAP = "norm of a map that the model doesn't give"
-# As detectors with Swin, ConvNeXt or FocalNet call a norm for each map of the backbone.
-MAP_NORM = re.compile(r"^norm\d\.(weight|bias)$")
+# As detectors with Swin, ConvNeXt or FocalNet call a norm for each map of the backbone, and as Hugging Face does.
+MAP_NORM = re.compile(r"^(norm\d|hidden_states_norms\.(stage)?\d)\.(weight|bias)$")
 
 # What files of many sources hold beside the weights that maps depend on. Names are those behind the prefix.
 REASONS = (
     (r"(^|\.)(attn_mask|relative_position_index|relative_coords_table|inv_freq)$", "computed by the model"),
-    (r"(^|\.)(rope|rope_embed)\.\w+$", "computed by the model"),
+    (r"(^|\.)(rope|rope_embed)\.\w+$|\.qkv\.bias_mask$", "computed by the model"),
     (r"(^|\.)cell_anchors\.\d+$", "anchors, which the config holds"),
     (r"(^|\.)pixel_(mean|std)$", "preprocessing, which the config holds"),
     (r"^(cls_token|dist_token)$", "class token, of which there is no map"),
@@ -62,13 +62,18 @@ def explain_leftovers(reading: Reading, whole: Callable[[], Shapes]) -> None:
         return
     network, known = _Network(entry.theirs for entry in reading.entries if entry.model_key), whole()
     if known:
-        cut = {entry.theirs for entry in unknown if any(_is_of(tail, entry, known) for tail in _tails(entry.theirs))}
+        cut = {
+            entry.theirs
+            for entry in unknown
+            for name in (entry.theirs, entry.ours)
+            if any(_is_of(tail, entry, known) for tail in _tails(name))
+        }
     else:
         cut = network.stages_behind([entry.theirs for entry in unknown])
     for entry in unknown:
         if entry.theirs in cut:
             entry.set(Status.NOT_OF_NETWORK, BEHIND)
-        elif network.holds(entry.theirs):
+        elif network.holds(entry.theirs) or MAP_NORM.match(entry.theirs):
             entry.set(Status.OTHER_ARCHITECTURE, entry.why)
 
 

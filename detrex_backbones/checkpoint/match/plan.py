@@ -17,7 +17,7 @@ from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
 from detrex_backbones.checkpoint.match.whole_part import why_a_piece, why_not_all
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.original_files import ORIGINAL, POSITION_TABLES
-from detrex_backbones.checkpoint.names.readings import Reading, each_reading, original_readings
+from detrex_backbones.checkpoint.names.readings import AS_STORED, Reading, each_reading, original_readings
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import ArgumentError
@@ -105,9 +105,11 @@ def _plans(
         # Where all of the file has a place, there is nothing else in it.
         if len(found[0][0].matched) == len(checkpoint.tensors):
             break
-    if source in (None, ORIGINAL) and not any(_is_filled(plan, model) for plan, _ in found):
+    # A filled network may still have norms for its maps around it, which only its own reader knows.
+    original = any(_leads_to_authors(reading) for _, reading in found)
+    if source != AS_STORED and (original or not any(_is_filled(plan, model) for plan, _ in found)):
         readers = facts.original_readers()
-        for path, reading in original_readings(checkpoint.tensors, prefix, model, readers):
+        for path, reading in original_readings(checkpoint.tensors, source, prefix, model, readers):
             if scope in (None, path):
                 found.append((make_plan(model, reading.shapes, path), reading))
     if not found:
@@ -116,6 +118,11 @@ def _plans(
             f"Networks of TimmBackbone do. Leave source out to have the names recognised."
         )
     return found
+
+
+def _leads_to_authors(reading: Reading) -> bool:
+    known = conventions()
+    return reading.source in known and known[reading.source].original
 
 
 def _is_filled(plan: Plan, model: Shapes) -> bool:

@@ -21,7 +21,14 @@ from detrex_backbones.checkpoint.names.wrappers import clean_names
 from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
 from detrex_backbones.checkpoint.read.stored import Views
 
-__all__ = ["ORIGINAL", "POSITION_TABLES", "FromOriginal", "original_entries", "original_prefixes"]
+__all__ = [
+    "ORIGINAL",
+    "POSITION_TABLES",
+    "FromOriginal",
+    "original_entries",
+    "original_prefixes",
+    "read_as_authors",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +45,13 @@ def original_prefixes(names: Mapping[str, object], count: int) -> Iterator[str]:
 
     Args:
         names: of the file, cleaned.
-        count: tensors that the network has: behind a prefix there are half as many at least.
+        count: tensors that the network has: behind a prefix there are half as many at least, and all of them where it
+            ends with a number (`backbone.0.`), as blocks of a network do.
     """
     heads = Counter(name[: at + 1] for name in names for at, letter in enumerate(name) if letter == ".")
     yield ""
     for head, held in heads.items():
-        if 2 * held >= count and not head[:-1].rpartition(".")[2].isdigit():
+        if held >= count or (2 * held >= count and not head[:-1].rpartition(".")[2].isdigit()):
             yield head
 
 
@@ -65,23 +73,41 @@ def original_entries(
     cleaned, aside = clean_names(tensors, own)
     entries = {name: Entry(key, tensors[key], tensors[key].shape, name) for name, key in cleaned.items()}
     inside = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
+    more = read_as_authors(inside, read)
+    if more is None:
+        return None
+    for name, entry in entries.items():
+        if not name.startswith(prefix):
+            entry.set(Status.OUTSIDE, f"outside {prefix.rstrip('.')!r}")
+    for theirs, entry in inside.items():
+        entry.theirs = theirs
+    known = Status.NOT_OF_NETWORK
+    left = [Entry(key, tensors[key], tensors[key].shape, status=known, why=why) for key, why in aside.items()]
+    return [*entries.values(), *more, *left]
+
+
+def read_as_authors(inside: Mapping[str, Entry], read: FromOriginal) -> list[Entry] | None:
+    """Give tensors that have their authors' names those of the network in hand.
+
+    Args:
+        inside: the authors' name -> tensor of the file; each is given its name and, where it changes, its values.
+        read: of the network.
+
+    Returns:
+        Those that the network makes of several, or of none; None where it can't read these names: nothing is changed.
+    """
     traced = {theirs: _Traced.of(theirs, entry.values) for theirs, entry in inside.items()}
     try:
         made = {name: value for name, value in read(dict(traced)).items() if isinstance(value, Tensor)}
     except Exception as error:  # whatever a filter does with names that it doesn't know
         logger.debug("not a file of the network's authors: %s: %s", type(error).__name__, error)
         return None
-    for entry in entries.values():
-        entry.set(Status.OUTSIDE, f"outside {prefix.rstrip('.')!r}")
-    for theirs, entry in inside.items():
-        entry.theirs = theirs
-        entry.set(Status.NO_NAME, "left out by the reader of its family")
     made = {name: _same_size(name, value, traced) for name, value in made.items()}
     run = _Run(read, {theirs: entry.values for theirs, entry in inside.items()})
-    more = [new for name, value in made.items() if (new := _place(name, value, inside, traced, run)) is not None]
-    known = Status.NOT_OF_NETWORK
-    left = [Entry(key, tensors[key], tensors[key].shape, status=known, why=why) for key, why in aside.items()]
-    return [*entries.values(), *more, *left]
+    for entry in inside.values():
+        entry.ours = ""
+        entry.set(Status.NO_NAME, "left out by the reader of its family")
+    return [new for name, value in made.items() if (new := _place(name, value, inside, traced, run)) is not None]
 
 
 def _place(

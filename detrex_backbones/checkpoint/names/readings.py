@@ -15,6 +15,7 @@ from detrex_backbones.checkpoint.names.original_files import (
     FromOriginal,
     original_entries,
     original_prefixes,
+    read_as_authors,
 )
 from detrex_backbones.checkpoint.names.wrappers import clean_names
 from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
@@ -107,6 +108,8 @@ def each_reading(
     for convention in wanted if source != AS_STORED else ():
         for place in places[convention.name]:
             yield _flattened(_read(convention, place, tensors, cleaned, aside), own)
+            for other in convention.others if model else ():
+                yield _flattened(_read(convention, place, tensors, cleaned, aside, conventions()[other]), own)
             none = False
     if none:
         raise _not_there(tensors, str(source), prefix, wanted)
@@ -114,14 +117,18 @@ def each_reading(
 
 def original_readings(
     given: Mapping[str, Tensor | LazyTensor],
+    source: str | None,
     prefix: str | None,
     model: Shapes,
     readers: Mapping[str, FromOriginal],
 ) -> Iterator[tuple[str, Reading]]:
     """Every way in which the model's own networks can read the file as one of their authors', each with its path.
 
+    The authors' names are those that are stored, or those that a convention leads to.
+
     Args:
         given: name in the file -> tensor.
+        source: `ORIGINAL`, or as of `each_reading`.
         prefix: what stands before the network's names; None for all places where a network may be.
         model: name -> shape of the model in hand.
         readers: path of each network in the model -> how it reads such files.
@@ -129,12 +136,28 @@ def original_readings(
     own = ModelNames(model)
     cleaned, _ = clean_names(given, own, model)
     for path, read in readers.items():
-        count = sum(key.startswith(f"{path}.") for key in model) if path else len(model)
-        for head in original_prefixes(cleaned, count) if prefix is None else [_dotted(prefix)]:
-            entries = original_entries(given, head, read, own)
-            if entries is not None:
-                marks = [(each.name, "") for each in conventions().values() if head in each.prefixes(cleaned)]
-                yield path, Reading(ORIGINAL, head, entries, known_by=[*marks, (TIMM, "")])
+        if source in (None, ORIGINAL):
+            count = sum(key.startswith(f"{path}.") for key in model) if path else len(model)
+            for head in original_prefixes(cleaned, count) if prefix is None else [_dotted(prefix)]:
+                entries = original_entries(given, head, read, own)
+                if entries is not None:
+                    marks = [(each.name, "") for each in conventions().values() if head in each.prefixes(cleaned)]
+                    yield path, Reading(ORIGINAL, head, entries, known_by=[*marks, (TIMM, "")])
+        for reading in _leading_to_authors(given, source, prefix):
+            more = read_as_authors({entry.ours: entry for entry in reading.entries if entry.ours}, read)
+            if more is not None:
+                reading.named = {entry.ours: entry for entry in (*reading.entries, *more) if entry.ours}
+                reading.entries += more
+                yield path, reading
+
+
+def _leading_to_authors(
+    given: Mapping[str, Tensor | LazyTensor], source: str | None, prefix: str | None
+) -> Iterator[Reading]:
+    """The readings by conventions whose pairs lead to the authors' names."""
+    wanted = [] if source == ORIGINAL else [convention.name for convention in _wanted(source) if convention.original]
+    found = each_reading(given, source, prefix) if wanted else ()
+    return (reading for reading in found if reading.source in wanted)
 
 
 def _wanted(source: str | None) -> list[Convention]:
@@ -212,6 +235,7 @@ def _read(
     tensors: Mapping[str, LazyTensor],
     cleaned: Names,
     aside: Mapping[str, str],
+    other: Convention | None = None,
 ) -> Reading:
     entries, inside = [], {}
     for name, key in cleaned.items():
@@ -231,10 +255,13 @@ def _read(
         inside[theirs] = Entry(theirs, None, (), theirs, theirs)
         entries.append(inside[theirs])
     taken: set[str] = set()
+    numbered = convention.renumber(network) if convention.renumber is not None else {}
     for theirs, entry in inside.items():
         if theirs in network:
             entry.tensor, entry.shape = network[theirs], network[theirs].shape
-            ours = convention.read(theirs, entry.values.dim())
+            ours = convention.read(numbered.get(theirs, theirs), entry.values.dim())
+            if ours is not None and other is not None:
+                ours = other.write(ours, entry.values.dim())
             if ours is not None and ours not in taken:
                 taken.add(ours)
                 entry.ours, entry.adapted = ours, done.get(theirs, "")

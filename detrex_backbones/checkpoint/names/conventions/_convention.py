@@ -39,6 +39,11 @@ class Convention:
         suggests: traits (see `preprocessing.TRAITS`) that its files have as a rule: a warning where the model differs.
         proves: traits that these names prove: an error where the model differs, whose names are the same all the same.
         one_way: why nothing can be written in these names, where `adapt` loses what is needed for it; "" where it can.
+        original: whether the pairs lead to the names of the network's authors: a model that has these takes them, and
+            networks that read their authors' files take them as these, see `original_files`.
+        others: conventions in whose names this library has the same network, too: torchvision's and timm's ResNets.
+        renumber: from all names behind the prefix to those that the pairs know, for the names that it changes; or None.
+            For blocks that one side counts within each stage, and the other through all of them.
     """
 
     name: str
@@ -56,6 +61,9 @@ class Convention:
     shapes: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     others_same: bool = False
+    original: bool = False
+    others: tuple[str, ...] = ()
+    renumber: Callable[[Iterable[str]], dict[str, str]] | None = None
 
     @cached_property
     def names(self) -> Names:

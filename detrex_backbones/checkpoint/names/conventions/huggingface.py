@@ -24,4 +24,5 @@ CONVENTION = Convention(
     elsewhere={"classifier.": "classifier."},
     lookalikes="a ResNet with downsample_in_bottleneck (stride_in_1x1=True) has the same names and shapes",
     suggests=RGB,
+    others=("torchvision",),
 )

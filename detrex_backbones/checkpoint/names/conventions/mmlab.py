@@ -39,6 +39,7 @@ OTHER_BLOCKS = ("layer1.0.conv2.conv.weight", "layer1.0.convs.0.weight")
 CONVENTIONS = (
     Convention(
         name="mmdet",
+        others=("gluon",),
         anchors=(
             ("layer1.0.downsample.2.weight", "stem.0.weight", "stem.7.weight"),
             ("layer2.0.downsample.2.weight", "stem.0.weight", "stem.7.weight"),
@@ -50,6 +51,7 @@ CONVENTIONS = (
     ),
     Convention(
         name="mmdet-v1c",
+        others=("gluon-v1c",),
         anchors=(("layer2.0.downsample.0.weight", "stem.0.weight", "stem.7.weight"),),
         without=OTHER_BLOCKS,
         aliases=("mmdet",),
@@ -75,6 +77,7 @@ CONVENTIONS = (
     ),
     Convention(
         name="mmpretrain",
+        others=("gluon",),
         anchors=(("layer2.0.downsample.2.weight", "stem.0.conv.weight", "stem.2.bn.weight"),),
         without=OTHER_BLOCKS,
         pairs=(*MMPRETRAIN_STEM, *BLOCKS, SQUEEZE, FIRST_CONV, OTHER_CONV, FIRST_NORM, OTHER_NORM, HEAD),
@@ -83,6 +86,7 @@ CONVENTIONS = (
     ),
     Convention(
         name="mmpretrain-v1c",
+        others=("gluon-v1c",),
         anchors=(("layer2.0.downsample.0.weight", "stem.0.conv.weight", "stem.2.bn.weight"),),
         without=OTHER_BLOCKS,
         aliases=("mmpretrain",),
@@ -92,6 +96,7 @@ CONVENTIONS = (
     ),
     Convention(
         name="mmpretrain-se",
+        others=("gluon-se",),
         anchors=(("layer1.0.se_layer.conv1.conv.weight", "conv1.weight", "bn1.weight"),),
         aliases=("mmpretrain",),
         pairs=(*STEM, *BLOCKS, SQUEEZE, *shortcut(0, 1), HEAD),

@@ -1,0 +1,54 @@
+"""The matrix of detectors' backbones: `python -m benchmarks.peer_files --markdown docs/detector-backbones.md`.
+
+Libraries that can't be imported are left out, and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.peer_files.case import Case, measure
+from benchmarks.peer_files.table import Row, markdown
+
+# Module of cases -> what it imports.
+GROUPS = {"transformers_cases": "transformers", "mmdet_cases": "mmdet", "authors_cases": "transformers"}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure every case, and print the table or write it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--markdown", type=Path, help="file to write; otherwise the table is printed")
+    parser.add_argument("--only", nargs="*", default=[], help="parts of the names of classes")
+    options = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")
+    rows: list[Row] = []
+    left_out = [name for name in dict.fromkeys(GROUPS.values()) if importlib.util.find_spec(name) is None]
+    for group, library in GROUPS.items():
+        if library not in left_out:
+            cases: list[Case] = importlib.import_module(f"benchmarks.peer_files.{group}").CASES
+            rows += [
+                row_of(case) for case in cases if not options.only or any(map(case.name.__contains__, options.only))
+            ]
+    text = markdown(rows, left_out)
+    if options.markdown:
+        options.markdown.write_text(text, encoding="utf-8")
+    else:
+        print(text)
+
+
+def row_of(case: Case) -> Row:
+    """A case as it is measured now; what went wrong stands in its row."""
+    try:
+        report, apart = measure(case)
+    except Exception as error:
+        return Row(case, failed=f"{type(error).__name__}: {error}")
+    return Row(case, report.source, min(report.coverage, report.file_coverage), apart)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The matrix as it stands in the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.peer_files.case import Case
+
+__all__ = ["Row", "markdown"]
+
+HEAD = """# Backbones of detectors
+
+Written by `python -m benchmarks.peer_files --markdown docs/detector-backbones.md`.
+
+For each row: the class of the other library in a small variant with random weights (norms, their statistics, layer
+scales and tables too); its file, as the library writes it, behind `backbone.` and with a detector's neck and
+transformer beside it; loaded into this library's network by `load_checkpoint` with no options; both networks on the
+same images. Every load is whole from both sides: each tensor of the network has a value, and each weight of the file a
+place or a stated reason. *Difference* is the largest difference of any map and size over the map's largest value, both
+computed in float64, so that rounding doesn't hide another eps or another order of steps.
+
+**{equal} of {all} rows load whole and are equal to 1e-5.**{left_out}
+
+| project | class | here | names taken | image sizes (H x W) | difference | |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
+
+NOT_THERE = """
+## Not equal, or not there
+
+| project | class | why |
+| --- | --- | --- |
+| transformers, OpenMMLab, detectron2, Grounding DINO | Swin at sizes whose maps aren't whole windows | {windows} |
+| transformers | Swin v2 at such sizes | timm rolls before it pads, Hugging Face pads before it rolls |
+| transformers, authors | DINOv2 at another size than its table's | Hugging Face resizes the table without \
+antialiasing, timm with it |
+| transformers | PVT v2 | its norms all have eps 1e-6; those of attention and patches have 1e-5 at its authors' and \
+in timm: about 1e-6 in the maps |
+| transformers, detrex | FocalNet at sizes that don't halve | they pad where timm cuts off |
+| transformers | `HieraBackbone` | leaves out a step of `HieraModel` (`unroll`): its own maps are scrambled. Its files \
+are those of `HieraModel`, which are equal |
+| RT-DETR | ResNet-18 and 34 in timm's or torchvision's networks | they have a projection in res2, too: \
+`make_stage(18, shortcut="avg_pool", project_res2=True)` has it |
+| DINOv3 | files with biases of queries and values into `vit_*_dinov3` | which have no such biases: take \
+`vit_*_dinov3_qkvb` |
+| YOLOX | CSPDarknet | not in timm, whose `cs3darknet_*` are other networks: refused |
+| RT-DETR | CSPResNet | not in timm |
+| RF-DETR, LW-DETR | windowed DINOv2 and ViT | not in timm |
+| OpenMMLab | PVT (version 1), Hourglass, TridentResNet, DetectoRS | not in timm |
+"""
+WINDOWS = "detectors pad their maps to whole windows before they roll them, timm rolls before it pads"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured.
+
+    Args:
+        case: which.
+        source: of the load.
+        coverage: of the network and of the file, the smaller.
+        apart: (H, W) -> relative difference.
+        failed: what went wrong, otherwise "".
+    """
+
+    case: Case
+    source: str = ""
+    coverage: float = 0.0
+    apart: dict[tuple[int, int], float] = field(default_factory=dict)
+    failed: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """Whether it loaded whole, and all maps of all sizes are the same to 1e-5."""
+        return self.coverage == 1 and bool(self.apart) and max(self.apart.values()) <= 1e-5
+
+
+def markdown(rows: Sequence[Row], left_out: Sequence[str] = ()) -> str:
+    """The page."""
+    missing = f" Not importable here, and so left out: {', '.join(left_out)}." if left_out else ""
+    head = HEAD.format(equal=sum(row.equal for row in rows), all=len(rows), left_out=missing)
+    return head + "".join(map(_line, rows)) + NOT_THERE.format(windows=WINDOWS)
+
+
+def _line(row: Row) -> str:
+    case = row.case
+    sizes = ", ".join(f"{height}x{width}" for height, width in case.sizes)
+    difference = row.failed or f"{max(row.apart.values()):.1g}"
+    cells = (case.peer, f"`{case.name}`", f"`{case.called}`", row.source, sizes, difference, case.note)
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |\n"

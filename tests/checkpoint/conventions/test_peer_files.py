@@ -1,0 +1,127 @@
+"""Files of other libraries' backbones into the same networks here: whole from both sides, with the same maps.
+
+The networks are those of `python -m benchmarks.peer_files`, which writes docs/detector-backbones.md. Both compute in
+float64: what is apart then is computed otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import timm
+import torch
+
+from benchmarks.peer_files.case import Case, differences, file_of, loaded
+from benchmarks.peer_files.table import Row, markdown
+from detrex_backbones import load_checkpoint
+from detrex_backbones.errors import CheckpointMatchError
+
+pytest.importorskip("transformers")
+
+from benchmarks.peer_files import authors_cases, mmdet_cases, transformers_cases
+
+TRANSFORMERS = [*transformers_cases.CASES, *authors_cases.CASES]
+WITHOUT_MMDET = pytest.mark.skipif(importlib.util.find_spec("mmdet") is None, reason="mmdet is not installed")
+LARGEST = 1e-5
+# Networks of the size that is published: timm makes them no smaller.
+LARGE = {"FocalNetBackbone", "BitBackbone"}
+# Of which the whole file is the network, as a hub publishes it.
+ALONE = {"ConvNextBackbone", "SwinBackbone", "MaskFormerSwinBackbone", "HieraModel", "Dinov2Backbone", "DINOv3 ViT"}
+CUT = {"ConvNextV2Backbone", "SwinBackbone", "PvtV2Backbone", "HieraModel", "DINOv3ViTBackbone", "DINOv2", "Hiera"}
+
+
+def parameters(cases: list[Case], *marks: pytest.MarkDecorator) -> list:
+    return [pytest.param(case, id=f"{case.id}-{number}", marks=marks) for number, case in enumerate(cases)]
+
+
+def has_network(case: Case) -> bool:
+    name = case.called.partition("TimmBackbone('")[2].partition("'")[0]
+    return not name or timm.is_model(name)
+
+
+def check(case: Case, folder, prefix: str) -> None:
+    if not has_network(case):
+        pytest.skip(f"timm {timm.__version__} has no such network")
+    peer, model, report = loaded(case, folder, prefix)
+    assert (report.coverage, report.file_coverage) == (1, 1)
+    assert not report.missing and not report.mismatched and not report.unplaced
+    unexplained = [key for key, why in report.left_over.items() if why.startswith(("no place", "no name", "left out"))]
+    assert [key for key in unexplained if key.startswith(prefix)] == []
+    apart = differences(case, peer, model)
+    assert max(apart.values()) <= LARGEST, apart
+
+
+@pytest.mark.parametrize("case", parameters([case for case in TRANSFORMERS if case.name not in LARGE]))
+def test_transformers(case, tmp_path):
+    # A convolutional network of a published width takes its time; an odd size shows what an even one does.
+    wide = "ResNet" in case.name or "PPLCNet" in case.name
+    check(replace(case, sizes=case.sizes[1:2]) if wide else case, tmp_path, "model.backbone.")
+
+
+@pytest.mark.parametrize("case", parameters([case for case in TRANSFORMERS if case.name in ALONE]))
+def test_a_file_of_the_backbone_alone(case, tmp_path):
+    check(replace(case, sizes=case.sizes[:1]), tmp_path, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", parameters([case for case in TRANSFORMERS if case.name in LARGE]))
+def test_large_of_transformers(case, tmp_path):
+    check(case, tmp_path, "model.backbone.")
+
+
+@pytest.mark.parametrize("case", parameters(mmdet_cases.CASES, WITHOUT_MMDET))
+def test_mmdet(case, tmp_path):
+    check(case, tmp_path, "backbone.")
+
+
+@cache
+def small_state(index: int) -> tuple[Case, dict[str, torch.Tensor]]:
+    """A case, and the state of its peer."""
+    case = TRANSFORMERS[index]
+    torch.manual_seed(0)
+    return case, dict(case.state(case.build()))
+
+
+SMALL = [index for index, case in enumerate(TRANSFORMERS) if case.name in CUT]
+
+
+@pytest.mark.parametrize("index", SMALL, ids=lambda index: f"{TRANSFORMERS[index].id}-{index}")
+def test_a_cut_or_renamed_file_is_refused_and_changes_nothing(index, tmp_path):
+    case, state = small_state(index)
+    if not has_network(case):
+        pytest.skip(f"timm {timm.__version__} has no such network")
+    model = case.ours()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    blocks = [key for key in state if key.endswith(".weight") and (".1." in key or ".0." in key)]
+    lost = blocks[len(blocks) // 4]
+    for wrong in (
+        {key: value for key, value in state.items() if key != lost},
+        {key.replace(lost, f"{lost}_of_another"): value for key, value in state.items()},
+    ):
+        with pytest.raises(CheckpointMatchError):
+            load_checkpoint(model, file_of(wrong, tmp_path, "backbone."))
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_maps_norms_of_a_file_need_a_place(tmp_path):
+    case, state = small_state(0)
+    assert case.name == "ConvNextBackbone"
+    network, called = transformers_cases.timm_network("convnext_atto", **transformers_cases.DIMS)
+    with pytest.raises(CheckpointMatchError, match=r"hidden_states_norms.*output_norms=True"):
+        load_checkpoint(replace(case, ours=network, called=called).ours(), file_of(state, tmp_path, "backbone."))
+
+
+def test_the_table_says_what_was_measured():
+    case = TRANSFORMERS[0]
+    rows = [
+        Row(case, "huggingface-convnext", 1.0, {(224, 224): 3e-7, (161, 227): 2e-16}),
+        Row(case, "huggingface-convnext", 1.0, {(224, 224): 3e-4}),
+        Row(case, "huggingface-convnext", 0.9, {(224, 224): 0.0}),
+        Row(case, failed="CheckpointMatchError: not for this model"),
+    ]
+    text = markdown(rows, ["mmdet"])
+    assert "**1 of 4 rows load whole" in text and "left out: mmdet" in text
+    assert "| 3e-07 |" in text and "not for this model" in text
