@@ -47,7 +47,7 @@ setup(
     package_data={
         "": ["*.pyi"],
         "detrex_backbones": ["py.typed"],
-        "detrex_backbones.checkpoint.fetch.catalog": ["*.csv"],
+        "detrex_backbones.checkpoint.fetch.catalog": ["*.csv", "tables/*.json.gz"],
         "detrex_backbones.view": ["*.html"],
     },
     install_requires=[

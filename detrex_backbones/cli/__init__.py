@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from detrex_backbones.cli import convert, demo, evaluate, export, features, infer, list_configs, match, show, weights
-from detrex_backbones.cli.terminal import Parser, escaped_logs, flush_output, print_error
+from detrex_backbones.cli.terminal import Parser, escaped_logs, flush_output, print_error, say
 from detrex_backbones.errors import DetrexBackbonesError
 from detrex_backbones.text import visible
 
@@ -76,6 +77,17 @@ def _in_one_line(error: OSError | MemoryError) -> str:
     return visible(f"{error.strerror or error}{name}.")
 
 
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import detrex_backbones
+
+        say(f"detrex-backbones {detrex_backbones.__version__}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="detrex-backbones",
@@ -83,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)

@@ -62,8 +62,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _find(pattern: str) -> list[str]:
-    from detrex_backbones.zoo import list_configs
-    from detrex_backbones.zoo.backbone_names import list_backbones
+    from detrex_backbones.zoo import list_backbones, list_configs
 
     names = list_configs()
     matches = matcher(pattern)

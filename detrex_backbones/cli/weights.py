@@ -86,11 +86,11 @@ def overrides_of(weight: Weight) -> list[str]:
 
 @functools.cache
 def _pixels_of(config: str) -> dict[str, str]:
-    from detrex_backbones.zoo import get_config
+    from detrex_backbones.zoo.ready_configs import preprocessing_of
 
-    model = get_config(config).model
-    mean, std = (f"[{','.join(f'{number:g}' for number in values)}]" for values in (model.pixel_mean, model.pixel_std))
-    return {"model.input_format": model.input_format, "model.pixel_mean": mean, "model.pixel_std": std}
+    pixels = preprocessing_of(config)
+    mean, std = (f"[{','.join(f'{number:g}' for number in pixels[key])}]" for key in ("pixel_mean", "pixel_std"))
+    return {"model.input_format": pixels["input_format"], "model.pixel_mean": mean, "model.pixel_std": std}
 
 
 def _lines(weight: Weight) -> Iterator[str]:
