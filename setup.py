@@ -26,6 +26,7 @@ TEST = [
     "mypy>=1.11",
     "types-PyYAML",
     "torchao>=0.12",  # int8, of the table of exports
+    "argcomplete>=3",  # shells ask through it
     "transformers>=5",  # its ResNet and DETR write files that the loader is proved on
     "playwright>=1.40",  # drives a Chromium that the machine has
 ]
@@ -72,6 +73,7 @@ setup(
         "train": TRAIN,  # what `examples/train_detector` takes beyond the rest
         "export": EXPORT,
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
+        "completion": ["argcomplete>=3"],  # of the shell
         # The pictures need nothing beyond the ordinary install; the name is kept for requirement files.
         "plots": ["matplotlib>=3.8"],
         # detectron2 itself is on no package index: these are what a checkout of it imports.

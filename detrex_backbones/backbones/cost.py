@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.backbones.base import Backbone, check_maps
 from detrex_backbones.backbones.shapes_only import ShapesOnly
 from detrex_backbones.errors import InputError
 
@@ -34,11 +34,11 @@ class Measures:
     shapes: dict[str, tuple[int, ...]]
 
 
-class _FlopCounter(TorchDispatchMode):
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
     """Counts as torch's `FlopCounterMode` does, by the same formulas, without importing torch's compiler for it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
         self.flops = 0
 
     @classmethod
@@ -69,6 +69,7 @@ def measure(backbone: Backbone, size: tuple[int, int], channels: int = 3) -> Mea
 
     Raises:
         InputError: an image of this size can't be run.
+        ArgumentError: the backbone returns something else than the maps that it said.
     """
     parameters = [*backbone.parameters()]
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
@@ -82,5 +83,5 @@ def measure(backbone: Backbone, size: tuple[int, int], channels: int = 3) -> Mea
     except (RuntimeError, ValueError, AssertionError) as error:
         height, width = size
         raise InputError(f"the backbone can't run an image of {height} x {width} pixels: {error}") from error
-    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.items()}
+    shapes = {name: tuple(value.shape[1:]) for name, value in check_maps(backbone, outputs).items()}
     return Measures(total, trainable, counter.flops / 2e9, shapes)  # a multiply-add is two of torch's

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from detrex_backbones.cli.common import (
     add_command,
+    add_config_argument,
     add_json_argument,
     add_overrides_argument,
     load_config,
@@ -40,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
         "allocating the model. Exit status 1 where the load would be refused.",
         examples=EXAMPLES,
     )
-    parser.add_argument("config", metavar="CONFIG", help="a ready config, or a path to a config file")
+    add_config_argument(parser)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a path, or the name of known weights")
     add_overrides_argument(parser)
     parser.add_argument("--source", metavar="NAME", help="naming convention of the file (default: recognised)")

@@ -49,7 +49,8 @@ def config_file(name: str) -> Path:
 def preprocessing_of(name: str) -> dict[str, Any]:
     """The `pixel_mean`, `pixel_std` and `input_format` of a ready config, read without running it.
 
-    Running it would import torch. Each has them from `common/preprocessing.py`, by `**imagenet_rgb` in the file that makes the model.
+    Running it would import torch. Each has them from `common/preprocessing.py`, by `**imagenet_rgb` in the file that
+    makes the model.
     """
     path = config_file(name)
     while True:

@@ -96,11 +96,14 @@ def _fields_of(weight: Weight) -> dict[str, Any]:
 
 
 def _weight(known: dict[str, Any]) -> Weight:
-    known = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
+    known = _with_tuples(known)
     if "preprocessing" in known:
-        numbers = known["preprocessing"]
-        pixels = {key: tuple(value) if isinstance(value, list) else value for key, value in numbers.items()}
-        known["preprocessing"] = Preprocessing(**pixels)
+        pixels: dict[str, Any] = known["preprocessing"]
+        known["preprocessing"] = Preprocessing(**_with_tuples(pixels))
     if "recipe" in known:
         known["recipe"] = Recipe(**known["recipe"])
     return Weight(**known)
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
