@@ -66,15 +66,18 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
     action.completer = complete_config
 
 
-def add_overrides_argument(parser: argparse.ArgumentParser) -> None:
-    """OVERRIDE ..."""
+def add_overrides_argument(parser: argparse.ArgumentParser, others: str = "") -> None:
+    """OVERRIDE ..., among which there may be paths of `others`."""
+    about = (
+        "key=value, changes the config; backbone=NAME swaps the backbone, before all others "
+        "(backbone.pyramid=false: a plain ViT without a pyramid)"
+    )
     action: Any = parser.add_argument(
         "overrides",
-        metavar="OVERRIDE",
+        metavar="PATH|OVERRIDE" if others else "OVERRIDE",
         nargs="*",
         default=[],
-        help="key=value, changes the config; backbone=NAME swaps the backbone, before all others "
-        "(backbone.pyramid=false: a plain ViT without a pyramid)",
+        help=f"{others}; and {about}" if others else about,
     )
     action.completer = complete_override
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from detrex_backbones.cli.common import (
     write_output,
 )
 from detrex_backbones.cli.layout import lay_out
-from detrex_backbones.cli.terminal import print_json, print_table, say, say_paragraph, width_of
+from detrex_backbones.cli.terminal import output_width, print_json, print_table, say, say_paragraph
 from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError
 from detrex_backbones.text import LONGEST_PATH, visible
 
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = load_config(args)
     if "model" not in cfg:
         raise ConfigKeyError(f"the config has no 'model' to show. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
-    text = LazyConfig.to_yaml(cfg) if args.yaml else lay_out(LazyConfig.to_py(cfg), width_of(sys.stdout))
+    text = LazyConfig.to_yaml(cfg) if args.yaml else lay_out(LazyConfig.to_py(cfg), output_width())
     backbone, channels = build_backbone(cfg.model)
     figures = measure_backbone(backbone, args.size, channels)
     if args.graph:

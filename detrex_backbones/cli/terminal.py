@@ -23,6 +23,7 @@ __all__ = [
     "Parser",
     "escaped_logs",
     "flush_output",
+    "output_width",
     "print_error",
     "print_json",
     "print_note",
@@ -41,6 +42,11 @@ CHOICES = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
 def width_of(stream: IO[str] | None) -> int:
     """Columns to write in: the terminal's, between 60 and 200; 80 where it is a file or a pipe, unless COLUMNS says."""
     return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, NARROWEST), WIDEST) if _has_width(stream) else WIDTH
+
+
+def output_width() -> int:
+    """Columns of standard output."""
+    return width_of(sys.stdout)
 
 
 def say(text: object = "", end: str = "\n") -> None:

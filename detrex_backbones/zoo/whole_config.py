@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from detrex_backbones.checkpoint.fetch import Preprocessing, find_known
 from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET
-from detrex_backbones.config import LazyCall
+from detrex_backbones.config import LazyCall, LazyConfig
 from detrex_backbones.config.nodes import ALLOW_OBJECTS, is_call
 from detrex_backbones.errors import ConfigImportError, closest
 from detrex_backbones.text import visible
 from detrex_backbones.zoo.listing import TIMM, short_names
 from detrex_backbones.zoo.ready_configs import get_config, list_configs
 
-__all__ = ["find_config", "with_model"]
+__all__ = ["find_config", "read_config", "with_model"]
 
 
 def find_config(name: str) -> DictConfig:
@@ -44,6 +46,21 @@ def find_config(name: str) -> DictConfig:
     )
 
 
+def read_config(config: Any, overrides: Sequence[str] = ()) -> DictConfig:
+    """A config file's path, a name as of `find_config`, or a config: with a `model`, and with overrides applied.
+
+    Raises:
+        ConfigError: there is no such file or name, or an override doesn't fit.
+    """
+    if isinstance(config, DictConfig):
+        cfg = config.copy()
+    else:
+        path = Path(config)
+        cfg = LazyConfig.load(path) if path.suffix and path.is_file() else find_config(str(config))
+    with_model(cfg)
+    return LazyConfig.apply_overrides(cfg, overrides)
+
+
 def _of_timm(name: str) -> DictConfig:
     from detrex_backbones.backbones.images.extractor import FeatureExtractor
     from detrex_backbones.zoo.backbone_names import find_backbone
@@ -51,7 +68,8 @@ def _of_timm(name: str) -> DictConfig:
     found = find_backbone(name)
     found.node["out_indices"] = None  # the maps that timm chooses for it
     cfg = DictConfig({}, flags=dict(ALLOW_OBJECTS))
-    cfg.model = LazyCall(FeatureExtractor)(backbone=found.node, **_keywords(found.preprocessing or IMAGENET))
+    extractor: Any = LazyCall(FeatureExtractor)  # its argument is a node here, no backbone
+    cfg.model = extractor(backbone=found.node, **_keywords(found.preprocessing or IMAGENET))
     cfg.train = {"device": "", "init_checkpoint": found.checkpoint}
     return cfg
 
@@ -76,7 +94,8 @@ def with_model(cfg: Any) -> str:
     model = cfg.backbone.get("model_name")
     known = find_known(checkpoint) if checkpoint else find_known(f"timm://{model}") if isinstance(model, str) else None
     pixels = (known and known.preprocessing) or IMAGENET
-    cfg.model = LazyCall(FeatureExtractor)(backbone="${backbone}", **_keywords(pixels))
+    extractor: Any = LazyCall(FeatureExtractor)  # its argument is an interpolation here
+    cfg.model = extractor(backbone="${backbone}", **_keywords(pixels))
     whose = f"of {known.name}" if known and known.preprocessing else "of ImageNet (assumed)"
     return f"model = FeatureExtractor(backbone, mean and standard deviation {whose}, {pixels.input_format})"
 
