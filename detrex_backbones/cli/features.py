@@ -22,6 +22,7 @@ from detrex_backbones.cli.common import (
     write_file,
 )
 from detrex_backbones.cli.terminal import print_json, print_note, print_table, say
+from detrex_backbones.errors import ArgumentError, InputError
 from detrex_backbones.text import LONGEST_PATH, visible
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ OVERRIDE = re.compile(r"~[\w.]+|\+?[\w.\[\]]+=.*", re.DOTALL)
 # Options that PATHS alone have -> their defaults.
 MANY = {"pool": False, "resize": None, "dtype": "float32", "batch_size": 16, "workers": None, "format": "safetensors"}
 SHOWN = 20  # broken images
+SHEET = 24  # images of a contact sheet
 
 
 def add_parser(subparsers: Any) -> None:
@@ -67,6 +69,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--image", metavar="FILE", help="one photo; without it and PATHS, one that matplotlib ships")
     parser.add_argument("--output", metavar="DIR", default="output", help="where files go (default: output)")
     parser.add_argument("--maps", metavar="NAMES", type=_names, help="keep these: res4,res5 (default: all)")
+    parser.add_argument(
+        "--draw",
+        metavar="HOW",
+        default="norm",
+        type=_draw,
+        help="norm over the channels (default), pca, similarity=X,Y or channels=K",
+    )
+    parser.add_argument("--no-picture", action="store_true", help="write no picture")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: train.device)")
     many = parser.add_argument_group("of PATHS")
     many.add_argument("--pool", action="store_true", help="keep the mean of each map: a vector")
@@ -111,11 +121,14 @@ def _run_many(args: argparse.Namespace, paths: Sequence[str], options: dict[str,
         file_format=file_format,
         **options,
     )
+    sheet = None if args.no_picture or options["pool"] or result.rank else write_sheet(result, args.draw)
     if args.json:
         content = {name: getattr(result, name) for name in ("images", "before", "written", "broken")}
         print_json({**content, "folder": str(result.folder), "report": result.report and result.report.to_dict()})
     else:
         print_extraction(result)
+        if sheet:
+            print_written(sheet)
 
 
 def print_extraction(result: Extraction) -> None:
@@ -129,6 +142,31 @@ def print_extraction(result: Extraction) -> None:
         print_note(f"left out: {visible(name, LONGEST_PATH)}: {why}")
     if len(result.broken) > SHOWN:
         print_note(f"and {len(result.broken) - SHOWN} more; all are in --json")
+
+
+def write_sheet(result: Extraction, draw: str) -> Path | None:
+    """A contact sheet of the first images; None where none of them is a file of this machine."""
+    from detrex_backbones.features import open_features
+    from detrex_backbones.features.reading import read_tensor
+    from detrex_backbones.view import draw_sheet
+
+    features = open_features(result.folder)
+    resize = features.about["resize"]
+    photos, maps = {}, []
+    for name in sorted(features)[:SHEET]:
+        try:
+            photo = read_tensor(features.path(name), tuple(resize) if isinstance(resize, list) else resize)
+        except InputError:  # it was moved since
+            continue
+        photos[name] = photo.permute(1, 2, 0).numpy()
+        maps.append({key: value for key, value in features[name].items() if value.dim() == 3})
+    if not photos or not maps[0]:
+        return None
+    strides = {name: about["stride"] or 0 for name, about in features.about["maps"].items()}
+    figure = draw_sheet(photos, maps, strides, draw)
+    path = result.folder / "contact_sheet.png"
+    write_file(path, lambda file: figure.savefig(file, format="png", dpi=100))
+    return path
 
 
 def _run_one(args: argparse.Namespace) -> None:
@@ -146,7 +184,9 @@ def _run_one(args: argparse.Namespace) -> None:
     names = check_names("maps", args.maps or list(extractor.output_shape()), extractor.output_shape())
     maps, centres = extract_maps(extractor, photo)
     maps = {name: maps[name] for name in names if name in maps}
-    files = save(extractor, photo, maps, centres, output_folder(args.output), stem=f"{photo_file.stem}_features")
+    draw = None if args.no_picture else args.draw
+    folder = output_folder(args.output)
+    files = save(extractor, photo, maps, centres, folder, stem=f"{photo_file.stem}_features", draw=draw)
     if args.json:
         rows = [dict(zip(COLUMNS, row, strict=True)) for row in describe(extractor, maps)]
         print_json({"maps": rows, "report": report and report.to_dict(), "files": [str(file) for file in files]})
@@ -156,6 +196,16 @@ def _run_one(args: argparse.Namespace) -> None:
     print_table(COLUMNS, describe(extractor, maps))
     for file in files:
         print_written(file)
+
+
+def _draw(text: str) -> str:
+    from detrex_backbones.view.colours import parse_draw
+
+    try:
+        parse_draw(text)
+    except ArgumentError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _names(text: str) -> list[str]:
@@ -179,17 +229,26 @@ def save(
     centres: Mapping[str, float],
     folder: Path,
     stem: str,
-) -> tuple[Path, Path]:
-    """Write the maps as .safetensors and a picture of them as .png."""
+    draw: str | None = "norm",
+) -> list[Path]:
+    """Write the maps as .safetensors and, unless `draw` is None, a picture of them as .png."""
     from safetensors.torch import save as to_bytes
 
     from detrex_backbones.view import draw_features
 
     tensors, picture = folder / f"{stem}.safetensors", folder / f"{stem}.png"
     strides = {name: shape.stride or 0 for name, shape in extractor.output_shape().items()}
-    content = to_bytes({name: value.contiguous().cpu() for name, value in maps.items()})
+    about = {
+        "preprocessing": extractor.input_format,
+        "pixel_mean": str(extractor.pixel_mean.flatten().tolist()),
+        "pixel_std": str(extractor.pixel_std.flatten().tolist()),
+        "strides": str(strides),
+        "photo": f"{photo.shape[0]} x {photo.shape[1]}",
+    }
+    content = to_bytes({name: value.contiguous().cpu() for name, value in maps.items()}, about)
     write_file(tensors, lambda file: file.write(content))
-    figure = draw_features(photo, maps, strides, centres)
-    options: dict[str, Any] = {"dpi": 100, "pil_kwargs": {"optimize": True}}
-    write_file(picture, lambda file: figure.savefig(file, format="png", **options))
-    return tensors, picture
+    if draw is None:
+        return [tensors]
+    figure = draw_features(photo, maps, strides, centres, draw)
+    write_file(picture, lambda file: figure.savefig(file, format="png", dpi=100))
+    return [tensors, picture]

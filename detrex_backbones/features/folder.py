@@ -58,7 +58,7 @@ class FeatureFolder(Mapping[str, Mapping[str, Tensor]]):
         self.maps = list(about["maps"])
         self.shards = list_shards(folder)
         self._places = {
-            entry[0]: (shard, row, (entry[1], entry[2]))
+            entry[0]: (shard, row, (entry[1], entry[2]), entry[3])
             for shard, entries in self.shards.items()
             for row, entry in enumerate(entries)
         }
@@ -66,7 +66,7 @@ class FeatureFolder(Mapping[str, Mapping[str, Tensor]]):
     def __getitem__(self, name: str) -> Mapping[str, Tensor]:
         if name not in self._places:
             raise KeyError(f"there is no image {name!r}.{closest(name, self._places)} It has {len(self)}.")
-        shard, row, _ = self._places[name]
+        shard, row, *_ = self._places[name]
         return _Maps(self, shard, row)
 
     def __iter__(self) -> Iterator[str]:
@@ -81,6 +81,10 @@ class FeatureFolder(Mapping[str, Mapping[str, Tensor]]):
     def size(self, name: str) -> tuple[int, int]:
         """Height and width in pixels of an image as it went into the network."""
         return self._places[name][2]
+
+    def path(self, name: str) -> str:
+        """The file or the URL that an image was read from."""
+        return self._places[name][3]
 
     def vectors(self, name: str) -> tuple[list[str], Tensor]:
         """All vectors of one map, where they were pooled: names of the images, and a matrix (images, C).

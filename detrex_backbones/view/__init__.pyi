@@ -1,4 +1,5 @@
 from detrex_backbones.view.features import draw_features as draw_features
+from detrex_backbones.view.features import draw_sheet as draw_sheet
 from detrex_backbones.view.features import extract_maps as extract_maps
 from detrex_backbones.view.features import sample_photo as sample_photo
 from detrex_backbones.view.receptive_field import receptive_fields as receptive_fields
