@@ -6,7 +6,20 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from detrex_backbones.cli import convert, demo, evaluate, export, features, infer, list_configs, match, show, weights
+from detrex_backbones.cli import (
+    bench,
+    compare,
+    convert,
+    demo,
+    evaluate,
+    export,
+    features,
+    infer,
+    list_configs,
+    match,
+    show,
+    weights,
+)
 from detrex_backbones.cli.completion import offer_completions
 from detrex_backbones.cli.terminal import HelpFormatter, Parser, escaped_logs, flush_output, print_error, say
 from detrex_backbones.cli.user_errors import explain
@@ -17,7 +30,7 @@ __all__ = ["main"]
 
 FINE, OUR_ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-COMMANDS = (demo, features, show, list_configs, weights, match, infer, convert, evaluate, export)
+COMMANDS = (demo, features, show, list_configs, weights, bench, compare, match, infer, convert, evaluate, export)
 
 EPILOG = """\
 CONFIG is a ready config (detrex-backbones list) or a path to a config file.

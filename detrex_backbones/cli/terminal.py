@@ -11,7 +11,7 @@ import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, NoReturn
 
@@ -75,16 +75,25 @@ def print_json(content: Any) -> None:
     _write(sys.stdout, json.dumps(content, indent=2) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Aligned columns: text on the left, numbers on the right. Nothing in a cell is markup."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Collection[int] = (), dense: bool = False
+) -> None:
+    """Aligned columns: text on the left, numbers on the right. Nothing in a cell is markup.
+
+    Args:
+        columns: their titles.
+        rows: of cells.
+        right: columns that are aligned on the right all the same.
+        dense: leave less between columns.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=not dense, padding=(0, 1, 0, 0) if dense else (0, 1))
     for index, column in enumerate(columns):
-        numeric = all(isinstance(row[index], int | float) for row in rows)
+        numeric = index in right or all(isinstance(row[index], int | float) for row in rows)
         table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(visible(value, LONGEST_CELL)) for value in row))

@@ -84,7 +84,7 @@ class FeatureFolder(Mapping[str, Mapping[str, Tensor]]):
 
     def path(self, name: str) -> str:
         """The file or the URL that an image was read from."""
-        return self._places[name][3]
+        return str(self._places[name][3])
 
     def vectors(self, name: str) -> tuple[list[str], Tensor]:
         """All vectors of one map, where they were pooled: names of the images, and a matrix (images, C).

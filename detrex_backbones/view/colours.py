@@ -158,6 +158,6 @@ def _turned(scores: Sequence[Tensor], reference: Sequence[Tensor]) -> list[Tenso
     if scores is reference:
         return list(scores)
     pairs = zip(reference, scores, strict=True)
-    there = [F.adaptive_avg_pool2d(other, one.shape[-2:]).flatten(1) for other, one in pairs]
+    there = [F.adaptive_avg_pool2d(other, (one.shape[-2], one.shape[-1])).flatten(1) for other, one in pairs]
     u, _, v = torch.linalg.svd(torch.cat(there, dim=1) @ torch.cat([one.flatten(1) for one in scores], dim=1).T)
     return [torch.einsum("jk,khw->jhw", u @ v, one) for one in scores]

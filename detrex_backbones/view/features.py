@@ -107,7 +107,11 @@ def draw_features(
 
 
 def draw_sheet(
-    photos: Mapping[str, Any], maps: Sequence[Mapping[str, Tensor]], strides: Mapping[str, int], draw: str = "norm"
+    photos: Mapping[str, Any],
+    maps: Sequence[Mapping[str, Tensor]],
+    strides: Mapping[str, int],
+    draw: str = "norm",
+    large: bool = False,
 ) -> Figure:
     """A contact sheet: a row for each image, with its maps over it.
 
@@ -116,6 +120,7 @@ def draw_sheet(
         maps: of each photo, name -> (C, h, w).
         strides: as of `draw_features`.
         draw: as of `draw_features`; principal components are those of all images.
+        large: panels as large as those of `draw_features`, for a few images.
 
     Returns:
         A figure.
@@ -125,23 +130,24 @@ def draw_sheet(
     places = {name: _place(stride, None) for name, stride in strides.items()}
     layers = layers_of(maps, places, parse_draw(draw))
     columns = 1 + len(maps[0])
-    heights = [max(_panel(photo.shape[:2], SMALL)[1], 0.4) for photo in photos.values()]
-    size = columns * (SMALL[0] + 0.2), sum(height + 0.3 for height in heights)
+    box = PANEL if large else SMALL
+    heights = [max(_panel(photo.shape[:2], box)[1], 0.4) for photo in photos.values()]
+    size = columns * (box[0] + 0.2), sum(height + 0.3 for height in heights)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(photos), columns, squeeze=False, height_ratios=heights)
     for row, ((title, photo), drawn) in enumerate(zip(photos.items(), layers, strict=True)):
         shown = _screen(photo)
-        _photo(axes[row, 0], shown, photo.shape, _shortened(title))
+        _photo(axes[row, 0], shown, photo.shape, _shortened(title), 9 if large else 6)
         for axis, (name, (layer, *_)) in zip(axes[row, 1:], drawn.items(), strict=True):
             axis.set_axis_off()
-            axis.set_title(name if row == 0 else "", fontsize=7)
+            axis.set_title(name if row == 0 else "", fontsize=9 if large else 7)
             _overlay(axis, shown, photo.shape, layer, places[name])
     return figure
 
 
 def _shortened(name: str) -> str:
     name = visible(name)
-    return name if len(name) <= 24 else f"...{name[-21:]}"
+    return name if len(name) <= 32 else f"...{name[-29:]}"
 
 
 def _panel(size: Sequence[int], box: tuple[float, float]) -> tuple[float, float]:
@@ -155,10 +161,10 @@ def _place(stride: int, centre: float | None) -> Place:
     return Place(stride, middle - stride / 2)
 
 
-def _photo(axis: Any, shown: Any, size: Sequence[int], title: str) -> None:
+def _photo(axis: Any, shown: Any, size: Sequence[int], title: str, points: int = 9) -> None:
     axis.set_axis_off()
     axis.imshow(shown, cmap="gray", extent=_whole(size))
-    axis.set_title(title, fontsize=9 if "\n" in title else 6)
+    axis.set_title(title, fontsize=points)
 
 
 def _whole(size: Sequence[int]) -> tuple[float, float, float, float]:

@@ -16,7 +16,7 @@ from detrex_backbones.errors import ArgumentError, DetrexBackbonesError
 from detrex_backbones.layers import ShapeSpec
 from detrex_backbones.layers.init import DRAWS
 
-__all__ = ["build_on_meta", "shapes_of"]
+__all__ = ["build_on_meta", "shapes_of", "without_downloads"]
 
 OWN_WEIGHTS = ("pretrained", "checkpoint_path", "weights")  # arguments of TimmBackbone and TorchvisionBackbone
 SIDE = 256  # height and width of an image in pixels: a multiple of every usual stride
@@ -43,10 +43,10 @@ class _WithoutNumbers(TorchFunctionMode):
 def build_on_meta(node: DictConfig) -> Any:
     """What `instantiate(node)` gives, its parameters and buffers on the meta device: shapes without memory."""
     with torch.device("meta"), _WithoutNumbers():
-        return instantiate(_without_downloads(node))
+        return instantiate(without_downloads(node))
 
 
-def _without_downloads(node: Any) -> Any:
+def without_downloads(node: Any) -> Any:
     """The node without the weights that our own backbones would fetch or read while they are built."""
     if not isinstance(node, DictConfig) or not any(map(_fetched, _calls(node))):
         return node
