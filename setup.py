@@ -26,6 +26,8 @@ TEST = [
     "mypy>=1.11",
     "types-PyYAML",
     "torchao>=0.12",  # int8, of the table of exports
+    "pyarrow>=15",  # vectors as Parquet
+    "argcomplete>=3",  # shells ask through it
     "transformers>=5",  # its ResNet and DETR write files that the loader is proved on
     "playwright>=1.40",  # drives a Chromium that the machine has
 ]
@@ -47,7 +49,7 @@ setup(
     package_data={
         "": ["*.pyi"],
         "detrex_backbones": ["py.typed"],
-        "detrex_backbones.checkpoint.fetch.catalog": ["*.csv"],
+        "detrex_backbones.checkpoint.fetch.catalog": ["*.csv", "tables/*.json.gz"],
         "detrex_backbones.view": ["*.html"],
     },
     install_requires=[
@@ -72,6 +74,9 @@ setup(
         "train": TRAIN,  # what `examples/train_detector` takes beyond the rest
         "export": EXPORT,
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
+        "parquet": ["pyarrow>=15"],  # vectors as tables
+        "ray": ["ray[data]>=2.9", "pyarrow>=15"],  # features on many machines
+        "completion": ["argcomplete>=3"],  # of the shell
         # The pictures need nothing beyond the ordinary install; the name is kept for requirement files.
         "plots": ["matplotlib>=3.8"],
         # detectron2 itself is on no package index: these are what a checkout of it imports.

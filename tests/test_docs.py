@@ -16,7 +16,7 @@ LEFT_OUT = [(name, block) for name, block in BLOCKS if block.why]
 
 # Each is public as far as its __all__ goes.
 PACKAGES = (
-    *("detrex_backbones", "detrex_backbones.evaluation", "detrex_backbones.view"),
+    *("detrex_backbones", "detrex_backbones.evaluation", "detrex_backbones.view", "detrex_backbones.features"),
     *("detrex_backbones.config", "detrex_backbones.layers", "detrex_backbones.errors"),
     *("detrex_backbones.backbones", "detrex_backbones.zoo", "detrex_backbones.checkpoint"),
     "detrex_backbones.checkpoint.fetch",

@@ -92,11 +92,12 @@ ALLOWED = {
     "checkpoint": {"errors", "glob_match", "atomic_write", "text"},
     "zoo": {"errors", "glob_match", "layers", "backbones", "config", "checkpoint", "text"},
     "export": {"errors", "text", "atomic_write", "backbones"},
+    "features": {"errors", "text", "atomic_write", "layers", "backbones", "config", "checkpoint", "zoo"},
     "evaluation": {"errors", "text", "layers", "backbones", "config", "checkpoint", "zoo"},
     "view": {"errors", "text", "backbones", "checkpoint", "atomic_write"},
     "cli": {
         *("errors", "glob_match", "text", "atomic_write", "layers", "backbones", "config", "checkpoint"),
-        *("zoo", "export", "evaluation", "view"),
+        *("zoo", "export", "features", "evaluation", "view"),
     },
     "__main__": {"cli"},
 }

@@ -14,7 +14,7 @@ from detrex_backbones.errors import ArgumentError, InputError, closest
 from detrex_backbones.layers import ShapeSpec, fuse_norms
 from detrex_backbones.layers.fuse import loose_norms
 
-__all__ = ["Backbone", "check_batch", "check_names", "first_convolution"]
+__all__ = ["Backbone", "check_batch", "check_maps", "check_names", "first_convolution"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,16 @@ class Backbone(nn.Module, ABC):
         self._out_feature_strides = {name: stride for name, (_, stride) in maps.items()}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every map that `forward` returns, known before the first forward."""
+        """Channels and stride of every map that `forward` returns, known before the first forward.
+
+        Raises:
+            ArgumentError: the class neither sets its maps nor overrides this.
+        """
+        if not hasattr(self, "_out_features"):
+            raise ArgumentError(
+                f"{type(self).__name__} doesn't say which maps it gives. Write "
+                f"self._set_maps({{'res4': (channels, stride)}}) in its __init__, or override output_shape."
+            )
         return {
             name: ShapeSpec(channels=self._out_feature_channels[name], stride=self._out_feature_strides[name])
             for name in self._out_features
@@ -109,6 +118,22 @@ def check_batch(x: Tensor, channels: int | None = None) -> None:
         )
     if channels not in (None, x.shape[1]):
         raise InputError(f"the network has in_channels={channels}, but the batch {tuple(x.shape)} has {x.shape[1]}.")
+
+
+def check_maps(backbone: Backbone, maps: object) -> Mapping[str, Tensor]:
+    """Refuse, by an ArgumentError, what no `forward` may return: no dict of tensors, or other names than said."""
+    name, said = type(backbone).__name__, list(backbone.output_shape())
+    if not isinstance(maps, Mapping) or not all(isinstance(value, Tensor) for value in maps.values()):
+        raise ArgumentError(
+            f"{name}.forward returned a {type(maps).__name__}. A backbone returns a dict of maps (N, C, H, W) by their "
+            f"names, here {', '.join(said)}."
+        )
+    if set(maps) != set(said):
+        raise ArgumentError(
+            f"{name}.forward returned the maps {', '.join(map(str, maps)) or 'of no name'}, but output_shape() has "
+            f"{', '.join(said)}. Let both have the same names."
+        )
+    return maps
 
 
 def check_names(argument: str, names: Sequence[str], allowed: Iterable[str], hint: str = "") -> list[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.backbones.base import Backbone, check_maps
+from detrex_backbones.backbones.shapes_only import ShapesOnly
 from detrex_backbones.errors import InputError
 
 __all__ = ["Measures", "measure"]
@@ -31,6 +34,31 @@ class Measures:
     shapes: dict[str, tuple[int, ...]]
 
 
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
+    """Counts as torch's `FlopCounterMode` does, by the same formulas, without importing torch's compiler for it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
+        self.flops = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing here is compiled; True makes torch import its compiler to say so
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is None:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **kwargs)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=result)
+        return result
+
+
 def measure(backbone: Backbone, size: tuple[int, int], channels: int = 3) -> Measures:
     """Count parameters and multiply-adds, and see which shapes come out.
 
@@ -41,18 +69,19 @@ def measure(backbone: Backbone, size: tuple[int, int], channels: int = 3) -> Mea
 
     Raises:
         InputError: an image of this size can't be run.
+        ArgumentError: the backbone returns something else than the maps that it said.
     """
     parameters = [*backbone.parameters()]
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     # The affine parameters of a frozen norm are buffers; its statistics are no parameters, frozen or not.
     frozen = [value for name, value in backbone.named_buffers() if name.rpartition(".")[2] in ("weight", "bias")]
     total = sum(value.numel() for value in [*parameters, *frozen])
-    counter = FlopCounterMode(display=False)
+    counter = _FlopCounter()
     try:
-        with torch.no_grad(), counter:
+        with torch.no_grad(), counter, ShapesOnly():
             outputs = backbone.eval()(torch.empty(1, channels, *size, device="meta"))
     except (RuntimeError, ValueError, AssertionError) as error:
         height, width = size
         raise InputError(f"the backbone can't run an image of {height} x {width} pixels: {error}") from error
-    shapes = {name: tuple(value.shape[1:]) for name, value in outputs.items()}
-    return Measures(total, trainable, counter.get_total_flops() / 2e9, shapes)  # a multiply-add is two of torch's
+    shapes = {name: tuple(value.shape[1:]) for name, value in check_maps(backbone, outputs).items()}
+    return Measures(total, trainable, counter.flops / 2e9, shapes)  # a multiply-add is two of torch's

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
-from detrex_backbones.cli import convert, demo, evaluate, export, features, infer, list_configs, match, show, weights
-from detrex_backbones.cli.terminal import Parser, escaped_logs, flush_output, print_error
+from detrex_backbones.cli import (
+    bench,
+    compare,
+    convert,
+    demo,
+    evaluate,
+    export,
+    features,
+    infer,
+    list_configs,
+    match,
+    show,
+    weights,
+)
+from detrex_backbones.cli.completion import offer_completions
+from detrex_backbones.cli.terminal import HelpFormatter, Parser, escaped_logs, flush_output, print_error, say
+from detrex_backbones.cli.user_errors import explain
 from detrex_backbones.errors import DetrexBackbonesError
 from detrex_backbones.text import visible
 
@@ -14,7 +30,7 @@ __all__ = ["main"]
 
 FINE, OUR_ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-COMMANDS = (demo, features, show, list_configs, weights, match, infer, convert, evaluate, export)
+COMMANDS = (demo, features, show, list_configs, weights, bench, compare, match, infer, convert, evaluate, export)
 
 EPILOG = """\
 CONFIG is a ready config (detrex-backbones list) or a path to a config file.
@@ -44,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         with escaped_logs():
-            args = _parse(_parser(), argv)
+            parser = _parser()
+            offer_completions(parser)
+            args = _parse(parser, argv)
             args.run(args)
     except SystemExit as stop:  # argparse has said what is wrong, or printed the help
         return stop.code if isinstance(stop.code, int) else USAGE
@@ -60,10 +78,12 @@ def _run(argv: Sequence[str] | None) -> int:
         print_error(_in_one_line(error))
         return OUR_ERROR
     except Exception as error:
-        notes = getattr(error, "__notes__", [])
-        if not any(note.startswith("instantiate:") for note in notes):
+        notes = explain(error)
+        if not notes:
             raise
-        print_error(f"{type(error).__name__}: {error}", notes)  # of what the config calls, with its place
+        lines = str(error).splitlines() or [""]  # omegaconf's further lines repeat the place
+        told = lines[0] if type(error).__module__.startswith("omegaconf") else str(error)
+        print_error(f"{type(error).__name__}: {told}", notes)
         return OUR_ERROR
     return FINE
 
@@ -76,13 +96,25 @@ def _in_one_line(error: OSError | MemoryError) -> str:
     return visible(f"{error.strerror or error}{name}.")
 
 
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import detrex_backbones
+
+        say(f"detrex-backbones {detrex_backbones.__version__}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="detrex-backbones",
         description="From a lazy config to the features of a photo, with proof that the weights loaded.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)
@@ -94,7 +126,7 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
     args, rest = parser.parse_known_args(argv)
     unknown = [argument for argument in rest if argument.startswith("-") or not hasattr(args, "overrides")]
     if unknown:
-        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        args.parser.unknown_options(unknown)
     if rest:
         args.overrides = [*args.overrides, *rest]
     return args

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from detrex_backbones.atomic_write import write_whole
-from detrex_backbones.cli.terminal import print_note, say
-from detrex_backbones.errors import ConfigImportError, DetrexBackbonesError, InputError
+from detrex_backbones.cli.completion import complete_config, complete_override
+from detrex_backbones.cli.terminal import HelpFormatter, print_note, say
+from detrex_backbones.errors import DetrexBackbonesError, InputError
 from detrex_backbones.text import LONGEST_PATH, visible
 
 __all__ = [
     "COLUMNS",
     "WITHOUT_PYRAMID",
     "add_command",
+    "add_config_argument",
     "add_config_arguments",
     "add_json_argument",
     "add_overrides_argument",
@@ -45,7 +47,7 @@ def add_command(
         help=summary,
         description=about,
         epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.set_defaults(run=run, parser=parser)
     return parser
@@ -53,20 +55,31 @@ def add_command(
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG and its overrides."""
-    parser.add_argument("config", metavar="CONFIG", help="a ready config, or a path to a config file")
+    add_config_argument(parser)
     add_overrides_argument(parser)
 
 
-def add_overrides_argument(parser: argparse.ArgumentParser) -> None:
-    """OVERRIDE ..."""
-    parser.add_argument(
+def add_config_argument(parser: argparse.ArgumentParser) -> None:
+    """CONFIG alone."""
+    about = "a name of a ready config or a timm/ model, or a path to a config file"
+    action: Any = parser.add_argument("config", metavar="CONFIG", help=about)
+    action.completer = complete_config
+
+
+def add_overrides_argument(parser: argparse.ArgumentParser, others: str = "") -> None:
+    """OVERRIDE ..., among which there may be paths of `others`."""
+    about = (
+        "key=value, changes the config; backbone=NAME swaps the backbone, before all others "
+        "(backbone.pyramid=false: a plain ViT without a pyramid)"
+    )
+    action: Any = parser.add_argument(
         "overrides",
-        metavar="OVERRIDE",
+        metavar="PATH|OVERRIDE" if others else "OVERRIDE",
         nargs="*",
         default=[],
-        help="key=value, changes the config; backbone=NAME swaps the backbone, before all others "
-        "(backbone.pyramid=false: a plain ViT without a pyramid)",
+        help=f"{others}; and {about}" if others else about,
     )
+    action.completer = complete_override
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
@@ -79,19 +92,18 @@ def load_config(args: argparse.Namespace) -> Any:
 
     `backbone=NAME` swaps the backbone and says on standard error what that changed; the other overrides come after it.
     With `backbone.pyramid=false` a plain ViT comes without ViTDet's pyramid.
+    A config that is a backbone alone is given the model that it stands for.
     """
     from detrex_backbones.config import LazyConfig
-    from detrex_backbones.zoo import config_file
+    from detrex_backbones.zoo.whole_config import find_config, with_model
 
     path = Path(args.config)
-    if not is_file(path):
-        try:
-            path = config_file(args.config)
-        except ConfigImportError as error:
-            raise ConfigImportError(f"{error} Nor is there a file '{visible(args.config)}'.") from None
-    cfg = LazyConfig.load(path)
+    cfg = LazyConfig.load(path) if is_file(path) else find_config(args.config)
+    assumed = with_model(cfg)
+    if assumed:
+        print_note(assumed)
     overrides = list(args.overrides)
-    if "backbone" not in cfg:  # else it is a key like any other
+    if assumed or "backbone" not in cfg:  # else it is a key like any other
         swaps = [text for text in overrides if text.partition("=")[0].strip() == "backbone" and "=" in text]
         overrides = [text for text in overrides if text not in (*swaps, WITHOUT_PYRAMID)]
         for text in swaps[-1:]:  # as with every key, the last one stands

@@ -13,7 +13,7 @@ from detrex_backbones.cli.common import (
     print_written,
     write_file,
 )
-from detrex_backbones.cli.features import check_extractor, describe, save
+from detrex_backbones.cli.features import describe, save
 from detrex_backbones.cli.terminal import print_json, print_table, say
 from detrex_backbones.errors import DetrexBackbonesError
 
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
     from detrex_backbones.backbones.images.tensors import read_image
     from detrex_backbones.config import LazyConfig
+    from detrex_backbones.features import check_extractor
     from detrex_backbones.view import extract_maps, sample_photo
     from detrex_backbones.zoo import build_model_with_report, get_config
 

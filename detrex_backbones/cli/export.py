@@ -53,8 +53,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the file, and say what it holds and how near it comes to the model."""
-    from detrex_backbones.cli.features import check_extractor
     from detrex_backbones.export import check_path, export_model
+    from detrex_backbones.features import check_extractor
 
     check_path(args.output)
     model, report = build_for_maps(args)

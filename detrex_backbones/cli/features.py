@@ -1,38 +1,57 @@
-"""`detrex-backbones features`: a config and a photo in, named feature maps out."""
+"""`detrex-backbones features`: a config and images in, named feature maps out."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detrex_backbones.cli.common import (
     COLUMNS,
     add_command,
-    add_config_arguments,
+    add_config_argument,
     add_json_argument,
+    add_overrides_argument,
     build_for_maps,
+    load_config,
     output_folder,
+    parse_size,
     print_written,
     write_file,
 )
-from detrex_backbones.cli.terminal import print_json, print_table, say
-from detrex_backbones.errors import ConfigTypeError
+from detrex_backbones.cli.terminal import print_json, print_note, print_table, say
+from detrex_backbones.errors import ArgumentError, InputError
+from detrex_backbones.text import LONGEST_PATH, visible
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from detrex_backbones.backbones.images.extractor import FeatureExtractor
+    from detrex_backbones.features import Extraction
+
+ABOUT = (
+    "Build a config's model, load its weights, and save its maps: of one photo, with a picture of them over it; or of "
+    "PATHS, any number of images, into files that open_features reads. A run that was interrupted goes on where it "
+    "was, and under torchrun the processes share the images."
+)
 
 EXAMPLES = """\
 examples:
   detrex-backbones features resnet/resnet50.py
   detrex-backbones features resnet/resnet50.py --image photo.jpg \\
       model.backbone.stages.depth=101 train.init_checkpoint=resnet101.pth
-  detrex-backbones features resnet/resnet50.py backbone=timm/convnext_tiny
-  detrex-backbones features my_config.py --image photo.png --output maps --json
+  detrex-backbones features timm/convnext_tiny photos/ --pool --output vectors
+  detrex-backbones features my_config.py 'photos/**/*.jpg' --maps res4,res5
+  torchrun --nproc-per-node 2 -m detrex_backbones features my_config.py photos/
 """
+
+OVERRIDE = re.compile(r"~[\w.]+|\+?[\w.\[\]]+=.*", re.DOTALL)
+# Options that PATHS alone have -> their defaults.
+MANY = {"pool": False, "resize": None, "dtype": "float32", "batch_size": 16, "workers": None, "format": "safetensors"}
+SHOWN = 20  # broken images
+SHEET = 24  # images of a contact sheet
 
 
 def add_parser(subparsers: Any) -> None:
@@ -41,27 +60,133 @@ def add_parser(subparsers: Any) -> None:
         subparsers,
         "features",
         run,
-        summary="run a config's model on a photo and save its feature maps",
-        about="Build a config's model, load its weights, run it on a photo, save its maps,\nand draw them over it.",
+        summary="run a config's model on images and save its feature maps",
+        about=ABOUT,
         examples=EXAMPLES,
     )
-    add_config_arguments(parser)
-    parser.add_argument("--image", metavar="FILE", help="the photo; without it, one that matplotlib ships")
+    add_config_argument(parser)
+    add_overrides_argument(parser, others="images, folders, globs, a .txt with a path a line, or URLs")
+    parser.add_argument("--image", metavar="FILE", help="one photo; without it and PATHS, one that matplotlib ships")
     parser.add_argument("--output", metavar="DIR", default="output", help="where files go (default: output)")
+    parser.add_argument("--maps", metavar="NAMES", type=_names, help="keep these: res4,res5 (default: all)")
+    parser.add_argument(
+        "--draw",
+        metavar="HOW",
+        default="norm",
+        type=_draw,
+        help="norm over the channels (default), pca, similarity=X,Y or channels=K",
+    )
+    parser.add_argument("--no-picture", action="store_true", help="write no picture")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: train.device)")
+    many = parser.add_argument_group("of PATHS")
+    many.add_argument("--pool", action="store_true", help="keep the mean of each map: a vector")
+    many.add_argument("--resize", metavar="N|HxW", type=_size, help="pixels of the shorter side, or height and width")
+    many.add_argument("--dtype", metavar="T", help="float32, bfloat16 or float16 (default: float32)")
+    many.add_argument("--batch-size", metavar="N", type=int, help="images at a time (default: 16)")
+    many.add_argument("--workers", metavar="N", type=int, help="processes that read images; 0 for none")
+    many.add_argument("--format", metavar="F", help="safetensors, or parquet for vectors (default: safetensors)")
     add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the load report and the maps, write the maps and the picture."""
+    paths, args.overrides = split_words(args.overrides)
+    given = {name: getattr(args, name) for name in MANY if getattr(args, name) not in (None, False)}
+    if paths and args.image:
+        args.parser.error("--image is one photo: give either it or PATHS")
+    if given and not paths:
+        args.parser.error(f"--{next(iter(given)).replace('_', '-')} is of PATHS, and none are given")
+    if paths:
+        _run_many(args, paths, {**MANY, **given})
+    else:
+        _run_one(args)
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Paths and overrides: what looks like `key=value` and is no file is an override."""
+    overrides = [word for word in words if OVERRIDE.fullmatch(word) and not Path(word).exists()]
+    return [word for word in words if word not in overrides], overrides
+
+
+def _run_many(args: argparse.Namespace, paths: Sequence[str], options: dict[str, Any]) -> None:
+    from detrex_backbones.features import extract_features
+
+    file_format = options.pop("format")
+    result = extract_features(
+        load_config(args),
+        paths,
+        args.output,
+        maps=args.maps,
+        device=args.device or "",
+        file_format=file_format,
+        **options,
+    )
+    sheet = None if args.no_picture or options["pool"] or result.rank else write_sheet(result, args.draw)
+    if args.json:
+        content = {name: getattr(result, name) for name in ("images", "before", "written", "broken")}
+        print_json({**content, "folder": str(result.folder), "report": result.report and result.report.to_dict()})
+    else:
+        print_extraction(result)
+        if sheet:
+            print_written(sheet)
+
+
+def print_extraction(result: Extraction) -> None:
+    """What was written and what could not be read."""
+    if result.report and result.rank == 0:
+        say(result.report)
+    before = f", {result.before:,} were there" if result.before else ""
+    folder = visible(result.folder, LONGEST_PATH)
+    say(f"wrote the features of {result.written:,} of {result.images:,} images{before}: {folder}")
+    for name, why in list(result.broken.items())[:SHOWN]:
+        print_note(f"left out: {visible(name, LONGEST_PATH)}: {why}")
+    if len(result.broken) > SHOWN:
+        print_note(f"and {len(result.broken) - SHOWN} more; all are in --json")
+
+
+def write_sheet(result: Extraction, draw: str) -> Path | None:
+    """A contact sheet of the first images; None where none of them is a file of this machine."""
+    from detrex_backbones.features import open_features
+    from detrex_backbones.features.reading import read_tensor
+    from detrex_backbones.view import draw_sheet
+
+    features = open_features(result.folder)
+    resize = features.about["resize"]
+    photos, maps = {}, []
+    for name in sorted(features)[:SHEET]:
+        try:
+            photo = read_tensor(features.path(name), tuple(resize) if isinstance(resize, list) else resize)
+        except InputError:  # it was moved since
+            continue
+        photos[name] = photo.permute(1, 2, 0).numpy()
+        maps.append({key: value for key, value in features[name].items() if value.dim() == 3})
+    if not photos or not maps[0]:
+        return None
+    strides = {name: about["stride"] or 0 for name, about in features.about["maps"].items()}
+    figure = draw_sheet(photos, maps, strides, draw)
+    path = result.folder / "contact_sheet.png"
+    write_file(path, lambda file: figure.savefig(file, format="png", dpi=100))
+    return path
+
+
+def _run_one(args: argparse.Namespace) -> None:
+    from detrex_backbones.backbones.base import check_names
     from detrex_backbones.backbones.images.tensors import read_image
+    from detrex_backbones.features import check_extractor
     from detrex_backbones.view import extract_maps, sample_photo
 
+    if args.device:
+        args.overrides = [*args.overrides, f"+train.device={args.device}"]
     photo_file = Path(args.image) if args.image else sample_photo()
     photo = read_image(photo_file)
     model, report = build_for_maps(args)
     extractor = check_extractor(model)
+    names = check_names("maps", args.maps or list(extractor.output_shape()), extractor.output_shape())
     maps, centres = extract_maps(extractor, photo)
-    files = save(extractor, photo, maps, centres, output_folder(args.output), stem=f"{photo_file.stem}_features")
+    maps = {name: maps[name] for name in names if name in maps}
+    draw = None if args.no_picture else args.draw
+    folder = output_folder(args.output)
+    files = save(extractor, photo, maps, centres, folder, stem=f"{photo_file.stem}_features", draw=draw)
     if args.json:
         rows = [dict(zip(COLUMNS, row, strict=True)) for row in describe(extractor, maps)]
         print_json({"maps": rows, "report": report and report.to_dict(), "files": [str(file) for file in files]})
@@ -73,16 +198,22 @@ def run(args: argparse.Namespace) -> None:
         print_written(file)
 
 
-def check_extractor(model: Any) -> FeatureExtractor:
-    """The model, if it is what images can be fed to."""
-    from detrex_backbones.backbones.images.extractor import FeatureExtractor
+def _draw(text: str) -> str:
+    from detrex_backbones.view.colours import parse_draw
 
-    if not isinstance(model, FeatureExtractor):
-        raise ConfigTypeError(
-            f"model is a {type(model).__name__}, which does not say how a photo is normalised. Wrap the backbone: "
-            f"model = L(FeatureExtractor)(backbone=..., pixel_mean=[...], pixel_std=[...], input_format='RGB')."
-        )
-    return model
+    try:
+        parse_draw(text)
+    except ArgumentError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _size(text: str) -> int | tuple[int, int]:
+    return int(text) if text.isdecimal() else parse_size(text)
 
 
 def describe(extractor: FeatureExtractor, maps: Mapping[str, Tensor]) -> list[tuple[Any, ...]]:
@@ -98,17 +229,26 @@ def save(
     centres: Mapping[str, float],
     folder: Path,
     stem: str,
-) -> tuple[Path, Path]:
-    """Write the maps as .safetensors and a picture of them as .png."""
+    draw: str | None = "norm",
+) -> list[Path]:
+    """Write the maps as .safetensors and, unless `draw` is None, a picture of them as .png."""
     from safetensors.torch import save as to_bytes
 
     from detrex_backbones.view import draw_features
 
     tensors, picture = folder / f"{stem}.safetensors", folder / f"{stem}.png"
     strides = {name: shape.stride or 0 for name, shape in extractor.output_shape().items()}
-    content = to_bytes({name: value.contiguous().cpu() for name, value in maps.items()})
+    about = {
+        "preprocessing": extractor.input_format,
+        "pixel_mean": str(extractor.pixel_mean.flatten().tolist()),
+        "pixel_std": str(extractor.pixel_std.flatten().tolist()),
+        "strides": str(strides),
+        "photo": f"{photo.shape[0]} x {photo.shape[1]}",
+    }
+    content = to_bytes({name: value.contiguous().cpu() for name, value in maps.items()}, about)
     write_file(tensors, lambda file: file.write(content))
-    figure = draw_features(photo, maps, strides, centres)
-    options: dict[str, Any] = {"dpi": 100, "pil_kwargs": {"optimize": True}}
-    write_file(picture, lambda file: figure.savefig(file, format="png", **options))
-    return tensors, picture
+    if draw is None:
+        return [tensors]
+    figure = draw_features(photo, maps, strides, centres, draw)
+    write_file(picture, lambda file: figure.savefig(file, format="png", dpi=100))
+    return [tensors, picture]

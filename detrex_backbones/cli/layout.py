@@ -9,36 +9,38 @@ __all__ = ["lay_out"]
 WIDTH = 80
 
 
-def lay_out(source: str) -> str:
-    """Break assignments that are longer than 80 columns at their calls, lists and dicts.
+def lay_out(source: str, width: int = WIDTH) -> str:
+    """Break assignments that are longer than the width at their calls, lists and dicts.
 
     Args:
         source: one assignment a line; a line that is no Python stays as it is.
+        width: in columns.
     """
-    return "\n".join(_line(line) for line in source.splitlines())
+    return "\n".join(_line(line, width) for line in source.splitlines())
 
 
-def _line(line: str) -> str:
+def _line(line: str, width: int) -> str:
     try:
         (statement,) = ast.parse(line).body
     except (SyntaxError, ValueError):
         return line
-    if len(line) <= WIDTH or not isinstance(statement, ast.Assign):
+    if len(line) <= width or not isinstance(statement, ast.Assign):
         return line
     head = line[: statement.value.col_offset]
-    return head + _expression(line, statement.value, indent=0, column=len(head))
+    return head + _expression(line, statement.value, width, indent=0, column=len(head))
 
 
-def _expression(line: str, node: ast.expr, indent: int, column: int) -> str:
+def _expression(line: str, node: ast.expr, width: int, indent: int, column: int) -> str:
     """The node's own text, or, where that would pass the width, one part a line."""
     text = ast.get_source_segment(line, node) or ""
     parts = _parts(line, node)
-    if column + len(text) + 1 <= WIDTH or not parts:
+    if column + len(text) + 1 <= width or not parts:
         return text
     opening = text[: text.index(parts[0][0] or ast.get_source_segment(line, parts[0][1]) or "")]
     inner = " " * (indent + 4)
     lines = [
-        f"{inner}{label}{_expression(line, part, indent + 4, len(inner) + len(label))},\n" for label, part in parts
+        f"{inner}{label}{_expression(line, part, width, len(inner), len(inner) + len(label))},\n"
+        for label, part in parts
     ]
     return f"{opening}\n{''.join(lines)}{' ' * indent}{text[-1]}"
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from detrex_backbones.cli.common import add_command, add_json_argument
-from detrex_backbones.cli.terminal import print_json, print_note, print_table, say
+from detrex_backbones.cli.figures import known_weights, print_figures, sort_figures
+from detrex_backbones.cli.terminal import print_json, print_note, print_table
 from detrex_backbones.errors import ArgumentError, DetrexBackbonesError, InputError, closest
 from detrex_backbones.glob_match import matcher
 
@@ -43,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--max-params", metavar="M", type=float, help="only up to this many million parameters")
     parser.add_argument("--max-gflops", metavar="G", type=float, help="only up to this many GFLOPs at 224 x 224")
     parser.add_argument("--min-top1", metavar="P", type=float, help="only with known weights of this top-1 in per cent")
+    parser.add_argument("--sort", metavar="COLUMN", help="top1, parameters, gflops or name; shows the figures")
     add_json_argument(parser)
 
 
@@ -50,20 +52,19 @@ def run(args: argparse.Namespace) -> None:
     """Print the names that match, and the first line of each config's docstring; then the figures."""
     rows = [{"name": name, "description": _describe(name)} for name in _find(args.pattern)]
     filters = _filters(args)
-    if args.figures or filters:
+    if args.figures or filters or args.sort:
         rows = _with_figures(rows, filters)
+        rows = sort_figures(rows, args.sort) if args.sort else rows
     if args.json:
         print_json(rows)
-    elif not (args.figures or filters):
+    elif not (args.figures or filters or args.sort):
         print_table(("config", "what it is"), [(row["name"], row["description"]) for row in rows])
     else:
-        for row in rows:
-            say(_lines(row))
+        print_figures(rows)
 
 
 def _find(pattern: str) -> list[str]:
-    from detrex_backbones.zoo import list_configs
-    from detrex_backbones.zoo.backbone_names import list_backbones
+    from detrex_backbones.zoo import list_backbones, list_configs
 
     names = list_configs()
     matches = matcher(pattern)
@@ -139,7 +140,7 @@ def _figures(name: str) -> Iterator[dict[str, Any]]:
     from detrex_backbones.zoo.backbone_names import find_backbone
 
     found = find_backbone(name)
-    yield _weights(name, found.checkpoint)
+    yield known_weights(name)
     if not name.endswith(".py"):
         found.node["out_indices"] = None  # the whole network, not four maps of it
     backbone = build_on_meta(found.node)
@@ -155,25 +156,3 @@ def _figures(name: str) -> Iterator[dict[str, Any]]:
         yield {"gflops": round(measure(backbone, SIZE).gflops, 3)}
     except InputError:  # one that can't run this size
         yield {"gflops": None}
-
-
-def _weights(name: str, checkpoint: str) -> dict[str, Any]:
-    from detrex_backbones.checkpoint.fetch import find_weight
-    from detrex_backbones.zoo.backbone_names import weights_of
-
-    known = [checkpoint] if checkpoint else []
-    weights = weights_of(name) if name.endswith(".py") else [find_weight(one) for one in known]
-    best = max((weight.top1 for weight in weights if weight.top1 is not None), default=None)
-    return {"weights": [{"name": weight.name, "top1": weight.top1} for weight in weights], "top1": best}
-
-
-def _lines(row: dict[str, Any]) -> str:
-    """The figures of one config, in lines of 80 columns."""
-    numbers = f"{row['parameters'] / 1e6:.1f} M"
-    numbers += f"  {row['gflops']:.2f} GFLOPs" if row["gflops"] is not None else "  GFLOPs unknown"
-    lines = [f"{row['name']:<44} {numbers:>35}"]
-    shapes = zip(row["strides"], row["channels"], strict=True)
-    lines.append("  stride:channels  " + " ".join(f"{stride}:{channels}" for stride, channels in shapes))
-    for weight in row["weights"]:
-        lines.append(f"  {weight['name']}" + (f"  {weight['top1']:.2f} %" if weight["top1"] else ""))
-    return "\n".join(lines)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from detrex_backbones.cli.common import (
     add_command,
+    add_config_argument,
     add_json_argument,
     add_overrides_argument,
     load_config,
@@ -40,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
         "allocating the model. Exit status 1 where the load would be refused.",
         examples=EXAMPLES,
     )
-    parser.add_argument("config", metavar="CONFIG", help="a ready config, or a path to a config file")
+    add_config_argument(parser)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a path, or the name of known weights")
     add_overrides_argument(parser)
     parser.add_argument("--source", metavar="NAME", help="naming convention of the file (default: recognised)")
@@ -60,8 +61,7 @@ def run(args: argparse.Namespace) -> None:
     from detrex_backbones.checkpoint.match.plan import plan_checkpoint
     from detrex_backbones.checkpoint.match.refusals import check_report
     from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
-    from detrex_backbones.config import instantiate
-    from detrex_backbones.zoo import load_options
+    from detrex_backbones.zoo import build_on_meta, load_options
     from detrex_backbones.zoo.other_network import name_the_network
 
     cfg = load_config(args)
@@ -69,8 +69,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigKeyError(f"the config has no 'model' to match. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
     given = {name: getattr(args, name) for name in ("source", "prefix", "scope") if getattr(args, name) is not None}
     options = load_options(cfg, **given)
-    with torch.device("meta"):
-        model = instantiate(cfg.model)
+    model = build_on_meta(cfg.model)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
     checkpoint = read_checkpoint(args.checkpoint, options.container)
     report = plan_checkpoint(shapes, checkpoint, facts=ModelFacts(model), **options.reading).report

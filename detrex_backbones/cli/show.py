@@ -16,7 +16,7 @@ from detrex_backbones.cli.common import (
     write_output,
 )
 from detrex_backbones.cli.layout import lay_out
-from detrex_backbones.cli.terminal import print_json, print_table, say
+from detrex_backbones.cli.terminal import output_width, print_json, print_table, say, say_paragraph
 from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError
 from detrex_backbones.text import LONGEST_PATH, visible
 
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg")
 MAP_COLUMNS = (*COLUMNS, "receptive_field")
 
-ABOUT_MAPS = """\
-stride: input pixels between neighbours of the map. receptive field: how many
-input pixels, along the height, one pixel of the map can depend on."""
+ABOUT_MAPS = (
+    "stride: input pixels between neighbours of the map. receptive field: how many input pixels, along the height, one "
+    "pixel of the map can depend on."
+)
 
 EXAMPLES = """\
 examples:
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = load_config(args)
     if "model" not in cfg:
         raise ConfigKeyError(f"the config has no 'model' to show. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
-    text = LazyConfig.to_yaml(cfg) if args.yaml else lay_out(LazyConfig.to_py(cfg))
+    text = LazyConfig.to_yaml(cfg) if args.yaml else lay_out(LazyConfig.to_py(cfg), output_width())
     backbone, channels = build_backbone(cfg.model)
     figures = measure_backbone(backbone, args.size, channels)
     if args.graph:
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     say(f"GFLOPs      {figures['gflops']:.2f} (multiply-adds for {height} x {width} pixels)")
     titles = [column.replace("_", " ") for column in MAP_COLUMNS]
     print_table(titles, [[row[column] for column in MAP_COLUMNS] for row in figures["maps"]])
-    say(ABOUT_MAPS)
+    say_paragraph(ABOUT_MAPS)
 
 
 def write_graph(file: str, backbone: Backbone, size: tuple[int, int], channels: int) -> None:

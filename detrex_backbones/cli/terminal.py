@@ -6,19 +6,47 @@ import argparse
 import json
 import logging
 import os
+import re
+import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, NoReturn
 
+from detrex_backbones.errors import closest
 from detrex_backbones.text import visible, visible_lines
 
-__all__ = ["Parser", "escaped_logs", "flush_output", "print_error", "print_json", "print_note", "print_table", "say"]
+__all__ = [
+    "HelpFormatter",
+    "Parser",
+    "escaped_logs",
+    "flush_output",
+    "output_width",
+    "print_error",
+    "print_json",
+    "print_note",
+    "print_table",
+    "say",
+    "say_paragraph",
+    "width_of",
+]
 
-WIDTH = 80
+WIDTH, NARROWEST, WIDEST = 80, 60, 200  # columns: where there is no terminal, and at the least and the most
 LONGEST_CELL = 1000  # characters
+BOLD, RED, YELLOW = "1", "1;31", "33"  # of ECMA-48
+CHOICES = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
+
+
+def width_of(stream: IO[str] | None) -> int:
+    """Columns to write in: the terminal's, between 60 and 200; 80 where it is a file or a pipe, unless COLUMNS says."""
+    return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, NARROWEST), WIDEST) if _has_width(stream) else WIDTH
+
+
+def output_width() -> int:
+    """Columns of standard output."""
+    return width_of(sys.stdout)
 
 
 def say(text: object = "", end: str = "\n") -> None:
@@ -26,17 +54,20 @@ def say(text: object = "", end: str = "\n") -> None:
     _write(sys.stdout, visible_lines(text) + end)
 
 
+def say_paragraph(text: str) -> None:
+    """On standard output, in lines as wide as the terminal."""
+    say(_wrapped(visible_lines(text), width_of(sys.stdout), ""))
+
+
 def print_error(error: object, notes: Sequence[str] = ()) -> None:
     """On standard error: "error: ...", further lines indented, so that none of them passes for one of ours."""
-    _write(sys.stderr, "\n".join(f"{_indented(part)}" for part in [f"error: {error}", *notes]) + "\n")
+    text = "\n".join(_indented(part) for part in [f"error: {error}", *notes])
+    _write(sys.stderr, _told(sys.stderr, text) + "\n")
 
 
 def print_note(text: str) -> None:
-    """On standard error, in lines of 80 columns."""
-    lines = textwrap.wrap(
-        visible_lines(text), WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-    )
-    _write(sys.stderr, "\n".join(lines) + "\n")
+    """On standard error, in lines as wide as the terminal."""
+    _write(sys.stderr, _wrapped(visible_lines(text), width_of(sys.stderr), "    ") + "\n")
 
 
 def print_json(content: Any) -> None:
@@ -44,25 +75,35 @@ def print_json(content: Any) -> None:
     _write(sys.stdout, json.dumps(content, indent=2) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Aligned columns: text on the left, numbers on the right. Nothing in a cell is markup."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Collection[int] = (), dense: bool = False
+) -> None:
+    """Aligned columns: text on the left, numbers on the right. Nothing in a cell is markup.
+
+    Args:
+        columns: their titles.
+        rows: of cells.
+        right: columns that are aligned on the right all the same.
+        dense: leave less between columns.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=not dense, padding=(0, 1, 0, 0) if dense else (0, 1))
     for index, column in enumerate(columns):
-        numeric = all(isinstance(row[index], int | float) for row in rows)
+        numeric = index in right or all(isinstance(row[index], int | float) for row in rows)
         table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(visible(value, LONGEST_CELL)) for value in row))
-    console = Console(color_system=None, markup=False, highlight=False, emoji=False)
+    width = width_of(sys.stdout)
+    console = Console(color_system=None, markup=False, highlight=False, emoji=False, width=width)
     with console.capture() as captured:
         console.print(table)
     # The rule under the titles is not in ASCII.
     lines = captured.get() if _takes(sys.stdout, "─") else captured.get().replace("─", "-")
-    say(lines, end="")
+    _write(sys.stdout, _first_line_bold(visible_lines(lines)))
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,11 +111,31 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """The usage and one line."""
-        super().error(visible(message, LONGEST_CELL))
+        choice = CHOICES.search(message)
+        hint = closest(choice[1], re.findall(r"[^', ]+", choice[2]), count=1) if choice else ""
+        super().error(visible(message, LONGEST_CELL) + hint)
+
+    def unknown_options(self, arguments: Sequence[str]) -> NoReturn:
+        """The same for options that this command doesn't have, with the closest that it has."""
+        near = [closest(one.partition("=")[0], self._option_string_actions, count=1) for one in arguments]
+        self.error(f"unrecognized arguments: {' '.join(arguments)}.{''.join(near)}")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if message:
-            _write(file or sys.stderr, visible_lines(message))
+            stream = file or sys.stderr
+            _write(stream, _told(stream, visible_lines(message)) if ": error: " in message else visible_lines(message))
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Paragraphs as wide as the terminal; what is indented, such as examples, stays as it is."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **{"width": width_of(sys.stdout) - 2, **options})
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n  " in text:
+            return super()._fill_text(text, width, indent)
+        return argparse.HelpFormatter._fill_text(self, text, width, indent)
 
 
 @contextmanager
@@ -84,7 +145,7 @@ def escaped_logs() -> Iterator[None]:
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     usual = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"{_encodable(sys.stderr, _indented(f'WARNING: {message}'))}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"{_log_line(f'WARNING: {message}')}\n"
     try:
         yield
     finally:
@@ -93,7 +154,7 @@ def escaped_logs() -> Iterator[None]:
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return _encodable(sys.stderr, _indented(super().format(record)))
+        return _log_line(super().format(record))
 
 
 def flush_output() -> OSError | None:
@@ -109,6 +170,55 @@ def flush_output() -> OSError | None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return None if isinstance(error, BrokenPipeError) else error
     return None
+
+
+def _log_line(text: str) -> str:
+    return _encodable(sys.stderr, _told(sys.stderr, _indented(text)))
+
+
+def _told(stream: IO[str] | None, text: str) -> str:
+    """A message, wrapped where there is a terminal, with its level in colour. In a pipe its lines stay whole."""
+    if _has_width(stream):
+        lines = text.split("\n")
+        text = "\n".join(_wrapped(line, width_of(stream), "  " + " " * _indent_of(line)) for line in lines)
+    for level, colour in (("error:", RED), ("ERROR:", RED), ("WARNING:", YELLOW)):
+        if text.startswith(level):
+            return _coloured(stream, level, colour) + text.removeprefix(level)
+    return text
+
+
+def _wrapped(text: str, width: int, indent: str) -> str:
+    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "drop_whitespace": True}
+    first = " " * _indent_of(text)
+    return textwrap.fill(text.strip(), width, initial_indent=first, subsequent_indent=indent, **options)
+
+
+def _indent_of(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
+def _first_line_bold(text: str) -> str:
+    lines = text.split("\n")
+    first = next((index for index, line in enumerate(lines) if line.strip()), 0)
+    lines[first] = _coloured(sys.stdout, lines[first], BOLD)
+    return "\n".join(lines)
+
+
+def _coloured(stream: IO[str] | None, text: str, colour: str) -> str:
+    """Colours are for people: none in a pipe, none where NO_COLOR (no-color.org) or TERM=dumb asks for none."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not _is_terminal(stream)
+    return text if plain else f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def _is_terminal(stream: IO[str] | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # it is closed
+        return False
+
+
+def _has_width(stream: IO[str] | None) -> bool:
+    return _is_terminal(stream) or os.environ.get("COLUMNS", "").isdecimal()
 
 
 def _indented(text: object) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from detrex_backbones.checkpoint.fetch.catalog import timm_weights
 from detrex_backbones.cli.common import add_command, add_json_argument
 from detrex_backbones.cli.terminal import print_json, say
 from detrex_backbones.errors import ArgumentError
@@ -23,6 +24,7 @@ examples:
   detrex-backbones weights gluon --json
 """
 
+TIMM = timm_weights.SCHEME
 INDENT = 38  # of the config
 WIDTH = 80
 
@@ -86,11 +88,11 @@ def overrides_of(weight: Weight) -> list[str]:
 
 @functools.cache
 def _pixels_of(config: str) -> dict[str, str]:
-    from detrex_backbones.zoo import get_config
+    from detrex_backbones.zoo.ready_configs import preprocessing_of
 
-    model = get_config(config).model
-    mean, std = (f"[{','.join(f'{number:g}' for number in values)}]" for values in (model.pixel_mean, model.pixel_std))
-    return {"model.input_format": model.input_format, "model.pixel_mean": mean, "model.pixel_std": std}
+    pixels = preprocessing_of(config)
+    mean, std = (f"[{','.join(f'{number:g}' for number in pixels[key])}]" for key in ("pixel_mean", "pixel_std"))
+    return {"model.input_format": pixels["input_format"], "model.pixel_mean": mean, "model.pixel_std": std}
 
 
 def _lines(weight: Weight) -> Iterator[str]:
@@ -98,9 +100,15 @@ def _lines(weight: Weight) -> Iterator[str]:
     top1 = f"{weight.top1:.2f} %" if weight.top1 is not None else "-"
     parameters = f"{weight.parameters / 1e6:.1f} M" if weight.parameters else "-"
     pixels = f"{weight.preprocessing.input_format} {weight.preprocessing.name}" if weight.preprocessing else "-"
-    yield f"  {top1:>9}  {parameters:>9}  {pixels:<13} {weight.config or '-'}"
-    for override in overrides_of(weight):
-        yield " " * max(2, min(INDENT, WIDTH - len(override))) + override
+    figures = f"  {top1:>9}  {parameters:>9}  {pixels:<13} "
+    if weight.name.startswith(TIMM) and weight.config == timm_weights.TIMM_CONFIG:
+        config, overrides = f"timm/{weight.name.removeprefix(TIMM)}", []  # a name that is a config itself
+    else:
+        config, overrides = weight.config or "-", overrides_of(weight)
+    fits = len(figures + config) <= WIDTH
+    yield figures + config if fits else figures.rstrip()
+    for text in overrides if fits else [config, *overrides]:
+        yield " " * max(2, min(INDENT, WIDTH - len(text))) + text
 
 
 def _near(pattern: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from detrex_backbones.config import defined_in_a_config_file
 from detrex_backbones.config._notes import add_note
 from detrex_backbones.config.nodes import as_config
+from detrex_backbones.config.peers import import_instead
 from detrex_backbones.errors import ConfigImportError, DetrexBackbonesError, closest
 
 __all__ = ["DEFINED_IN_A_CONFIG", "execute"]
@@ -89,7 +90,8 @@ def _raised(error: Exception, path: Path, chain: tuple[Path, ...]) -> ConfigImpo
     line = frames[-1].lineno if frames else 1
     told = str(error) or linecache.getline(str(path), line or 1).strip()  # an assert without a message
     stop = "" if told.endswith((".", "?", "!")) else "."
-    return ConfigImportError(f"{path}:{line} raised {type(error).__name__}: {told}{stop}{_chain_text(chain)}")
+    instead = import_instead(error, str(path), line or 1)
+    return ConfigImportError(f"{path}:{line} raised {type(error).__name__}: {told}{stop}{instead}{_chain_text(chain)}")
 
 
 def _name_file(error: DetrexBackbonesError, path: Path) -> None:

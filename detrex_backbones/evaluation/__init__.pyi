@@ -3,3 +3,8 @@ from detrex_backbones.evaluation.accuracy import Prediction as Prediction
 from detrex_backbones.evaluation.accuracy import evaluate as evaluate
 from detrex_backbones.evaluation.accuracy import override_recipe as override_recipe
 from detrex_backbones.evaluation.accuracy import recipe_of as recipe_of
+from detrex_backbones.evaluation.compare import Comparison as Comparison
+from detrex_backbones.evaluation.compare import compare_models as compare_models
+from detrex_backbones.evaluation.speed import Conditions as Conditions
+from detrex_backbones.evaluation.speed import Speed as Speed
+from detrex_backbones.evaluation.speed import measure_speed as measure_speed

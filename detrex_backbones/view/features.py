@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detrex_backbones.text import visible
+from detrex_backbones.view.colours import Layer, Place, layers_of, parse_draw
 from detrex_backbones.view.receptive_field import follow
 
 if TYPE_CHECKING:
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
 
     from detrex_backbones.backbones import FeatureExtractor
 
-__all__ = ["draw_features", "extract_maps", "sample_photo"]
+__all__ = ["draw_features", "draw_sheet", "extract_maps", "sample_photo"]
 
-PANEL = 2.7  # inches, the width of one
+PANEL = 2.7, 3.4  # inches, the most that one is wide and high
+SMALL = 1.3, 1.3  # on a sheet
+SCREEN = 640  # pixels of the longer side, more than any panel has
 VEIL = 0.68  # how much of the colour is the map's; the photo shines through
 
 
@@ -50,9 +54,13 @@ def extract_maps(extractor: FeatureExtractor, photo: Any) -> tuple[dict[str, Ten
 
 
 def draw_features(
-    photo: Any, maps: Mapping[str, Tensor], strides: Mapping[str, int], centres: Mapping[str, float]
+    photo: Any,
+    maps: Mapping[str, Tensor],
+    strides: Mapping[str, int],
+    centres: Mapping[str, float],
+    draw: str = "norm",
 ) -> Figure:
-    """The photo, then over it each map's mean over the channels, and its most varied channel.
+    """The photo, and each map over it.
 
     A map lies where its numbers come from: a pixel of it is as large as its stride, and sits where the convolutions
     and their padding put it; those at the edge reach to it. What the image was padded with is cut off.
@@ -63,61 +71,142 @@ def draw_features(
         strides: name -> input pixels that a pixel of the map stands for; 0 where that isn't known.
         centres: name -> the photo's row (and column) that the middle of the map's first row lies at; the middle of
             a cell where it isn't there.
+        draw: "norm" over the channels; "pca", three principal components as colours; "similarity=X,Y", the cosine to
+            the point at that pixel of the photo; "channels=K", the K channels that vary most.
 
     Returns:
         A figure that `savefig` writes and a notebook shows.
+
+    Raises:
+        ArgumentError: an unknown `draw`.
+        InputError: a point outside of the photo.
     """
     from matplotlib.figure import Figure
 
-    height, width = photo.shape[:2]
-    rows = PANEL * height / width + 0.45
-    figure = Figure(figsize=(PANEL * (len(maps) + 1), 2 * rows), layout="constrained")
-    axes = figure.subplots(2, len(maps) + 1, squeeze=False)
+    how = parse_draw(draw)
+    places = {name: _place(strides[name], centres.get(name)) for name in maps}
+    (layers,) = layers_of([maps], places, how)
+    rows = max(map(len, layers.values()))
+    width, height = _panel(photo.shape[:2], PANEL)
+    figure = Figure(figsize=((width + 0.75) * (len(maps) + 1), rows * (height + 0.6)), layout="constrained")
+    axes = figure.subplots(rows, len(maps) + 1, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    axes[0, 0].imshow(_displayable(photo), cmap="gray")
-    axes[0, 0].set_title(f"photo\n{height} x {width}", fontsize=10)
-    axes[1, 0].text(0, 1, "above: mean over channels\n\nbelow: the channel that\nvaries most", va="top", fontsize=10)
-    for column, (name, value) in enumerate(maps.items(), start=1):
-        channels = value.detach().float().cpu()
-        varied = int(channels.flatten(1).std(dim=1).argmax())
-        extent = _extent(channels[0].shape, (height, width), strides[name], centres.get(name))
-        titles = f"{name}, stride {strides[name]}\nmean of {len(channels)} channels", f"channel {varied}"
-        for row, (numbers, colours) in enumerate(((channels.mean(dim=0), "viridis"), (channels[varied], "magma"))):
-            axes[row, column].set_title(titles[row], fontsize=10)
-            _overlay(axes[row, column], photo, numbers.numpy(), extent, colours)
+    shown = _screen(photo)
+    _photo(axes[0, 0], shown, photo.shape, f"photo\n{photo.shape[0]} x {photo.shape[1]}")
+    for column, (name, drawn) in enumerate(layers.items(), start=1):
+        for row, layer in enumerate(drawn):
+            axis = axes[row, column]
+            axis.set_title(f"{name}, stride {strides[name] or '?'}\n{layer.title}", fontsize=9)
+            image = _overlay(axis, shown, photo.shape, layer, places[name])
+            if layer.values.ndim == 2:
+                figure.colorbar(image, ax=axis, shrink=0.7, aspect=12, pad=0.02).ax.tick_params(labelsize=7)
+            if how.kind == "similarity":
+                axis.plot(*how.point, "+", color="white", markersize=11, markeredgewidth=2)
     return figure
 
 
-def _extent(
-    cells: Sequence[int], size: tuple[int, int], stride: int, centre: float | None
-) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top of a map in pixels of the photo, whose first pixel has its middle at 0."""
-    if not stride:  # all that is known is that it is of the whole photo
-        return -0.5, size[1] - 0.5, size[0] - 0.5, -0.5
-    start = ((stride - 1) / 2 if centre is None else centre) - stride / 2
-    return start, start + cells[1] * stride, start + cells[0] * stride, start
+def draw_sheet(
+    photos: Mapping[str, Any],
+    maps: Sequence[Mapping[str, Tensor]],
+    strides: Mapping[str, int],
+    draw: str = "norm",
+    large: bool = False,
+) -> Figure:
+    """A contact sheet: a row for each image, with its maps over it.
+
+    Args:
+        photos: name -> (H, W) or (H, W, C) array.
+        maps: of each photo, name -> (C, h, w).
+        strides: as of `draw_features`.
+        draw: as of `draw_features`; principal components are those of all images.
+        large: panels as large as those of `draw_features`, for a few images.
+
+    Returns:
+        A figure.
+    """
+    from matplotlib.figure import Figure
+
+    places = {name: _place(stride, None) for name, stride in strides.items()}
+    layers = layers_of(maps, places, parse_draw(draw))
+    columns = 1 + len(maps[0])
+    box = PANEL if large else SMALL
+    heights = [max(_panel(photo.shape[:2], box)[1], 0.4) for photo in photos.values()]
+    size = columns * (box[0] + 0.2), sum(height + 0.3 for height in heights)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(photos), columns, squeeze=False, height_ratios=heights)
+    for row, ((title, photo), drawn) in enumerate(zip(photos.items(), layers, strict=True)):
+        shown = _screen(photo)
+        _photo(axes[row, 0], shown, photo.shape, _shortened(title), 9 if large else 6)
+        for axis, (name, (layer, *_)) in zip(axes[row, 1:], drawn.items(), strict=True):
+            axis.set_axis_off()
+            axis.set_title(name if row == 0 else "", fontsize=9 if large else 7)
+            _overlay(axis, shown, photo.shape, layer, places[name])
+    return figure
 
 
-def _overlay(axis: Any, photo: Any, values: Any, extent: tuple[float, float, float, float], colours: str) -> None:
+def _shortened(name: str) -> str:
+    name = visible(name)
+    return name if len(name) <= 32 else f"...{name[-29:]}"
+
+
+def _panel(size: Sequence[int], box: tuple[float, float]) -> tuple[float, float]:
+    """Width and height in inches of a photo in a box; of a strip it is a strip."""
+    scale = min(box[0] / size[1], box[1] / size[0])
+    return max(size[1] * scale, box[0] / 2), max(size[0] * scale, 0.3)  # titles have to fit
+
+
+def _place(stride: int, centre: float | None) -> Place:
+    middle = (stride - 1) / 2 if centre is None else centre
+    return Place(stride, middle - stride / 2)
+
+
+def _photo(axis: Any, shown: Any, size: Sequence[int], title: str, points: int = 9) -> None:
+    axis.set_axis_off()
+    axis.imshow(shown, cmap="gray", extent=_whole(size))
+    axis.set_title(title, fontsize=points)
+
+
+def _whole(size: Sequence[int]) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of the photo in its pixels, the first of which has its middle at 0."""
+    return -0.5, size[1] - 0.5, size[0] - 0.5, -0.5
+
+
+def _overlay(axis: Any, shown: Any, size: Sequence[int], layer: Layer, place: Place) -> Any:
     """The map in colours over the photo in grey, cut to the photo."""
-    image = _displayable(photo)
-    grey = image if image.ndim == 2 else image[..., :3].mean(axis=2)
-    axis.imshow(grey, cmap="gray", vmin=-160, vmax=330)  # pale, so that the colours are the map's
-    # A few outliers would leave the rest of the map in one colour.
-    low, high = np.nanpercentile(values, (1, 99))
-    if low == high:  # nothing but outliers
-        low, high = np.nanmin(values), np.nanmax(values)
-    left, right, bottom, top = extent
+    grey = shown if shown.ndim == 2 else shown[..., :3].mean(axis=2)
+    axis.imshow(grey, cmap="gray", vmin=-160, vmax=330, extent=_whole(size))  # pale, so that the colours are the map's
+    values = layer.values
+    left, right, bottom, top = _extent(values.shape[:2], size, place)
     across, down = (right - left) / values.shape[1], (bottom - top) / values.shape[0]
     around = left - across, right + across, bottom + down, top - down
-    reaching = np.pad(values, 1, mode="edge")
-    axis.imshow(reaching, colours, vmin=low, vmax=high, alpha=VEIL, extent=around, interpolation="nearest")
-    axis.set(xlim=(-0.5, grey.shape[1] - 0.5), ylim=(grey.shape[0] - 0.5, -0.5))
+    reaching = np.pad(values, [(1, 1), (1, 1), (0, 0)][: values.ndim], mode="edge")
+    low, high = layer.limits
+    colours: dict[str, Any] = {"cmap": "viridis", "vmin": low, "vmax": high, "alpha": VEIL, "interpolation": "nearest"}
+    image = axis.imshow(reaching, extent=around, **colours)
+    axis.set(xlim=(-0.5, size[1] - 0.5), ylim=(size[0] - 0.5, -0.5))
+    return image
 
 
-def _displayable(photo: Any) -> Any:
+def _extent(cells: Sequence[int], size: Sequence[int], place: Place) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of a map in pixels of the photo."""
+    if not place.stride:  # all that is known is that it is of the whole photo
+        return _whole(size)
+    return place.start, place.start + cells[1] * place.stride, place.start + cells[0] * place.stride, place.start
+
+
+def _screen(photo: Any) -> Any:
+    """The photo as 8-bit grey or RGB, no larger than it is drawn."""
+    step = max(1, max(photo.shape[:2]) // (2 * SCREEN))  # the rest is left to Pillow, which takes a mean
+    photo = photo[::step, ::step]
     photo = photo / 257 if photo.dtype == np.uint16 else photo
     if photo.ndim == 3 and photo.shape[2] <= 2:  # grey, grey and alpha
         photo = photo[..., 0]
-    return np.clip(photo, 0, 255).astype(np.uint8)
+    shown = np.clip(photo, 0, 255).astype(np.uint8)
+    if max(shown.shape[:2]) <= SCREEN:
+        return shown
+    from PIL import Image
+
+    image = Image.fromarray(shown)
+    image.thumbnail((SCREEN, SCREEN))
+    return np.asarray(image)

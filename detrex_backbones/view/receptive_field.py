@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from detrex_backbones.backbones.base import Backbone, check_maps
+from detrex_backbones.backbones.shapes_only import ShapesOnly
+
 __all__ = ["GLOBAL", "UNKNOWN", "WINDOWS", "Field", "follow", "receptive_fields"]
 
 GLOBAL, WINDOWS, UNKNOWN = "whole image", "attention windows", "not known"
@@ -88,7 +91,7 @@ def receptive_fields(
         name -> pixels, "whole image", "attention windows" (bounded by them, and more than any convolution's) or
         "not known", where the network has an operation that can't be followed.
     """
-    with torch.no_grad():
+    with torch.no_grad(), ShapesOnly():
         fields = follow(backbone, torch.empty(1, channels, *size, device="meta"))[1]
     return {name: fields[name].describe(stride) if name in fields else UNKNOWN for name, stride in strides.items()}
 
@@ -102,6 +105,8 @@ def follow(backbone: nn.Module, image: Tensor) -> tuple[dict[str, Tensor], dict[
     image._field = Field()  # type: ignore[attr-defined]
     with _Follow():
         maps = backbone(image)
+    if isinstance(backbone, Backbone):
+        check_maps(backbone, maps)
     return maps, {name: value._field for name, value in maps.items() if hasattr(value, "_field")}
 
 

@@ -18,20 +18,16 @@ from detrex_backbones.config import LazyCall, LazyConfig, instantiate
 from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import clone, is_call
 from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError, closest
-from detrex_backbones.glob_match import matcher
 from detrex_backbones.zoo.build import build_and_load
-from detrex_backbones.zoo.ready_configs import get_config, list_configs
+from detrex_backbones.zoo.listing import TIMM, ready_backbones, short_names, timm_models
+from detrex_backbones.zoo.ready_configs import get_config
 
-__all__ = ["NamedBackbone", "find_backbone", "get_backbone", "keywords", "list_backbones", "weights_of"]
+__all__ = ["NamedBackbone", "find_backbone", "get_backbone", "keywords", "weights_of"]
 
 logger = logging.getLogger(__name__)
 
-TIMM = "timm/"
-DETECTORS = "detectors/"  # what a backbone is put into
 # Whose names may stand for "the weights of this network": classifiers, trained as the ready configs are written.
 SCHEMES = ("torchvision://", "gluon://", "pycls://", "open-mmlab://", "mmcls://")
-SIZES = {"tiny", "small", "base", "large", "huge"}
-DC5_STYLE = "detectron2"  # what "-dc5" without a style means
 
 
 @dataclass(frozen=True)
@@ -51,23 +47,6 @@ class NamedBackbone:
     preprocessing: Preprocessing | None = None
     checkpoint: str = ""
     explicit: bool = False
-
-
-def list_backbones(pattern: str = "") -> list[str]:
-    """The names that `get_backbone` and `swap_backbone` take, sorted.
-
-    Ready configs ("resnet/resnet50"), what they are called for short where that is unambiguous ("resnet50",
-    "resnet50-dc5-torchvision", and "resnet50-dc5", which is detectron2's kind), and, for a pattern that begins with
-    "timm/", timm's models.
-
-    Args:
-        pattern: a part of the name, or a glob of all of it: "*dc5*"; "" for all.
-    """
-    matches = matcher(pattern)
-    names = {*_ready(), *_aliases()}
-    if pattern.startswith(TIMM):
-        names |= {TIMM + name for name in _timm_models()}
-    return sorted(filter(matches, names))
 
 
 def get_backbone(name: str, *, pretrained: bool = False, **arguments: Any) -> nn.Module:
@@ -153,42 +132,14 @@ def _classifiers() -> tuple[Weight, ...]:
     return tuple(weight for weight in list_weights(schemes=SCHEMES) if weight.name.startswith(SCHEMES))
 
 
-def _ready() -> list[str]:
-    return [name.removesuffix(".py") for name in list_configs() if not name.startswith(DETECTORS)]
-
-
-def _aliases() -> dict[str, str]:
-    """Short name -> ready config; what two configs would be called is no name."""
-    aliases: dict[str, str] = {}
-    seen: set[str] = set()
-    for name in _ready():
-        short = name.rpartition("/")[2]
-        network, dc5, style = short.partition("_dc5_")
-        shorts = [f"{network}-dc5-{style}", *([f"{network}-dc5"] if style == DC5_STYLE else [])] if dc5 else [short]
-        sized = network.partition("_")[0] in SIZES  # "swin/tiny": a size alone names no network
-        for alias in [] if name.startswith(TIMM) or sized else shorts:
-            if alias in seen:
-                aliases.pop(alias, None)
-            else:
-                aliases[alias] = name
-            seen.add(alias)
-    return aliases
-
-
-def _timm_models() -> list[str]:
-    import timm
-
-    return list(timm.list_models())
-
-
 def _from_ready(name: str) -> NamedBackbone:
-    aliases, ready = _aliases(), _ready()
+    aliases, ready = short_names(), ready_backbones()
     config = aliases.get(name, name.removesuffix(".py"))
     if config not in ready:
         same = [one for one in ready if one.rpartition("/")[2] == name]
         if same:
             raise ArgumentError(f"{name!r} could be {' or '.join(map(repr, same))}. Say which.")
-        timm_near = [TIMM + name] if "/" not in name and name in _timm_models() else []
+        timm_near = [TIMM + name] if "/" not in name and name in timm_models() else []
         hint = f" timm has it: {timm_near[0]!r}." if timm_near else closest(name, [*aliases, *ready])
         raise ArgumentError(
             f"there is no backbone {name!r}.{hint} list_backbones() has all {len(ready) + len(aliases)} names; "
@@ -212,7 +163,7 @@ def _from_timm(name: str) -> NamedBackbone:
 
     model = name.removeprefix(TIMM)
     network, _, tag = model.partition(".")
-    models = _timm_models()
+    models = timm_models()
     if network not in models:
         raise ArgumentError(
             f"timm has no model {network!r}.{closest(network, models)} timm.list_models() has all {len(models)} names."

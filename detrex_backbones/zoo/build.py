@@ -21,6 +21,7 @@ from detrex_backbones.errors import ConfigKeyError, ConfigTypeError, DeviceError
 from detrex_backbones.layers.init import skip_random_init
 from detrex_backbones.text import shorten
 from detrex_backbones.zoo.other_network import name_the_network
+from detrex_backbones.zoo.whole_config import with_model
 
 __all__ = [
     *("build_and_load", "build_for_maps", "build_model", "build_model_with_report", "find_device", "load_options"),
@@ -33,9 +34,10 @@ def build_model(cfg: DictConfig) -> nn.Module:
     """The model of a config, on its device, with its weights.
 
     Args:
-        cfg: `model` is what is built. `train.device` is where it is put: "" or absent for the GPU if there is one, else
-            the CPU. `train.init_checkpoint` is what is loaded: "" or absent leaves the weights random.
-            `train.load_options`, where it is there, holds keywords of `load_checkpoint`: `stem_adapt="repeat"`.
+        cfg: `model` is what is built; where there is only a `backbone`, see `with_model`. `train.device` is where it
+            is put: "" or absent for the GPU if there is one, else the CPU. `train.init_checkpoint` is what is loaded:
+            "" or absent leaves the weights random. `train.load_options`, where it is there, holds keywords of
+            `load_checkpoint`: `stem_adapt="repeat"`.
 
     Returns:
         The model, in training mode as every new module. A backbone in it whose first maps contradict its
@@ -51,6 +53,9 @@ def build_model(cfg: DictConfig) -> nn.Module:
 
 def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | None]:
     """What `build_model` returns, and the report of the load; None without a checkpoint."""
+    assumed = with_model(cfg)
+    if assumed:
+        logger.warning("the config has only a backbone: %s", assumed)
     if "model" not in cfg:
         raise ConfigKeyError(f"the config has no 'model' to build. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
     # Asked for first: a device that isn't there should not cost the time of building.

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from detrex_backbones.config import instantiate
+from detrex_backbones.config.nodes import clone, is_call, nodes_below, peek
 from detrex_backbones.errors import ArgumentError, DetrexBackbonesError
 from detrex_backbones.layers import ShapeSpec
+from detrex_backbones.layers.init import DRAWS
 
-__all__ = ["build_on_meta", "shapes_of"]
+__all__ = ["build_on_meta", "shapes_of", "without_downloads"]
 
+OWN_WEIGHTS = ("pretrained", "checkpoint_path", "weights")  # arguments of TimmBackbone and TorchvisionBackbone
 SIDE = 256  # height and width of an image in pixels: a multiple of every usual stride
 
 
-class _LinspaceOnCpu(TorchFunctionMode):
-    """Rates of drop path come from linspace in many networks, which read its numbers: meta tensors have none."""
+class _WithoutNumbers(TorchFunctionMode):
+    """Random numbers are not drawn for meta tensors, which have none: torch would import its compiler to do nothing.
+
+    Rates of drop path come from linspace in many networks, which read its numbers: they are made on the CPU.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        target = args[0] if args else kwargs.get("tensor")
+        if isinstance(target, Tensor) and target.is_meta and getattr(func, "__name__", "") in DRAWS:
+            return target
         if func is torch.linspace:
             kwargs.setdefault("device", "cpu")
         return func(*args, **kwargs)
@@ -33,8 +42,30 @@ class _LinspaceOnCpu(TorchFunctionMode):
 
 def build_on_meta(node: DictConfig) -> Any:
     """What `instantiate(node)` gives, its parameters and buffers on the meta device: shapes without memory."""
-    with torch.device("meta"), _LinspaceOnCpu():
-        return instantiate(node)
+    with torch.device("meta"), _WithoutNumbers():
+        return instantiate(without_downloads(node))
+
+
+def without_downloads(node: Any) -> Any:
+    """The node without the weights that our own backbones would fetch or read while they are built."""
+    if not isinstance(node, DictConfig) or not any(map(_fetched, _calls(node))):
+        return node
+    copied = clone(node, node._get_parent())
+    for place in _calls(copied):
+        for key in _fetched(place):
+            with open_dict(place):
+                del place[key]
+    return copied
+
+
+def _calls(node: DictConfig) -> Iterator[DictConfig]:
+    return (place for place in [node, *nodes_below(node)] if isinstance(place, DictConfig) and is_call(place))
+
+
+def _fetched(place: DictConfig) -> list[str]:
+    target = peek(place, "_target_")
+    module = target if isinstance(target, str) else getattr(target, "__module__", "")
+    return [key for key in OWN_WEIGHTS if key in place] if module.startswith("detrex_backbones.") else []
 
 
 def shapes_of(node: DictConfig, name: str) -> dict[str, Any]:

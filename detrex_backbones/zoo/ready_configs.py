@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from detrex_backbones.config import LazyConfig
 from detrex_backbones.errors import ConfigImportError, closest
 
-__all__ = ["config_file", "get_config", "list_configs"]
+__all__ = ["config_file", "get_config", "list_configs", "preprocessing_of"]
 
 SHARED = "common"  # what ready configs import; no config of its own
 
@@ -42,6 +44,29 @@ def config_file(name: str) -> Path:
             f"`detrex-backbones list` shows all {len(list_configs())}."
         )
     return _config_root() / wanted
+
+
+def preprocessing_of(name: str) -> dict[str, Any]:
+    """The `pixel_mean`, `pixel_std` and `input_format` of a ready config, read without running it.
+
+    Running it would import torch. Each has them from `common/preprocessing.py`, by `**imagenet_rgb` in the file that
+    makes the model.
+    """
+    path = config_file(name)
+    while True:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        sources = {
+            alias.name: node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+        }
+        spread = [
+            node.value.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.keyword) and node.arg is None and isinstance(node.value, ast.Name)
+        ]
+        wanted = spread[0] if spread else "model"
+        path = path.parents[sources[wanted].level - 1] / f"{str(sources[wanted].module).replace('.', '/')}.py"
+        if spread:
+            return dict(LazyConfig.load(path, wanted))
 
 
 def _config_root() -> Path:

@@ -46,9 +46,12 @@ def test_figures(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     status, out, _ = run(capsys, "list", "resnet/resnet50", "--figures")
     assert status == 0
-    assert "23.5 M  4.09 GFLOPs" in out and "4:256 8:512 16:1024 32:2048" in out
-    assert "torchvision://resnet50-v2  80.86 %" in out
+    row = next(line for line in out.splitlines() if line.startswith("resnet/resnet50 "))
+    assert row.split() == ["resnet/resnet50", "80.86", "23.5", "4.09", "4", "8", "16", "32", "256-2048"]
     assert max(map(len, out.splitlines())) <= 80
+    status, out, _ = run(capsys, "list", "resnet/resnet?8", "--sort", "top1", "--json")
+    tops = [row["top1"] for row in json.loads(out)]
+    assert status == 0 and tops == sorted(tops, reverse=True)
 
 
 def test_filters(capsys):

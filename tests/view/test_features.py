@@ -6,7 +6,9 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from detrex_backbones import Backbone, FeatureExtractor, ShapeSpec, TimmBackbone
-from detrex_backbones.view import draw_features, extract_maps
+from detrex_backbones.errors import ArgumentError, InputError
+from detrex_backbones.view import draw_features, draw_sheet, extract_maps
+from detrex_backbones.view.colours import Draw, Place, layers_of, parse_draw
 
 HEIGHT, WIDTH = 90, 70
 
@@ -76,3 +78,98 @@ def test_every_kind_of_photo_can_be_drawn(shape):
     figure = draw_features(np.zeros(shape, np.uint16), {"map": torch.rand(2, 3, 3)}, {"map": 0}, {})
     FigureCanvasAgg(figure).draw()
     assert figure.axes[1].get_xlim() == (-0.5, WIDTH - 0.5) and figure.axes[1].get_ylim() == (HEIGHT - 0.5, -0.5)
+
+
+def test_by_default_the_norm_over_channels_is_drawn():
+    value = torch.randn(8, 5, 6)
+    ((layers,),) = (layer["map"] for layer in layers_of([{"map": value}], {"map": Place(8, 0)}, Draw()))
+    assert np.allclose(layers.values, value.norm(dim=0))
+    figure = draw_features(np.zeros((40, 48, 3), np.uint8), {"map": value}, {"map": 8}, {})
+    assert "norm of 8 channels" in figure.axes[1].get_title()
+    assert len(figure.axes) == 3  # with a colour bar
+
+
+def test_rounding_is_not_drawn_as_a_picture():
+    value = torch.nn.functional.layer_norm(torch.randn(6, 6, 32), (32,)).permute(2, 0, 1)
+    ((layer,),) = (layers["map"] for layers in layers_of([{"map": value}], {"map": Place(8, 0)}, Draw()))
+    low, high = layer.limits
+    shown = (layer.values - low) / (high - low)
+    assert shown.max() - shown.min() < 0.1
+
+
+def test_similarity_is_the_cosine_to_the_cell_of_the_point():
+    value = torch.randn(8, 5, 6)
+    ((layer,),) = (
+        layers["map"] for layers in layers_of([{"map": value}], {"map": Place(8, 0)}, parse_draw("similarity=17,33"))
+    )
+    wanted = torch.nn.functional.cosine_similarity(value, value[:, 4, 2][:, None, None], dim=0)
+    assert np.allclose(layer.values, wanted, atol=1e-6) and layer.limits[1] == 1
+    with pytest.raises(InputError, match="point 100,3"):
+        layers_of([{"map": value}], {"map": Place(8, 0)}, parse_draw("similarity=100,3"))
+
+
+def test_channels_are_those_that_vary_most():
+    value = torch.randn(4, 5, 6) * torch.tensor([1.0, 9.0, 2.0, 5.0])[:, None, None]
+    (drawn,) = layers_of([{"map": value}], {"map": Place(8, 0)}, parse_draw("channels=2"))
+    assert [layer.title for layer in drawn["map"]] == ["channel 1", "channel 3"]
+
+
+def test_principal_components_are_shared_by_images_and_agree_between_maps():
+    torch.manual_seed(0)
+    hidden = [torch.rand(3, 12, 16) * torch.tensor([4.0, 2.0, 1.0])[:, None, None] for _ in range(2)]
+    fine, coarse = (torch.linalg.qr(torch.randn(40, 3))[0] for _ in range(2))
+    images = [
+        {
+            "fine": torch.einsum("ck,khw->chw", fine, one),
+            "coarse": torch.einsum("ck,khw->chw", coarse, torch.nn.functional.avg_pool2d(one, 2)),
+        }
+        for one in hidden
+    ]
+    places = {"fine": Place(4, 0), "coarse": Place(8, 0)}
+    both = layers_of(images, places, Draw("pca"))
+    # The same pixel in two images has the same colour.
+    same = layers_of([images[0], images[0]], places, Draw("pca"))
+    assert np.array_equal(same[0]["fine"][0].values, same[1]["fine"][0].values)
+    # A map that shows the same, coarser and through other channels, has nearly the same colours.
+    for drawn in both:
+        small = torch.nn.functional.avg_pool2d(torch.from_numpy(drawn["fine"][0].values).permute(2, 0, 1), 2)
+        there = torch.from_numpy(drawn["coarse"][0].values).permute(2, 0, 1)
+        for one, other in zip(small, there, strict=True):
+            assert np.corrcoef(one.flatten(), other.flatten())[0, 1] > 0.95
+    # Fewer channels or positions than components are no error.
+    layers_of([{"map": torch.rand(2, 1, 1)}], {"map": Place(8, 0)}, Draw("pca"))
+
+
+@pytest.mark.parametrize("text", ["nrom", "similarity=3", "similarity=a,b", "channels=0", "pca=3"])
+def test_an_unknown_way_to_draw_is_refused(text):
+    with pytest.raises(ArgumentError, match="Allowed: norm, pca"):
+        parse_draw(text)
+
+
+@pytest.mark.parametrize(("size", "ratio"), [((2000, 30), 2000 / 30), ((30, 2000), 30 / 2000)])
+def test_a_strip_stays_a_strip_on_a_figure_of_usual_size(size, ratio):
+    figure = draw_features(np.zeros((*size, 3), np.uint8), {"map": torch.rand(2, size[0] // 8, 4)}, {"map": 8}, {})
+    assert max(figure.get_size_inches()) < 8
+    FigureCanvasAgg(figure).draw()
+    box = figure.axes[0].get_window_extent()
+    assert box.height / box.width == pytest.approx(ratio, rel=0.02)
+
+
+def test_a_large_photo_is_drawn_at_screen_size_at_its_place():
+    photo = np.zeros((3000, 4000, 3), np.uint8)
+    photo[1000:2000, :2000] = 255
+    image = draw_features(photo, {"map": torch.rand(2, 3, 4)}, {"map": 1000}, {}).axes[0].images[0]
+    drawn = image.get_array()
+    assert max(drawn.shape[:2]) <= 640 and image.get_extent() == [-0.5, 3999.5, 2999.5, -0.5]
+    rows, columns = np.nonzero(np.asarray(drawn)[..., 0] > 128)
+    assert rows.min() / drawn.shape[0] == pytest.approx(1 / 3, abs=0.01)
+    assert (columns.max() + 1) / drawn.shape[1] == pytest.approx(1 / 2, abs=0.01)
+
+
+def test_a_contact_sheet_has_a_row_for_each_image():
+    photos = {f"cats/{index}.jpg": np.zeros((40 + 8 * index, 48, 3), np.uint8) for index in range(3)}
+    maps = [{"a": torch.rand(4, 5 + index, 6), "b": torch.rand(4, 3, 3)} for index in range(3)]
+    figure = draw_sheet(photos, maps, {"a": 8, "b": 16}, "pca")
+    assert len(figure.axes) == 9
+    assert [axis.get_title() for axis in figure.axes[::3]] == list(photos)
+    FigureCanvasAgg(figure).draw()

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from detrex_backbones.errors import InputError
 from detrex_backbones.text import LONGEST_PATH, visible
@@ -17,21 +17,22 @@ MOST_PIXELS = 8192 * 8192  # decoded and as float32 they are 0.8 GB; a file of a
 
 
 @contextmanager
-def open_image(path: str | Path) -> Iterator[Any]:
+def open_image(path: str | Path | BinaryIO) -> Iterator[Any]:
     """An image file as a PIL image that is not decoded yet.
 
     Whatever decoding raises inside the `with` is an InputError.
 
     Args:
-        path: of any format that Pillow reads.
+        path: of any format that Pillow reads; or the opened file itself.
 
     Raises:
         InputError: a file that is missing, is no image, or holds more than `MOST_PIXELS`.
     """
     from PIL import Image
 
-    shown = f"image '{visible(path, LONGEST_PATH)}'"
-    what = _what_is_wrong(Path(path))
+    opened = not isinstance(path, str | Path)
+    shown = "the image" if opened else f"image '{visible(path, LONGEST_PATH)}'"
+    what = "" if opened else _what_is_wrong(Path(str(path)))
     if what:
         raise InputError(f"{shown} {what}. Give the path of an image file (JPEG, PNG, ...).")
     try:

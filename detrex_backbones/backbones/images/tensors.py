@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -19,11 +19,11 @@ DTYPES = "uint8 (0-255), uint16 (0-65535), float (0-255)"
 LAYOUTS = "numpy arrays (H, W) or (H, W, C), tensors (H, W) or (C, H, W), PIL images"
 
 
-def read_image(path: str | Path) -> np.ndarray[Any, Any]:
+def read_image(path: str | Path | BinaryIO) -> np.ndarray[Any, Any]:
     """Read an image file, turned upright as its EXIF data says.
 
     Args:
-        path: a file of any format that Pillow reads.
+        path: a file of any format that Pillow reads; or the opened file itself.
 
     Returns:
         (H, W) or (H, W, C) array, uint8 or, for 16-bit files, uint16; C is RGB, RGBA or grey and alpha.

@@ -15,9 +15,10 @@ from importlib import resources
 from typing import Any
 
 from detrex_backbones.checkpoint.fetch.catalog import gluon
+from detrex_backbones.checkpoint.fetch.catalog.library_tables import LibraryTable, library_table
 from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET, Preprocessing, Recipe, Weight
 
-__all__ = ["HUB_URL", "SCHEME", "by_hash", "get", "names"]
+__all__ = ["HUB_URL", "SCHEME", "ask", "by_hash", "get", "models", "names"]
 
 SCHEME = "timm://"
 HUB_URL = "https://huggingface.co/{hub}/resolve/main/model.safetensors"
@@ -36,8 +37,29 @@ OWN_CONFIGS = {
 }
 
 
+def ask() -> LibraryTable:
+    """timm's own answer, which imports it."""
+    import timm
+
+    found = {name: weight for name in timm.list_pretrained() if (weight := _from_timm(name)) is not None}
+    return LibraryTable(tuple(timm.list_models()), found)
+
+
+def models() -> list[str]:
+    """Every network: "resnet50d"."""
+    table = library_table("timm", ask)
+    if table is not None:
+        return list(table.models)
+    import timm
+
+    return list(timm.list_models())
+
+
 def names() -> list[str]:
     """Every name with a tag: "resnet50d.gluon_in1k"."""
+    table = library_table("timm", ask)
+    if table is not None:
+        return list(table.weights)
     import timm
 
     return list(timm.list_pretrained())
@@ -49,6 +71,11 @@ def get(name: str) -> Weight | None:
     Args:
         name: "resnet50d.gluon_in1k" or "resnet50d".
     """
+    table = library_table("timm", ask)
+    return table.weights[name] if table is not None and name in table.weights else _from_timm(name)
+
+
+def _from_timm(name: str) -> Weight | None:
     import timm
 
     if not timm.is_model(name.partition(".")[0]):

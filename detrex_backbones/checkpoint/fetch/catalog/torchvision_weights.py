@@ -7,9 +7,10 @@ import math
 import re
 from typing import Any
 
+from detrex_backbones.checkpoint.fetch.catalog.library_tables import LibraryTable, library_table
 from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET, Preprocessing, Recipe, Weight
 
-__all__ = ["SCHEME", "by_hash", "get", "names"]
+__all__ = ["SCHEME", "ask", "by_hash", "get", "names"]
 
 SCHEME = "torchvision://"
 SHA256 = re.compile(r"-([0-9a-f]{8,64})\.pth$")
@@ -22,9 +23,16 @@ BOTTLENECK = (
 )
 
 
+def ask() -> LibraryTable:
+    """torchvision's own answer, which imports it."""
+    networks = dict.fromkeys(short.rpartition("-")[0] for short in _members())
+    return LibraryTable(tuple(networks), {short: _weight(short, member) for short, member in _members().items()})
+
+
 def names() -> list[str]:
     """Every name, shortest form: "resnet50-v2", "vit_b_16-swag_e2e_v1"."""
-    return list(_members())
+    table = library_table("torchvision", ask)
+    return list(_members() if table is None else table.weights)
 
 
 def get(name: str) -> Weight | None:
@@ -33,6 +41,9 @@ def get(name: str) -> Weight | None:
     Args:
         name: "resnet50-v2", "resnet50", "ResNet50_Weights.IMAGENET1K_V2" or "ResNet50_Weights.DEFAULT".
     """
+    table = library_table("torchvision", ask)
+    if table is not None and name in table.weights:
+        return table.weights[name]
     if "." in name:
         from torchvision.models import get_weight
 
@@ -52,7 +63,8 @@ def get(name: str) -> Weight | None:
 
 def by_hash(digest: str) -> Weight | None:
     """The weight whose published file has this hash in its name."""
-    return next((get(short) for short, member in _members().items() if f"-{digest}." in member.url), None)
+    weights = (get(name) for name in names())
+    return next((weight for weight in weights if weight and f"-{digest}." in weight.url), None)
 
 
 @functools.cache

@@ -1,0 +1,29 @@
+"""Running a network on the meta device for its shapes, without torch importing its compiler on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["ShapesOnly"]
+
+# What gives a tensor of the shape and the dtype of its first argument. On the meta device torch does them in Python, in
+# functions that import `torch._dynamo`, which takes longer than all the rest.
+SAME_SHAPE = {"batch_norm", "layer_norm", "group_norm", "gelu", "silu", "hardswish", "hardsigmoid", "softmax", "mish"}
+
+
+class ShapesOnly(TorchFunctionMode):
+    """Inside, such functions of meta tensors give an empty tensor at once."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        given = args[0] if args else kwargs.get("input")
+        if isinstance(given, Tensor) and given.is_meta and getattr(func, "__name__", "") in SAME_SHAPE:
+            return torch.empty_like(given)
+        return func(*args, **kwargs)

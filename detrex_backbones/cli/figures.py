@@ -1,0 +1,65 @@
+"""The table of backbones with their figures that `list --figures` and `bench` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from detrex_backbones.cli.terminal import print_table
+from detrex_backbones.errors import ArgumentError, closest
+
+__all__ = ["known_weights", "print_figures", "sort_figures"]
+
+# Figure -> title, and how it is shown.
+COLUMNS: dict[str, tuple[str, Any]] = {
+    "name": ("name", lambda value: value.removesuffix(".py") if "/" in value else value),
+    "top1": ("top-1 %", lambda value: f"{value:.2f}"),
+    "parameters": ("params M", lambda value: f"{value / 1e6:.1f}"),
+    "gflops": ("GFLOPs", lambda value: f"{value:.2f}"),
+    "median": ("ms", lambda value: f"{value:.1f}"),
+    "p95": ("p95", lambda value: f"{value:.1f}"),
+    "images_per_second": ("images/s", lambda value: f"{value:.1f}"),
+    "memory": ("MiB", lambda value: f"{value:.0f}"),
+    "strides": ("strides", lambda value: " ".join(map(str, value))),
+    "channels": ("channels", lambda value: f"{value[0]}-{value[-1]}" if len(value) > 1 else str(value[0])),
+}
+TEXT = ("name", "strides", "channels")
+FALLING = ("top1", "images_per_second")  # more is better, so it comes first
+
+
+def print_figures(rows: Sequence[dict[str, Any]]) -> None:
+    """A row a backbone, with the columns that any of them has."""
+    shown = [key for key in COLUMNS if any(key in row for row in rows)]
+    cells = [[COLUMNS[key][1](row[key]) if row.get(key) is not None else "-" for key in shown] for row in rows]
+    numbers = {index for index, key in enumerate(shown) if key not in TEXT}
+    print_table([COLUMNS[key][0] for key in shown], cells, right=numbers, dense=True)
+
+
+def sort_figures(rows: Sequence[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """The rows by one of their figures, best first; those without it last.
+
+    Raises:
+        ArgumentError: no row has such a figure; the closest is named.
+    """
+    allowed = [name for name in COLUMNS if name not in TEXT[1:] and any(name in row for row in rows)]
+    if key not in allowed:
+        raise ArgumentError(f"--sort {key!r} is no column.{closest(key, allowed)} Allowed: {', '.join(allowed)}.")
+    known = [row for row in rows if row.get(key) is not None]
+    ordered = sorted(known, key=lambda row: row[key], reverse=key in FALLING)
+    return ordered + [row for row in rows if row.get(key) is None]
+
+
+def known_weights(name: str) -> dict[str, Any]:
+    """The weights that are known for a ready config or a timm model, and the best top-1 among them."""
+    from detrex_backbones.checkpoint.fetch import find_known
+    from detrex_backbones.zoo.backbone_names import weights_of
+    from detrex_backbones.zoo.listing import TIMM, short_names
+
+    name = short_names().get(name, name)
+    if name.startswith(TIMM) and not name.endswith(".py"):
+        weight = find_known(f"timm://{name.removeprefix(TIMM)}")
+        weights = [weight] if weight else []
+    else:
+        weights = weights_of(name)
+    best = max((weight.top1 for weight in weights if weight.top1 is not None), default=None)
+    return {"weights": [{"name": weight.name, "top1": weight.top1} for weight in weights], "top1": best}

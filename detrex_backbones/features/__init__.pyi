@@ -1,0 +1,9 @@
+from detrex_backbones.features.extract import Extraction as Extraction
+from detrex_backbones.features.extract import extract_features as extract_features
+from detrex_backbones.features.folder import FeatureFolder as FeatureFolder
+from detrex_backbones.features.folder import open_features as open_features
+from detrex_backbones.features.on_ray import ImageFeatures as ImageFeatures
+from detrex_backbones.features.runner import MapRunner as MapRunner
+from detrex_backbones.features.runner import check_extractor as check_extractor
+from detrex_backbones.features.sources import ImageSource as ImageSource
+from detrex_backbones.features.sources import find_images as find_images
