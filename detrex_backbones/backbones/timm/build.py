@@ -127,7 +127,7 @@ def _position_grid(table: Tensor, height: int, width: int) -> Tensor:
         width: its columns.
     """
     side = math.isqrt(table.shape[1])
-    square = table[:, table.shape[1] - side * side :].unflatten(1, (side, side))
+    square = table[:, table.shape[1] - side * side :].reshape(table.shape[0], side, side, -1)
     if (side, side) == (height, width):
         return square
     resized = F.interpolate(square.permute(0, 3, 1, 2), size=(height, width), mode="bicubic", align_corners=False)

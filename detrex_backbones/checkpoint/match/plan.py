@@ -12,7 +12,7 @@ from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match.first_convolution import fit_stem
 from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
 from detrex_backbones.checkpoint.match.model_facts import ModelFacts
-from detrex_backbones.checkpoint.match.positions import fit_positions
+from detrex_backbones.checkpoint.match.positions import fit_positions, take_back_resizing
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
 from detrex_backbones.checkpoint.match.whole_part import why_a_piece, why_not_all
 from detrex_backbones.checkpoint.names.conventions import conventions
@@ -78,8 +78,10 @@ def plan_checkpoint(
     if scope is None and prefix is None and not plan.ambiguous:
         plan.ambiguous = why_not_all(plan, reading, model)
     fit_stem(plan, reading, model, stem_adapt, swap_channels)
+    grids = facts.position_grids()
+    take_back_resizing(plan, reading, model, grids)
     if resize_positions:
-        fit_positions(plan, reading, model, facts.position_grids())
+        fit_positions(plan, reading, model, grids)
     values = _values(plan, reading)
     report = _report(checkpoint, reading, plan, model, facts.whole_networks)
     for entry in report.entries:

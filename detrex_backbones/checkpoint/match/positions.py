@@ -21,9 +21,18 @@ from torch import Tensor, nn
 
 from detrex_backbones.checkpoint.entry import Shapes
 from detrex_backbones.checkpoint.match.suffixes import Plan
+from detrex_backbones.checkpoint.names.original_files import FilteredTensor
 from detrex_backbones.checkpoint.names.readings import Reading
 
-__all__ = ["Grid", "fit_positions", "grids_of", "resize_bias_table", "resize_distances", "resize_grid"]
+__all__ = [
+    "Grid",
+    "fit_positions",
+    "grids_of",
+    "resize_bias_table",
+    "resize_distances",
+    "resize_grid",
+    "take_back_resizing",
+]
 
 Grid = tuple[int, int]
 """Rows and columns of a table of positions."""
@@ -69,6 +78,24 @@ def fit_positions(plan: Plan, reading: Reading, model: Shapes, grids: Mapping[st
             entry.tensor, entry.shape = entry.values.then(function, wanted), wanted
             entry.adapted = "; ".join(filter(None, (entry.adapted, what)))
             plan.matched[key] = plan.mismatched.pop(key)
+
+
+def take_back_resizing(plan: Plan, reading: Reading, model: Shapes, grids: Mapping[str, Grid]) -> None:
+    """Give the file's own tables back where a network's reader has resized them: one rule is for all readings.
+
+    Args:
+        plan: of the reading; what so no longer fits moves from matched to mismatched.
+        reading: its tables are replaced.
+        model: name -> shape.
+        grids: as of `fit_positions`.
+    """
+    for key, ours in list(plan.matched.items()):
+        entry = reading.named[ours]
+        origin = entry.tensor.origin if isinstance(entry.tensor, FilteredTensor) else None
+        if origin is None or origin.shape == entry.shape or _change(key, origin.shape, model, grids.get(key)) is None:
+            continue
+        entry.tensor, entry.shape, entry.adapted = origin, origin.shape, ""
+        plan.mismatched[key] = plan.matched.pop(key)
 
 
 def resize_grid(table: Tensor, old: Grid, new: Grid, tokens: int = 0) -> Tensor:

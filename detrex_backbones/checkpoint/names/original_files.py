@@ -24,6 +24,7 @@ from detrex_backbones.checkpoint.read.stored import Views
 __all__ = [
     "ORIGINAL",
     "POSITION_TABLES",
+    "FilteredTensor",
     "FromOriginal",
     "original_entries",
     "original_prefixes",
@@ -102,7 +103,6 @@ def read_as_authors(inside: Mapping[str, Entry], read: FromOriginal) -> list[Ent
     except Exception as error:  # whatever a filter does with names that it doesn't know
         logger.debug("not a file of the network's authors: %s: %s", type(error).__name__, error)
         return None
-    made = {name: _same_size(name, value, traced) for name, value in made.items()}
     run = _Run(read, {theirs: entry.values for theirs, entry in inside.items()})
     for entry in inside.values():
         entry.ours = ""
@@ -123,17 +123,11 @@ def _place(
     if single and value is traced[single]:
         entry.tensor = inside[single].tensor
     else:
-        entry.tensor, entry.adapted = _FilteredTensor(run, name, value), CHANGED
+        stored = run.tensors[single] if single else None
+        entry.tensor, entry.adapted = FilteredTensor(run, name, value, stored), CHANGED
     entry.shape = entry.values.shape
     entry.set(Status.NO_PLACE)
     return entry if entry.checkpoint_key == name and entry.clean == name and name not in inside else None
-
-
-def _same_size(name: str, value: Tensor, traced: Mapping[str, Tensor]) -> Tensor:
-    """The file's own table of positions where the reader would resize it: for all readings, `match` does that."""
-    origins: frozenset[str] = getattr(value, "origins", frozenset())
-    single = traced[next(iter(origins))] if len(origins) == 1 else value
-    return single if name.endswith(POSITION_TABLES) and single.numel() != value.numel() else value
 
 
 class _Traced(Tensor):
@@ -183,12 +177,19 @@ class _Run:
         return self._made[name]
 
 
-class _FilteredTensor(LazyTensor):
-    """What a network's reader makes of the file."""
+class FilteredTensor(LazyTensor):
+    """What a network's reader makes of the file.
 
-    def __init__(self, run: _Run, name: str, like: Tensor) -> None:
+    Args:
+        run: of the reader.
+        name: that the network has for it.
+        like: its shape and dtype.
+        origin: the tensor of the file that it's made of; None where it is made of several.
+    """
+
+    def __init__(self, run: _Run, name: str, like: Tensor, origin: LazyTensor | None) -> None:
         super().__init__(like.shape, like.dtype)
-        self._run, self._name = run, name
+        self._run, self._name, self.origin = run, name, origin
 
     def pieces(self) -> Iterator[Any]:
         for tensor in self._run.tensors.values():

@@ -57,7 +57,8 @@ def _merged_as_authors(tensors: Mapping[str, LazyTensor]) -> tuple[dict[str, Laz
 
 def _pixels_first(values: Tensor) -> Tensor:
     """From (..., channels x rows x columns) of 2x2 pixels to (..., columns x rows x channels)."""
-    return values.unflatten(-1, (-1, 2, 2)).transpose(-3, -1).flatten(-3)
+    pixels = values.reshape(*values.shape[:-1], -1, 2, 2)
+    return pixels.transpose(-3, -1).flatten(-3)
 
 
 def _apart(tensors: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], dict[str, str]]:
