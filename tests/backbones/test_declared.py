@@ -120,16 +120,17 @@ def test_a_compiled_model_is_not_disturbed():
     assert found["p2"].shape == (1, 8, 24, 32)
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize(("kwargs", "status"), [("channels=16, stride=8", 1), ("", 0)])
-def test_show_runs_it_on_the_meta_device(tmp_path, capsys, kwargs, status):
+def test_show_runs_it_on_the_meta_device(tmp_path, capsys, kwargs, status, alone):
     config = tmp_path / "config.py"
     config.write_text(
         "from detrex_backbones.config import LazyCall as L\nfrom detrex_backbones import FeatureExtractor\n"
-        f"from tests.backbones.test_declared import Mine\nmodel = L(FeatureExtractor)(backbone=L(Mine)({kwargs}),"
-        " pixel_mean=[0, 0, 0], pixel_std=[1, 1, 1])\n"
+        f"from tests.backbones.test_declared import Mine\nmodel = L(Mine)({kwargs})\n"
+        + ("" if alone else "model = L(FeatureExtractor)(backbone=model, pixel_mean=[0] * 3, pixel_std=[1] * 3)\n")
     )
     assert main(["show", str(config)]) == status
     shown = capsys.readouterr()
     if status:
-        assert "Mine contradicts itself" in shown.err and "16 channels at stride 8" in shown.err
+        assert shown.err.startswith("error: Mine contradicts itself") and "16 channels at stride 8" in shown.err
         assert "56x56 pixels of 224x224" in shown.err and shown.out == ""
