@@ -11,7 +11,7 @@ from torch.utils.flop_counter import flop_registry
 
 from detrex_backbones.backbones.base import Backbone, check_maps
 from detrex_backbones.backbones.shapes_only import ShapesOnly
-from detrex_backbones.errors import InputError
+from detrex_backbones.errors import ArgumentError, InputError
 
 __all__ = ["Measures", "measure"]
 
@@ -80,6 +80,8 @@ def measure(backbone: Backbone, size: tuple[int, int], channels: int = 3) -> Mea
     try:
         with torch.no_grad(), counter, ShapesOnly():
             outputs = backbone.eval()(torch.empty(1, channels, *size, device="meta"))
+    except ArgumentError:  # its maps aren't those that it declares
+        raise
     except (RuntimeError, ValueError, AssertionError) as error:
         height, width = size
         raise InputError(f"the backbone can't run an image of {height} x {width} pixels: {error}") from error

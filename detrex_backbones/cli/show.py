@@ -121,12 +121,12 @@ def build_backbone(node: Any) -> tuple[Backbone, int]:
 def measure_backbone(backbone: Backbone, size: tuple[int, int], channels: int) -> dict[str, Any]:
     """Parameters, GFLOPs and maps of a backbone on the meta device."""
     from detrex_backbones.backbones.cost import measure
-    from detrex_backbones.backbones.declared import check_maps
+    from detrex_backbones.backbones.declared import check_shapes
     from detrex_backbones.view import receptive_fields
 
     shapes = backbone.output_shape()
     measures = measure(backbone, size, channels)
-    check_maps(type(backbone).__name__, shapes, size, measures.shapes)
+    check_shapes(type(backbone).__name__, shapes, size, measures.shapes)
     fields = receptive_fields(backbone, size, {name: shape.stride or 0 for name, shape in shapes.items()}, channels)
     rows = [
         # A classifier's scores have no height and width.

@@ -1,5 +1,7 @@
 """Tables of positions for another size: resized as timm's functions and detectron2's do it, said, or refused."""
 
+import re
+
 import pytest
 import timm
 import torch
@@ -8,7 +10,7 @@ from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
 from torch import nn
 
 from detrex_backbones import LazyConfig, TimmBackbone, build_model, load_checkpoint
-from detrex_backbones.checkpoint.match.positions import resize_distances
+from detrex_backbones.checkpoint.match.positions import resize_distances, resize_grid
 from detrex_backbones.cli import main
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from tests.reference import assert_close, noise
@@ -217,6 +219,8 @@ def test_they_stay_half_precision(tmp_path):
     theirs = Named(pos_embed=(1, 16, 6)).half()
     ours = Named(pos_embed=(1, 25, 6)).half()
     load_checkpoint(ours, file_of(theirs, tmp_path / "file.pth"))
+    assert resize_grid(theirs.body.pos_embed, (4, 4), (5, 5)).dtype == torch.float16
+    assert resize_distances(torch.zeros(27, 6).half(), 13).dtype == torch.float16
     assert ours.body.pos_embed.dtype == torch.float16 and torch.isfinite(ours.body.pos_embed).all()
 
 
@@ -269,3 +273,27 @@ def test_and_of_the_command_line(config, capsys):
     assert "positions: 14 x 14 -> 8 x 8, bicubic" in " ".join(capsys.readouterr().out.split())
     assert main(["match", path, file, "train.load_options.resize_positions=False"]) == 1
     assert "have another shape" in capsys.readouterr().err
+
+
+def in_microsofts_names(state):
+    """Swin as its authors store it: each stage's merging at the end of the one before."""
+    return {
+        re.sub(r"layers\.(\d)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", k): v
+        for k, v in state.items()
+    }
+
+
+def test_what_a_familys_reader_has_resized_is_resized_as_all_else(tmp_path):
+    """timm's filter, which reads the authors' names, resizes in another way, and whether one wants it or not."""
+    name, small = SWIN
+    net = filled(name, **small)
+    path = tmp_path / "authors.pth"
+    torch.save({"model": in_microsofts_names(net.state_dict())}, path)
+    kwargs = {"img_size": 256, "window_size": 8, **small}
+    state, report = loaded(name, path, indices=(0, 1), **kwargs)
+    assert report.source == "original" and report.coverage == 1
+    key = "blocks.0.attn.relative_position_bias_table"
+    expected = resize_rel_pos_bias_table_simple(net.state_dict()[f"layers.0.{key}"], (8, 8), (225, 1))
+    assert_close(state[f"layers_0.{key}"], expected, 1e-6)
+    with pytest.raises(CheckpointMatchError, match="have another shape"):
+        loaded(name, path, indices=(0, 1), options={"resize_positions": False}, **kwargs)
