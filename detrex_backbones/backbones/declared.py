@@ -12,7 +12,7 @@ from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import ShapeSpec
 
-__all__ = ["check_at_first_forward", "check_maps"]
+__all__ = ["check_at_first_forward", "check_maps", "shapes_given"]
 
 # Networks that convolve without padding lose a few pixels; a wrong stride is off by a factor.
 FACTOR, PIXELS = 2**0.5, 2.0
@@ -52,6 +52,17 @@ def check_maps(
         )
 
 
+def shapes_given(name: str, maps: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of the maps that a `forward` returned, without the batch: name -> (C, H', W').
+
+    Raises:
+        ArgumentError: it returned something else than a dict.
+    """
+    if not isinstance(maps, Mapping):
+        raise ArgumentError(f"{name}.forward() returns a {type(maps).__name__}. It must be a dict of named maps.")
+    return {key: tuple(value.shape[1:]) for key, value in maps.items() if isinstance(value, Tensor)}
+
+
 def check_at_first_forward(backbone: nn.Module) -> None:
     """Hold the maps of the first image that a backbone runs against its `output_shape()`: once, then never again."""
     hooks = backbone._forward_hooks.values()
@@ -66,10 +77,7 @@ class _AtFirstForward:
         if torch.compiler.is_compiling() or not (args and isinstance(args[0], Tensor)):
             return
         name = type(backbone).__name__
-        if not isinstance(maps, Mapping):
-            raise ArgumentError(f"{name}.forward() returns a {type(maps).__name__}. It must be a dict of named maps.")
-        given = {key: tuple(value.shape[1:]) for key, value in maps.items() if isinstance(value, Tensor)}
-        check_maps(name, backbone.output_shape(), tuple(args[0].shape[-2:]), given)
+        check_maps(name, backbone.output_shape(), tuple(args[0].shape[-2:]), shapes_given(name, maps))
         for key, hook in list(backbone._forward_hooks.items()):
             if hook is self:
                 del backbone._forward_hooks[key]
