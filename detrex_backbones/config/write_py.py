@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,24 +35,29 @@ def write_py(cfg: Any, path: Path) -> None:
 
     Raises:
         ConfigTypeError: something that is no config, or keys that are no names.
-        ConfigValueError: a value that no Python text makes, such as an object or a function of a config file.
-        OSError: the file can't be written.
+        ConfigValueError: a value that no Python text makes, such as an object or a function of a config file; a file
+            that can't be written.
     """
     if not isinstance(cfg, DictConfig) or not all(isinstance(key, str) and key.isidentifier() for key in cfg):
         raise ConfigTypeError("a config that is written as Python has names for keys.")
     text = _Writer().file(cfg)
-    write_whole(path, lambda file: file.write(text.encode()))
-    _check(cfg, path)
-
-
-def _check(cfg: DictConfig, path: Path) -> None:
+    _check(cfg, text)
     try:
-        again = LazyConfig.to_yaml(LazyConfig.load(path))
-    except (ConfigError, OmegaConfBaseException) as error:
-        path.unlink()
-        raise ConfigValueError(f"the config can't be written as Python that loads: {error}") from error
+        write_whole(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise ConfigValueError(f"{visible(path)} can't be written: {visible(error.strerror or error)}.") from error
+
+
+def _check(cfg: DictConfig, text: str) -> None:
+    """Load it from another place first: what is at the path now stays until it is right."""
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder) / "config.py"
+        probe.write_text(text, encoding="utf-8")
+        try:
+            again = LazyConfig.to_yaml(LazyConfig.load(probe))
+        except (ConfigError, OmegaConfBaseException) as error:
+            raise ConfigValueError(f"the config can't be written as Python that loads: {error}") from error
     if again != LazyConfig.to_yaml(cfg):
-        path.unlink()
         raise ConfigValueError("the config can't be written as Python that loads as the same. Write it as .yaml.")
 
 
@@ -62,7 +68,7 @@ class _Writer:
         self.imports: dict[str, str] = {}  # name -> the module that it is imported from
 
     def file(self, cfg: DictConfig) -> str:
-        assignments = [f"{key} = {self.value(_item(cfg, key), str(key), 0)}" for key in cfg]
+        assignments = [f"{key!s} = {self.value(_item(cfg, key), str(key), 0)}" for key in cfg]
         modules: dict[str, list[str]] = defaultdict(list)
         for name, module in sorted(self.imports.items()):
             modules[module].append(name)
@@ -71,9 +77,10 @@ class _Writer:
         return "\n".join([*imports, *([LAZY_CALL] if has_calls else []), "", *assignments, ""])
 
     def value(self, value: Any, path: str, indent: int) -> str:
+        sequences: tuple[Any, ...] = (*SEQUENCES, list, tuple)
         if isinstance(value, Mapping):
             return self.mapping(value, path, indent)
-        if isinstance(value, (*SEQUENCES, list, tuple)):
+        if isinstance(value, sequences):
             items = [self.value(_item(value, index), f"{path}[{index}]", indent + 4) for index in range(len(value))]
             opening, closing = "()" if is_tuple(value) else "[]"
             comma = "," if is_tuple(value) and len(items) == 1 else ""
@@ -121,5 +128,5 @@ def _item(node: Any, key: Any) -> Any:
         if OmegaConf.is_missing(node, key):
             return "???"
         if OmegaConf.is_interpolation(node, key):
-            return OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index,call-overload]
+            return OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index]
     return node[key]

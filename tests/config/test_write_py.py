@@ -55,6 +55,10 @@ def test_what_no_text_makes_is_refused_and_nothing_is_left(tmp_path):
         with pytest.raises(ConfigError, match="can't be written as Python"):
             write_py(as_config(cfg), tmp_path / "config.py")
     assert not list(tmp_path.iterdir())
+    (tmp_path / "config.py").write_text("from before")
+    with pytest.raises(ConfigError):
+        write_py(as_config({"width": 8}), tmp_path / "config.py")
+    assert (tmp_path / "config.py").read_text() == "from before"
 
 
 @pytest.mark.parametrize("suffix", ["py", "yaml"])
