@@ -14,7 +14,7 @@ from detrex_backbones.errors import ArgumentError, InputError, closest
 from detrex_backbones.layers import ShapeSpec, fuse_norms
 from detrex_backbones.layers.fuse import loose_norms
 
-__all__ = ["Backbone", "check_batch", "check_maps", "check_names", "first_convolution"]
+__all__ = ["Backbone", "check_batch", "check_names", "first_convolution"]
 
 logger = logging.getLogger(__name__)
 
@@ -118,22 +118,6 @@ def check_batch(x: Tensor, channels: int | None = None) -> None:
         )
     if channels not in (None, x.shape[1]):
         raise InputError(f"the network has in_channels={channels}, but the batch {tuple(x.shape)} has {x.shape[1]}.")
-
-
-def check_maps(backbone: Backbone, maps: object) -> Mapping[str, Tensor]:
-    """Refuse, by an ArgumentError, what no `forward` may return: no dict of tensors, or other names than said."""
-    name, said = type(backbone).__name__, list(backbone.output_shape())
-    if not isinstance(maps, Mapping) or not all(isinstance(value, Tensor) for value in maps.values()):
-        raise ArgumentError(
-            f"{name}.forward returned a {type(maps).__name__}. A backbone returns a dict of maps (N, C, H, W) by their "
-            f"names, here {', '.join(said)}."
-        )
-    if set(maps) != set(said):
-        raise ArgumentError(
-            f"{name}.forward returned the maps {', '.join(map(str, maps)) or 'of no name'}, but output_shape() has "
-            f"{', '.join(said)}. Let both have the same names."
-        )
-    return maps
 
 
 def check_names(argument: str, names: Sequence[str], allowed: Iterable[str], hint: str = "") -> list[str]:

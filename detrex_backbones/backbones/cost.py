@@ -9,7 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from detrex_backbones.backbones.base import Backbone, check_maps
+from detrex_backbones.backbones.base import Backbone
+from detrex_backbones.backbones.declared import shapes_given
 from detrex_backbones.backbones.shapes_only import ShapesOnly
 from detrex_backbones.errors import ArgumentError, InputError
 
@@ -69,7 +70,7 @@ def measure(backbone: Backbone, size: tuple[int, int], channels: int = 3) -> Mea
 
     Raises:
         InputError: an image of this size can't be run.
-        ArgumentError: the backbone returns something else than the maps that it said.
+        ArgumentError: the backbone returns no dict of maps.
     """
     parameters = [*backbone.parameters()]
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
@@ -80,10 +81,10 @@ def measure(backbone: Backbone, size: tuple[int, int], channels: int = 3) -> Mea
     try:
         with torch.no_grad(), counter, ShapesOnly():
             outputs = backbone.eval()(torch.empty(1, channels, *size, device="meta"))
-    except ArgumentError:  # its maps aren't those that it declares
+    except ArgumentError:  # a backbone that contradicts itself
         raise
     except (RuntimeError, ValueError, AssertionError) as error:
         height, width = size
         raise InputError(f"the backbone can't run an image of {height} x {width} pixels: {error}") from error
-    shapes = {name: tuple(value.shape[1:]) for name, value in check_maps(backbone, outputs).items()}
+    shapes = shapes_given(type(backbone).__name__, outputs)
     return Measures(total, trainable, counter.flops / 2e9, shapes)  # a multiply-add is two of torch's

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, check_maps
+from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import ShapeSpec
 
-__all__ = ["check_at_first_forward", "check_shapes"]
+__all__ = ["check_at_first_forward", "check_maps", "shapes_given"]
 
 # Networks that convolve without padding lose a few pixels; a wrong stride is off by a factor.
 FACTOR, PIXELS = 2**0.5, 2.0
 
 
-def check_shapes(
+def check_maps(
     name: str, declared: Mapping[str, ShapeSpec], size: Sequence[int], given: Mapping[str, Sequence[int]]
 ) -> None:
-    """Refuse maps of other channels or strides than those declared; which maps there are, `base.check_maps` says.
+    """Refuse maps that are others than those declared.
 
     Args:
         name: of the backbone, in messages.
@@ -30,9 +30,11 @@ def check_shapes(
         given: name -> (C, H', W') of what it makes of the image; (C,) for a classifier's scores.
 
     Raises:
-        ArgumentError: it has both, what is declared and what is given, of every map that differs.
+        ArgumentError: other names, channels or strides; it has both, of every map that differs.
     """
     problems = []
+    if set(declared) != set(given):
+        problems.append(f"the maps {', '.join(declared)}, but gives {', '.join(given) or 'none'}")
     for key, spec in declared.items():
         shape = given.get(key, ())
         channels = f"{spec.channels} channels" if shape and spec.channels not in (None, shape[0]) else ""
@@ -50,6 +52,17 @@ def check_shapes(
         )
 
 
+def shapes_given(name: str, maps: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of the maps that a `forward` returned, without the batch: name -> (C, H', W').
+
+    Raises:
+        ArgumentError: it returned something else than a dict.
+    """
+    if not isinstance(maps, Mapping):
+        raise ArgumentError(f"{name}.forward() returns a {type(maps).__name__}. It must be a dict of named maps.")
+    return {key: tuple(value.shape[1:]) for key, value in maps.items() if isinstance(value, Tensor)}
+
+
 def check_at_first_forward(backbone: nn.Module) -> None:
     """Hold the maps of the first image that a backbone runs against its `output_shape()`: once, then never again."""
     hooks = backbone._forward_hooks.values()
@@ -63,8 +76,8 @@ class _AtFirstForward:
     def __call__(self, backbone: Backbone, args: tuple[Any, ...], maps: Any) -> None:
         if torch.compiler.is_compiling() or not (args and isinstance(args[0], Tensor)):
             return
-        given = {key: tuple(value.shape[1:]) for key, value in check_maps(backbone, maps).items()}
-        check_shapes(type(backbone).__name__, backbone.output_shape(), tuple(args[0].shape[-2:]), given)
+        name = type(backbone).__name__
+        check_maps(name, backbone.output_shape(), tuple(args[0].shape[-2:]), shapes_given(name, maps))
         for key, hook in list(backbone._forward_hooks.items()):
             if hook is self:
                 del backbone._forward_hooks[key]

@@ -65,8 +65,14 @@ def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoin
 
 
 @contextmanager
-def open_checkpoint(path: str | Path, container: str | None = None) -> Iterator[Checkpoint]:
-    """`read_checkpoint` without the values: these can be loaded as long as the file is open."""
+def open_checkpoint(path: str | Path | Mapping[str, Any], container: str | None = None) -> Iterator[Checkpoint]:
+    """`read_checkpoint` without the values: these can be loaded as long as the file is open.
+
+    A mapping is taken as the content of a file: `model.state_dict()`, or what `torch.load` gave.
+    """
+    if isinstance(path, Mapping):
+        yield _given(path, container)
+        return
     path = resolve(path)
     with open_content(path) as content:
         value = content.value
@@ -82,6 +88,16 @@ def open_checkpoint(path: str | Path, container: str | None = None) -> Iterator[
         tensors, unread = tensors_in(weights)
         extra = {str(name): item for name, item in value.items() if key and name != key}
         yield Checkpoint(path, content.format, key, tensors, extra, unread)
+
+
+def _given(content: Mapping[str, Any], container: str | None) -> Checkpoint:
+    found = find_weights(content, container)
+    if found is None:
+        raise CheckpointFileError(f"the mapping holds no tensors. It has: {_summary(content)}.")
+    key, weights = found
+    on_cpu = {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in weights.items()}
+    tensors, unread = tensors_in(on_cpu)
+    return Checkpoint(Path("a mapping"), "mapping", key, tensors, {}, unread)
 
 
 def load_values(checkpoint: Checkpoint, wanted: Mapping[str, Any], *, owned: bool = True) -> dict[str, Tensor]:

@@ -72,7 +72,7 @@ class LoadOptions:
 
 def load_checkpoint(
     model: nn.Module,
-    path: str | Path,
+    path: str | Path | Mapping[str, Any],
     *,
     source: str | None = None,
     prefix: str | None = None,
@@ -93,7 +93,8 @@ def load_checkpoint(
 
     Args:
         model: changed in place.
-        path: of the checkpoint, or the name of known weights: "torchvision://resnet50-v2".
+        path: of the checkpoint, or the name of known weights: "torchvision://resnet50-v2"; or the weights themselves,
+            a mapping of names to tensors.
         source: name of the convention ("torchvision", "detectron2", ..., "as stored"); None to recognise it.
         prefix: what stands before the network's names in the file: "backbone", "teacher"; None to find it.
         scope: path of the submodule of the model; "" for the whole model, None to find it.

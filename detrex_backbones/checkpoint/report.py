@@ -19,7 +19,7 @@ NOT_DRAWN = (BATCH_COUNTER, "pixel_mean", "pixel_std")  # what has no random val
 LONGEST_LINE = 20_000  # characters
 
 
-@dataclass
+@dataclass(repr=False)
 class LoadReport:
     """Which tensor of a checkpoint went where, and what became of the others. `print(report)` fits 80 columns.
 
@@ -54,6 +54,11 @@ class LoadReport:
     lookalikes: str = ""
     ambiguous: str = ""
     not_finite: dict[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line: a notebook shows it in the place of every key; `print(report)` has the summary."""
+        counts = f"{len(self.loaded)} of {self.expected} tensors ({self.coverage:.1%})"
+        return f"<LoadReport of {visible(self.path)!r} ({self.source}): {counts} into {self.scope!r}>"
 
     def of(self, *statuses: Status) -> list[Entry]:
         """The tensors of the file that became this."""

@@ -11,12 +11,13 @@ from detrex_backbones.cli.common import (
     add_command,
     add_config_arguments,
     add_json_argument,
+    check_writable,
     load_config,
     parse_size,
     write_output,
 )
 from detrex_backbones.cli.layout import lay_out
-from detrex_backbones.cli.terminal import output_width, print_json, print_table, say, say_paragraph
+from detrex_backbones.cli.terminal import output_width, print_json, print_note, print_table, say, say_paragraph
 from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError
 from detrex_backbones.text import LONGEST_PATH, visible
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from detrex_backbones.backbones.base import Backbone
 
 PICTURES = (".png", ".svg")
+CONFIGS = (".py", ".yaml", ".yml")
 MAP_COLUMNS = (*COLUMNS, "receptive_field")
 
 ABOUT_MAPS = (
@@ -37,7 +39,7 @@ examples:
   detrex-backbones show resnet/resnet50.py --size 800x1333 \\
       model.backbone.stages.depth=101
   detrex-backbones show my_config.py backbone=resnet101-dc5
-  detrex-backbones show my_config.py --yaml
+  detrex-backbones show timm/convnext_tiny --save convnext.py
   detrex-backbones show resnet/resnet50.py --graph resnet50.png
 """
 
@@ -61,6 +63,7 @@ def add_parser(subparsers: Any) -> None:
         default=(224, 224),
         help="input size in pixels for the GFLOPs and shapes (default: 224x224)",
     )
+    parser.add_argument("--save", metavar="FILE", help="also write the config, overrides applied: a .py or .yaml")
     parser.add_argument("--graph", metavar="FILE", help="also draw the stages: a .png or .svg")
     add_json_argument(parser)
 
@@ -73,6 +76,8 @@ def run(args: argparse.Namespace) -> None:
     if "model" not in cfg:
         raise ConfigKeyError(f"the config has no 'model' to show. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
     text = LazyConfig.to_yaml(cfg) if args.yaml else lay_out(LazyConfig.to_py(cfg), output_width())
+    if args.save:
+        save_config(cfg, args.save)
     backbone, channels = build_backbone(cfg.model)
     figures = measure_backbone(backbone, args.size, channels)
     if args.graph:
@@ -87,6 +92,22 @@ def run(args: argparse.Namespace) -> None:
     titles = [column.replace("_", " ") for column in MAP_COLUMNS]
     print_table(titles, [[row[column] for column in MAP_COLUMNS] for row in figures["maps"]])
     say_paragraph(ABOUT_MAPS)
+
+
+def save_config(cfg: Any, file: str) -> None:
+    """Write the config as a file that loads, in the format that its name asks for."""
+    from detrex_backbones.config import LazyConfig
+    from detrex_backbones.config.write_py import write_py
+
+    suffix = Path(file).suffix.lower()
+    if suffix not in CONFIGS:
+        raise ArgumentError(f"--save '{visible(file, LONGEST_PATH)}': the config can be {', '.join(CONFIGS)}.")
+    check_writable(file, "--save")
+    if suffix == ".py":
+        write_py(cfg, Path(file))
+    else:
+        LazyConfig.save(cfg, file)
+    print_note(f"wrote {visible(file, LONGEST_PATH)}")
 
 
 def write_graph(file: str, backbone: Backbone, size: tuple[int, int], channels: int) -> None:
@@ -121,12 +142,12 @@ def build_backbone(node: Any) -> tuple[Backbone, int]:
 def measure_backbone(backbone: Backbone, size: tuple[int, int], channels: int) -> dict[str, Any]:
     """Parameters, GFLOPs and maps of a backbone on the meta device."""
     from detrex_backbones.backbones.cost import measure
-    from detrex_backbones.backbones.declared import check_shapes
+    from detrex_backbones.backbones.declared import check_maps
     from detrex_backbones.view import receptive_fields
 
     shapes = backbone.output_shape()
     measures = measure(backbone, size, channels)
-    check_shapes(type(backbone).__name__, shapes, size, measures.shapes)
+    check_maps(type(backbone).__name__, shapes, size, measures.shapes)
     fields = receptive_fields(backbone, size, {name: shape.stride or 0 for name, shape in shapes.items()}, channels)
     rows = [
         # A classifier's scores have no height and width.

@@ -178,7 +178,7 @@ def _log_line(text: str) -> str:
 
 def _told(stream: IO[str] | None, text: str) -> str:
     """A message, wrapped where there is a terminal, with its level in colour. In a pipe its lines stay whole."""
-    if _has_width(stream):
+    if _is_terminal(stream):
         lines = text.split("\n")
         text = "\n".join(_wrapped(line, width_of(stream), "  " + " " * _indent_of(line)) for line in lines)
     for level, colour in (("error:", RED), ("ERROR:", RED), ("WARNING:", YELLOW)):

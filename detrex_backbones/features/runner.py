@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, check_maps, check_names
+from detrex_backbones.backbones.base import check_names
 from detrex_backbones.backbones.images.extractor import FeatureExtractor
 from detrex_backbones.errors import ArgumentError, ConfigTypeError, DeviceError, closest
 from detrex_backbones.layers import ShapeSpec
@@ -90,14 +90,11 @@ class MapRunner:
 
         Raises:
             DeviceError: not enough memory for the batch.
-            ArgumentError: a backbone that returns something else than it said.
         """
         try:
             maps = self.extractor.backbone(batch)
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"not enough memory for {len(batch)} images at once: lower --batch-size.") from error
-        if isinstance(self.extractor.backbone, Backbone):
-            check_maps(self.extractor.backbone, maps)
         kept = {name: self._keep(maps[name], shape.stride, sizes) for name, shape in self.shapes.items()}
         return [{name: values[index] for name, values in kept.items()} for index in range(len(sizes))]
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from detrex_backbones.backbones.base import Backbone, check_maps
 from detrex_backbones.backbones.shapes_only import ShapesOnly
 
 __all__ = ["GLOBAL", "UNKNOWN", "WINDOWS", "Field", "follow", "receptive_fields"]
@@ -105,8 +104,6 @@ def follow(backbone: nn.Module, image: Tensor) -> tuple[dict[str, Tensor], dict[
     image._field = Field()  # type: ignore[attr-defined]
     with _Follow():
         maps = backbone(image)
-    if isinstance(backbone, Backbone):
-        check_maps(backbone, maps)
     return maps, {name: value._field for name, value in maps.items() if hasattr(value, "_field")}
 
 

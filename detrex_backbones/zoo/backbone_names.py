@@ -49,7 +49,7 @@ class NamedBackbone:
     explicit: bool = False
 
 
-def get_backbone(name: str, *, pretrained: bool = False, **arguments: Any) -> nn.Module:
+def get_backbone(name: str, *, pretrained: bool | str | os.PathLike[str] = False, **arguments: Any) -> nn.Module:
     """A backbone by its name.
 
         get_backbone("resnet50-dc5", norm="BN")
@@ -58,7 +58,7 @@ def get_backbone(name: str, *, pretrained: bool = False, **arguments: Any) -> nn
     Args:
         name: as `list_backbones` gives it, or "timm/" and a timm model. "-dc5" without a style dilates detectron2's
             way; "-dc5-torchvision" is DETR's.
-        pretrained: load the weights that are known under this name.
+        pretrained: load the weights that are known under this name; or a path, a URL or a name of weights.
         **arguments: arguments of the backbone, its stages or its stem, whichever takes them: `norm` goes to both of
             these (in timm's models it is `norm_layer`), `in_channels` are the image's.
 
@@ -71,12 +71,13 @@ def get_backbone(name: str, *, pretrained: bool = False, **arguments: Any) -> nn
     found = find_backbone(name)
     for key, value in arguments.items():
         _set_argument(found, key, value)
-    if pretrained and not found.checkpoint:
+    checkpoint = found.checkpoint if pretrained is True else os.fspath(pretrained or "")
+    if pretrained and not checkpoint:
         raise ArgumentError(
             f"no weights are known for {found.name!r}. Leave pretrained=False and load a file of yours."
         )
     if pretrained:
-        return build_and_load(found.node, found.checkpoint)[0]
+        return build_and_load(found.node, checkpoint)[0]
     backbone: nn.Module = instantiate(found.node)
     return backbone
 

@@ -28,6 +28,8 @@ RUNS = {
     "show": ["show", "resnet/resnet18"],
     "list_configs": ["list"],
     "weights": ["weights"],
+    "bench": ["bench", "resnet18", "--seconds", "0.01", "--size", "32x32"],
+    "compare": ["compare", "resnet18", "resnet18", "--image", "a.png"],
     "match": ["match", "resnet/resnet18", "r18.pth"],
     "infer": ["infer", "r18.pth"],
     "convert": ["convert", "r18.pth", "out.pth", "--to", "detectron2"],
@@ -42,6 +44,7 @@ WRITING = {
     "output/a_features.safetensors": [*RUNS["features"], "train.device=cpu"],
     "out.pth": RUNS["convert"],
     "report.html": [*RUNS["match"], "--html", "report.html"],
+    "config.py": [*RUNS["show"], "--save", "config.py"],
     "stages.png": [*RUNS["show"], "--graph", "stages.png"],
     "out.csv": [*EVALUATE, "--predictions", "out.csv"],
 }

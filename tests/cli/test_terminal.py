@@ -63,8 +63,8 @@ def config(tmp_path):
         ),
         (MINE.format(maps=MAPS, result="{'a': self.conv(x, 5)}"), "in forward: return {'a': self.conv(x, 5)}"),
         (MINE.format(maps="", result="{'a': self.conv(x)}"), "Write self._set_maps({'res4': (channels, stride)})"),
-        (MINE.format(maps=MAPS, result="{'b': self.conv(x)}"), "the maps b, but output_shape() has a"),
-        (MINE.format(maps=MAPS, result="self.conv(x)"), "Mine.forward returned a Tensor"),
+        (MINE.format(maps=MAPS, result="{'b': self.conv(x)}"), "declares the maps a, but gives b"),
+        (MINE.format(maps=MAPS, result="self.conv(x)"), "Mine.forward() returns a Tensor"),
     ],
 )
 def test_a_mistake_in_a_config_or_a_backbone_is_explained_without_a_traceback(config, capsys, text, said):
