@@ -17,7 +17,7 @@ import torch
 from benchmarks.peer_files.case import Case, differences, file_of, loaded
 from benchmarks.peer_files.table import Row, markdown
 from detrex_backbones import load_checkpoint
-from detrex_backbones.errors import CheckpointMatchError
+from detrex_backbones.errors import CheckpointMatchError, PreprocessingError
 
 pytest.importorskip("transformers")
 
@@ -75,6 +75,14 @@ def test_large_of_transformers(case, tmp_path):
 @pytest.mark.parametrize("case", parameters(mmdet_cases.CASES, WITHOUT_MMDET))
 def test_mmdet(case, tmp_path):
     check(case, tmp_path, "backbone.")
+
+
+@WITHOUT_MMDET
+def test_efficientnet_of_mmdet_pads_as_tensorflow(tmp_path):
+    case = next(case for case in mmdet_cases.CASES if case.name == "EfficientNet")
+    network, called = transformers_cases.timm_network("efficientnet_b0")
+    with pytest.raises(PreprocessingError, match=r"norm_eps=0.001 .*padding=same "):
+        loaded(replace(case, ours=network, called=called), tmp_path, "backbone.")
 
 
 @cache
