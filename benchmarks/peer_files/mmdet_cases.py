@@ -15,6 +15,7 @@ from unittest.mock import MagicMock
 from torch import Tensor, nn
 
 from benchmarks.peer_files.case import SIZES, Case, timm_network
+from detrex_backbones import SwinTransformer
 
 __all__ = ["CASES"]
 
@@ -69,7 +70,7 @@ def case(name: str, ours: tuple[Callable[[], nn.Module], str], sizes: Any = SIZE
 
 FOUR = {"out_indices": (0, 1, 2, 3)}
 SWIN = {"depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
-WHOLE_WINDOWS = ((224, 224),)
+WHOLE_PATCHES = ((192, 256), (164, 228), (224, 224))
 
 CASES = [
     case("MobileNetV2", timm_network("mobilenetv2_100", out_indices=(1, 2, 3, 4)), out_indices=(1, 2, 4, 6)),
@@ -82,7 +83,13 @@ CASES = [
     case(
         "SwinTransformer",
         timm_network("swin_tiny_patch4_window7_224", output_norms=True, embed_dim=24, **SWIN, **FOUR),
-        WHOLE_WINDOWS,
+        WHOLE_PATCHES,
+        embed_dims=24,
+        **SWIN,
+    ),
+    case(
+        "SwinTransformer",
+        (partial(SwinTransformer, embed_dim=24, **SWIN), "SwinTransformer"),
         embed_dims=24,
         **SWIN,
     ),

@@ -31,13 +31,13 @@ NOT_THERE = """
 
 | project | class | why |
 | --- | --- | --- |
-| transformers, OpenMMLab, detectron2, Grounding DINO | Swin at sizes whose maps aren't whole windows | {windows} |
-| transformers | Swin v2 at such sizes | timm rolls before it pads, Hugging Face pads before it rolls |
 | transformers, authors | DINOv2 at another size than its table's | Hugging Face resizes the table without \
 antialiasing, timm with it |
 | transformers | PVT v2 | its norms all have eps 1e-6; those of attention and patches have 1e-5 at its authors' and \
 in timm: about 1e-6 in the maps |
-| transformers, detrex | FocalNet at sizes that don't halve | they pad where timm cuts off |
+| transformers, detrex | FocalNet at sizes that don't halve, in timm's network | they pad where timm cuts off |
+| OpenMMLab | EfficientNet in `efficientnet_*` | which pad otherwise and have another eps: an error says so. Take \
+`tf_efficientnet_*` |
 | transformers | `HieraBackbone` | leaves out a step of `HieraModel` (`unroll`): its own maps are scrambled. Its files \
 are those of `HieraModel`, which are equal |
 | RT-DETR | ResNet-18 and 34 in timm's or torchvision's networks | they have a projection in res2, too: \
@@ -49,7 +49,6 @@ are those of `HieraModel`, which are equal |
 | RF-DETR, LW-DETR | windowed DINOv2 and ViT | not in timm |
 | OpenMMLab | PVT (version 1), Hourglass, TridentResNet, DetectoRS | not in timm |
 """
-WINDOWS = "detectors pad their maps to whole windows before they roll them, timm rolls before it pads"
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def markdown(rows: Sequence[Row], left_out: Sequence[str] = ()) -> str:
     """The page."""
     missing = f" Not importable here, and so left out: {', '.join(left_out)}." if left_out else ""
     head = HEAD.format(equal=sum(row.equal for row in rows), all=len(rows), left_out=missing)
-    return head + "".join(map(_line, rows)) + NOT_THERE.format(windows=WINDOWS)
+    return head + "".join(map(_line, rows)) + NOT_THERE
 
 
 def _line(row: Row) -> str:

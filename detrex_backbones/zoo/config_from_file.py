@@ -13,6 +13,7 @@ from detrex_backbones.backbones.resnet.stages import NUM_BLOCKS
 from detrex_backbones.checkpoint.fetch import find_known
 from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET
 from detrex_backbones.checkpoint.files import read_checkpoint
+from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.readings import Reading, readings
 from detrex_backbones.config.values import escaped, quoted
 from detrex_backbones.errors import CheckpointError, ConfigValueError
@@ -174,6 +175,9 @@ def _stages(shapes: Mapping[str, tuple[int, ...]], reading: Reading) -> dict[str
     if stem_out != 64:
         arguments["in_channels"] = stem_out
     arguments |= _shortcut(reading) | _squeeze(shapes)
+    projection = shapes.get("res2.0.shortcut.weight", ())
+    if basic and projection[:1] == projection[1:2] != ():
+        arguments["project_res2"] = True
     return arguments if basic else arguments | _widths(shapes) | _deform(shapes)
 
 
@@ -195,6 +199,9 @@ def _shortcut(reading: Reading) -> dict[str, Any]:
         return {}
     if shortcut.shape[-1] == 3:
         return {"shortcut": "conv3x3"}
+    convention = conventions().get(reading.source)
+    if convention is not None and convention.proves.get("shortcut") == "avg_pool":
+        return {"shortcut": "avg_pool"}
     # A pool has no weights, but where it is the first of the shortcut's layers the convolution is numbered 1.
     if re.search(r"downsample\.1\.weight$", shortcut.checkpoint_key):
         return {"shortcut": "avg_pool"}

@@ -17,7 +17,9 @@ import torch
 from benchmarks.peer_files.case import Case, differences, file_of, loaded
 from benchmarks.peer_files.table import Row, markdown
 from detrex_backbones import load_checkpoint
-from detrex_backbones.errors import CheckpointMatchError
+from detrex_backbones.config import LazyConfig, instantiate
+from detrex_backbones.errors import CheckpointMatchError, PreprocessingError
+from detrex_backbones.zoo import infer_config
 
 pytest.importorskip("transformers")
 
@@ -77,6 +79,14 @@ def test_mmdet(case, tmp_path):
     check(case, tmp_path, "backbone.")
 
 
+@WITHOUT_MMDET
+def test_efficientnet_of_mmdet_pads_as_tensorflow(tmp_path):
+    case = next(case for case in mmdet_cases.CASES if case.name == "EfficientNet")
+    network, called = transformers_cases.timm_network("efficientnet_b0")
+    with pytest.raises(PreprocessingError, match=r"norm_eps=0.001 .*padding=same "):
+        loaded(replace(case, ours=network, called=called), tmp_path, "backbone.")
+
+
 @cache
 def small_state(index: int) -> tuple[Case, dict[str, torch.Tensor]]:
     """A case, and the state of its peer."""
@@ -104,6 +114,16 @@ def test_a_cut_or_renamed_file_is_refused_and_changes_nothing(index, tmp_path):
         with pytest.raises(CheckpointMatchError):
             load_checkpoint(model, file_of(wrong, tmp_path, "backbone."))
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_infer_knows_rtdetrs_resnet_18(tmp_path):
+    case = next(case for case in TRANSFORMERS if case.called.startswith("ResNet with project_res2"))
+    path = file_of(case.state(case.build()), tmp_path, "backbone.")
+    config = tmp_path / "config.py"
+    config.write_text(infer_config(path).to_py(str(path)))
+    stages = LazyConfig.load(config).model.backbone.stages
+    assert (stages.depth, stages.shortcut, stages.project_res2) == (18, "avg_pool", True)
+    assert load_checkpoint(instantiate(LazyConfig.load(config).model), path).coverage == 1
 
 
 def test_maps_norms_of_a_file_need_a_place(tmp_path):

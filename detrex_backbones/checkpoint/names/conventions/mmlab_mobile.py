@@ -78,8 +78,8 @@ CONVENTIONS = (
             *pairs_of("layers.6.", "", HEAD),
         ),
         left_out=BATCH_COUNTERS,
-        lookalikes="OpenMMLab pads as TensorFlow does: timm's tf_efficientnet_* compute the same, its efficientnet_* "
-        "have the same names and shapes",
+        # timm's tf_efficientnet_* compute the same; its efficientnet_* have the same names and shapes.
+        proves={"padding": "same", "norm_eps": 1e-3},
         one_way="its stages are two in one",
     ),
 )
