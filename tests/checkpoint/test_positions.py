@@ -196,7 +196,8 @@ def test_biases_of_maxvit_are_planes(tmp_path):
     old, new = ({"relative_position_bias_table": (2, side, side)} for side in (13, 15))
     ours, theirs, _ = of_shapes(tmp_path, old, new)
     key = "body.relative_position_bias_table"
-    assert_close(ours[key], resize_rel_pos_bias_table(theirs[key], (8, 8), (2, 15, 15)), 1e-5)
+    rows = theirs[key].reshape(2, -1).t()  # a row a distance: older releases of timm turn planes wrongly
+    assert_close(ours[key], resize_rel_pos_bias_table(rows, (8, 8), (225, 2)).t().reshape(2, 15, 15), 1e-5)
 
 
 def test_maps_are_those_of_timms_own_loader(tmp_path):
@@ -285,6 +286,10 @@ def in_microsofts_names(state):
 
 def test_what_a_familys_reader_has_resized_is_resized_as_all_else(tmp_path):
     """timm's filter, which reads the authors' names, resizes in another way, and whether one wants it or not."""
+    try:
+        resize_rel_pos_bias_table(torch.empty(169, 1, device="meta"), (8, 8), (225, 1))
+    except (NotImplementedError, RuntimeError):
+        pytest.skip("this timm's filter needs values to resize, so that such a file is refused")
     name, small = SWIN
     net = filled(name, **small)
     path = tmp_path / "authors.pth"
