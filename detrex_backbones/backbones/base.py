@@ -14,7 +14,7 @@ from detrex_backbones.errors import ArgumentError, InputError, closest
 from detrex_backbones.layers import ShapeSpec, fuse_norms
 from detrex_backbones.layers.fuse import loose_norms
 
-__all__ = ["Backbone", "check_batch", "check_maps", "check_names", "first_convolution"]
+__all__ = ["Backbone", "check_batch", "check_maps", "check_names", "first_channels", "first_convolution"]
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +160,16 @@ def check_names(argument: str, names: Sequence[str], allowed: Iterable[str], hin
     if not wanted or len(set(wanted)) != len(wanted):
         raise ArgumentError(f"{argument}={names!r}: at least one name, none of them twice, of {', '.join(allowed)}.")
     return wanted
+
+
+def first_channels(module: nn.Module, made_with: int | None) -> int | None:
+    """How many channels the image has: what the first convolution takes, which may have been replaced by hand.
+
+    Args:
+        module: with the first convolution in it.
+        made_with: how many it was made for, where there is no convolution; None for not known.
+    """
+    return next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), made_with)
 
 
 def first_convolution(module: nn.Module) -> nn.Conv2d:
