@@ -108,7 +108,7 @@ class BackboneContract:
         assert [name for name, parameter in duplicate.named_parameters() if parameter.requires_grad] == learning
         given = []
         for net in (backbone, duplicate, duplicated(duplicate)):
-            torch.manual_seed(0)
+            torch.manual_seed(7)
             given.append(net(images))
         assert same_maps(given[0], given[1])
         with torch.no_grad():
