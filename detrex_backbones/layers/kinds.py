@@ -34,9 +34,8 @@ def check_whole(name: str, value: Any, least: int = 0) -> int:
         least: the smallest that is allowed.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ArgumentError(
-            f"{name}={value!r} of type {type(value).__name__}: it must be a whole number from {least} on."
-        )
+        kind = type(value).__name__
+        raise ArgumentError(f"{name}={value!r} is of type {kind}. Allowed: whole numbers from {least} on.")
     return value
 
 
