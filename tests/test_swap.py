@@ -169,7 +169,7 @@ def with_settings(**arguments):
     ],
 )
 def test_a_norm_is_carried_over_where_the_network_can_have_it(norm, name, kind):
-    cfg = with_settings(norm=norm)
+    cfg = with_settings(norm=norm, freeze_at=0)
     lines = swap_backbone(cfg, name, pretrained=False)
     norms = {type(module) for module in instantiate(cfg.model.backbone).modules() if "Norm" in type(module).__name__}
     assert all(issubclass(one, kind) for one in norms)

@@ -211,11 +211,15 @@ def decay(name, num_layers, lr_decay_rate, base=1):
     return base * lr_decay_rate ** (num_layers + 1 - layer)
 
 
+def decay_of(**words):
+    return functools.partial(decay, **words)
+
+
 @pytest.mark.parametrize("written", ["partial", "node"])
 def test_the_decay_of_learning_rates_counts_the_new_blocks(written):
     cfg = rcnn()
     words = {"num_layers": 6, "lr_decay_rate": 0.7}
-    function = functools.partial(decay, **words) if written == "partial" else L(functools.partial)(decay, **words)
+    function = functools.partial(decay, **words) if written == "partial" else L(decay_of)(**words)
     cfg.optimizer = {"params": {"lr_factor_func": function, "weight_decay": 0.1}}
     lines = [str(change) for change in swap_backbone(cfg, "timm/vit_tiny_patch16_224")]
     assert any("lr_factor_func" in line and "num_layers" in line for line in lines)

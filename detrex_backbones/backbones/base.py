@@ -6,6 +6,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from detrex_backbones.errors import ArgumentError, InputError, closest
 from detrex_backbones.layers import ShapeSpec, fuse_norms
 from detrex_backbones.layers.fuse import loose_norms
+from detrex_backbones.layers.kinds import flags_checked
 
 __all__ = ["Backbone", "check_batch", "check_maps", "check_names", "first_channels", "first_convolution"]
 
@@ -31,6 +33,11 @@ class Backbone(nn.Module, ABC):
     _out_features: list[str]
     _out_feature_channels: dict[str, int]
     _out_feature_strides: dict[str, int]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls) and cls.__module__.partition(".")[0] == __package__.partition(".")[0]:
+            cls.__init__ = flags_checked(cls.__init__)  # type: ignore[method-assign]
 
     @abstractmethod
     def forward(self, x: Tensor) -> dict[str, Tensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detrex_backbones.errors import ArgumentError
 
-__all__ = ["check_flag", "check_whole", "plain_containers"]
+__all__ = ["check_flag", "check_whole", "flags_checked", "plain_containers"]
 
 
 def check_flag(name: str, value: Any) -> bool:
@@ -23,6 +25,24 @@ def check_flag(name: str, value: Any) -> bool:
     meant = "True" if said in ("1", "true", "yes", "on") else "False" if said in ("0", "false", "no", "off") else ""
     cure = f" Write {name}={meant}." if meant else ""
     raise ArgumentError(f"{name}={value!r} is of type {type(value).__name__}. Allowed: True or False.{cure}")
+
+
+def flags_checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose arguments that are annotated as `bool` are checked by `check_flag` before it runs."""
+    signature = inspect.signature(function)
+    flags = [name for name, one in signature.parameters.items() if one.annotation in (bool, "bool")]
+    if not flags:
+        return function
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind_partial(*args, **kwargs).arguments
+        for name in flags:
+            if name in given:
+                check_flag(name, given[name])
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def check_whole(name: str, value: Any, least: int = 0) -> int:

@@ -21,7 +21,7 @@ from detrex_backbones.backbones.timm.swin import pad_then_roll
 from detrex_backbones.backbones.timm.unused import leave_out_unused
 from detrex_backbones.errors import ArgumentError, InputError, reason
 from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
-from detrex_backbones.layers.kinds import check_flag, plain_containers
+from detrex_backbones.layers.kinds import plain_containers
 
 __all__ = ["TimmBackbone"]
 
@@ -82,7 +82,7 @@ class TimmBackbone(Backbone):
         self,
         model_name: str,
         features_only: bool = True,
-        pretrained: bool = False,
+        pretrained: bool | None = False,
         checkpoint_path: str = "",
         in_channels: int = 3,
         out_indices: Sequence[int] | None = DEFAULT_INDICES,
@@ -99,8 +99,6 @@ class TimmBackbone(Backbone):
         self.model_name = model_name
         build.check_name(model_name)
         _check_arguments(features_only, kwargs)
-        if check_flag("use_act_checkpoint", use_act_checkpoint):
-            checkpoint_stages = True
         pretrained = weights_from(pretrained, checkpoint_path)
         freeze = is_frozen_norm(norm_layer)
         if norm_layer is not None and not freeze:
@@ -116,14 +114,14 @@ class TimmBackbone(Backbone):
         else:
             net = build.create(model_name, in_order, {**kwargs, "pretrained": pretrained})
         self.timm_model = pad_then_roll(build.made_exportable(net))
-        if not check_flag("stride1_pool", stride1_pool):
+        if not stride1_pool:
             without_stride1_pool(self.timm_model, model_name)
         self._in_channels = in_channels
         self._convolves_image = first_channels(net, None) == in_channels
         self._describe(named)
-        self._add_output_norms(check_flag("output_norms", output_norms))
+        self._add_output_norms(output_norms)
         self._made_of = (model_name, self._indices, kwargs)
-        self._shape_learning(freeze_at, checkpoint_stages)
+        self._shape_learning(freeze_at, use_act_checkpoint or checkpoint_stages)
         if freeze:
             self.timm_model = freeze_norms(self.timm_model)
         self._measured: sizes.Sizes | None = None
@@ -273,7 +271,7 @@ class TimmBackbone(Backbone):
 
 
 def _check_arguments(features_only: Any, kwargs: dict[str, Any]) -> None:
-    if not check_flag("features_only", features_only):
+    if not features_only:
         raise ArgumentError("features_only=False gives class scores, which are no feature maps. Leave it True.")
     if "in_chans" in kwargs:
         raise ArgumentError(f"in_chans={kwargs['in_chans']!r}: it is called in_channels here.")

@@ -14,7 +14,7 @@ from detrex_backbones.backbones.torchvision import network
 from detrex_backbones.backbones.torchvision.nodes import SIZES, both_modes, extractor, map_shapes
 from detrex_backbones.backbones.traced import TracedPair
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d, is_frozen_norm
-from detrex_backbones.layers.kinds import check_flag, plain_containers
+from detrex_backbones.layers.kinds import plain_containers
 
 __all__ = ["TorchvisionBackbone"]
 
@@ -74,7 +74,6 @@ class TorchvisionBackbone(Backbone):
         super().__init__()
         self.model_name = model_name
         network.check_name(model_name)
-        check_flag("suppress_diff_warnings", suppress_diff_warnings)
         weights, path = network.weights_from(pretrained, weights)
         weights = network.find_weights(model_name, weights)
         freeze = is_frozen_norm(norm_layer)
@@ -99,7 +98,7 @@ class TorchvisionBackbone(Backbone):
             self.model = FrozenBatchNorm2d.convert_frozen_batchnorm(self.model)  # type: ignore[assignment]
         self._channels_last = {name for name, (_, _, last) in shapes.items() if last}
         self._set_maps({name: shapes[name][:2] for name in nodes[1].values()})
-        stages = True if check_flag("use_act_checkpoint", use_act_checkpoint) else checkpoint_stages
+        stages = use_act_checkpoint or checkpoint_stages
         self.checkpoint_stages = check_stages(stages, self._out_features)
 
     @property

@@ -13,7 +13,6 @@ from detrex_backbones.backbones.base import Backbone, check_batch, check_names, 
 from detrex_backbones.backbones.recompute import check_stages, run_recomputed
 from detrex_backbones.errors import ArgumentError, closest
 from detrex_backbones.layers import FrozenBatchNorm2d
-from detrex_backbones.layers.kinds import check_flag
 
 __all__ = ["TorchvisionResNet"]
 
@@ -52,8 +51,6 @@ class TorchvisionResNet(Backbone):
         checkpoint_stages: bool | Sequence[str] = False,
     ) -> None:
         super().__init__()
-        check_flag("train_backbone", train_backbone)
-        check_flag("dilation", dilation)
         layers = _check_layers({"layer4": "res5"} if return_layers is None else {**return_layers})
         net = _create(name, dilation)
         for key, parameter in net.named_parameters():

@@ -19,7 +19,6 @@ __all__ = ["layer_decay_edits"]
 FUNCTION = "lr_factor_func"  # of detectron2's get_default_optimizer_params
 COUNT = "num_layers"
 BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
-STAGED = re.compile(r"\.\d+\.blocks\.")
 
 
 def layer_decay_edits(cfg: DictConfig, backbone: DictConfig) -> tuple[dict[Path, Any], list[Change]]:
@@ -37,28 +36,29 @@ def layer_decay_edits(cfg: DictConfig, backbone: DictConfig) -> tuple[dict[Path,
     edits: dict[Path, Any] = {}
     said: list[Change] = []
     for place, function in functions:
-        counted = _count(function)
+        counted, number = _count(function), (*place, COUNT)
         if counted == blocks:
             continue
         if blocks is None:
             why = "the new network has no such blocks: look whether this decay is still meant"
-            said.append(Change(".".join(map(str, (*place, COUNT))), counted, counted, why))
+            said.append(Change(".".join(map(str, number)), counted, counted, why))
         elif isinstance(function, functools.partial):
             words = {**function.keywords, COUNT: blocks}
             edits[place] = functools.partial(function.func, *function.args, **words)
         else:
-            edits[(*place, COUNT)] = blocks
+            edits[number] = blocks
     return edits, said
 
 
 def _functions(cfg: DictConfig) -> Iterator[tuple[Path, Any]]:
     """Where an `lr_factor_func` is written down outside the model, and what it is."""
-    for key in cfg:
+    for key in map(str, cfg):
         if key == "model" or OmegaConf.is_missing(cfg, key) or OmegaConf.is_interpolation(cfg, key):
             continue
         for path, node in nodes_below(cfg._get_node(key), (key,)):
             if FUNCTION in node and not OmegaConf.is_interpolation(node, FUNCTION):
-                yield (*path, FUNCTION), node.get(FUNCTION)
+                place: Path = (*path, FUNCTION)
+                yield place, node.get(FUNCTION)
 
 
 def _count(function: Any) -> int | None:
@@ -69,6 +69,6 @@ def _count(function: Any) -> int | None:
 
 def _blocks(net: nn.Module) -> int | None:
     """How many blocks a plain ViT has; None for other networks, whose blocks stand in stages or nowhere."""
-    names = [name for name, _ in net.named_parameters()]
-    found = {int(match[1]) for name in names if (match := BLOCK.search(name))}
-    return len(found) if found and not any(STAGED.search(name) for name in names) else None
+    matches = [match for name, _ in net.named_parameters() if (match := BLOCK.search(name))]
+    places = {match.string[: match.start()] for match in matches}
+    return len({match[1] for match in matches}) if len(places) == 1 else None

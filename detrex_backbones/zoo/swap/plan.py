@@ -62,7 +62,7 @@ def swap_backbone(
     A plain ViT, which has one stride, is put into a `SimpleFeaturePyramid`; that also takes the place of an FPN.
     Shapes are computed without weights.
 
-    The way back, a SimpleFeaturePyramid with a top block becomes an FPN with it.
+    The way back, a SimpleFeaturePyramid whose top block is needed becomes an FPN with it.
 
     `in_channels`, `freeze_at`, norms, recomputation (`checkpoint_stages`, `use_act_checkpoint`) and drop path stay as
     they were where the new network can have them, unless a node or file says them itself. What it can't have is among
@@ -131,7 +131,7 @@ def _in_place(
 ) -> dict[Path, Any]:
     """The edits that put the new backbone where the old one is, with a pyramid where one is needed for its strides."""
     old, below_fpn = read(cfg, path), path[-1] == "bottom_up"
-    if pyramid and is_pyramid(old) and not offer.plain and old.get("top_block") is not None:
+    if pyramid and is_pyramid(old) and not offer.plain and _needs_top_block(cfg, old, old_shapes, after):
         fpn = fpn_around(found, offer, old, old_shapes)
         shapes_of(fpn, f"an FPN around {found.name}")  # it can be built
         return {path: fpn}
@@ -186,6 +186,12 @@ def _rewired(
 def _needs_pyramid(offer: Offer, old_shapes: Shapes, after: dict[Path, list[str]]) -> bool:
     strides = {shape.stride for shape in offer.shapes.values()}
     return offer.plain and {old_shapes[name].stride for name in needed_of(old_shapes, after)} != strides
+
+
+def _needs_top_block(cfg: DictConfig, old: DictConfig, old_shapes: Shapes, after: dict[Path, list[str]]) -> bool:
+    """Whether something counts on the maps that a pyramid's top block makes; a neck with `num_outs` makes its own."""
+    made = set(list(old_shapes)[len(old.scale_factors) :]) - spare_maps(cfg, after)
+    return any(made & set(names) for names in after.values())
 
 
 def _backbone_path(cfg: DictConfig) -> Path:
