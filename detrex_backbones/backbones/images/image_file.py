@@ -78,7 +78,7 @@ def upright(image: Any, name: str) -> Any:
 
     Args:
         image: as `open_image` gives it.
-        name: of the file, for the warnings.
+        name: of the file, for the warnings; "" where it isn't known.
     """
     from PIL import Image
 
@@ -102,7 +102,8 @@ def _is_animated(image: Any) -> bool:
 
 
 def _say(name: str, what: str) -> None:
-    warnings.warn(f"image '{visible(name, LONGEST_PATH)}': {what}.", UserWarning, stacklevel=4)
+    shown = f"image '{visible(name, LONGEST_PATH)}'" if name else "an image"
+    warnings.warn(f"{shown}: {what}.", UserWarning, stacklevel=4)
 
 
 def _what_is_wrong(path: Path) -> str:

@@ -35,7 +35,7 @@ def read_image(path: str | Path | BinaryIO) -> np.ndarray[Any, Any]:
         InputError: for a file that is missing, is no image, or holds more pixels than `open_image` decodes.
     """
     with open_image(path) as image:
-        return _pil_to_array(upright(image, str(path)))
+        return _pil_to_array(upright(image, str(path) if isinstance(path, str | Path) else ""))
 
 
 def image_to_tensor(image: Any, channels: int, device: torch.device | str = "cpu") -> Tensor:
