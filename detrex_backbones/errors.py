@@ -25,6 +25,7 @@ A message says what was given, what is allowed, where it stands and what to do.
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -49,6 +50,7 @@ __all__ = [
     "PreprocessingError",
     "RankError",
     "closest",
+    "reason",
 ]
 
 
@@ -144,3 +146,13 @@ def closest(name: object, allowed: Iterable[str], count: int = 3) -> str:
     """
     near = difflib.get_close_matches(str(name), [str(option) for option in allowed], n=count, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(option) for option in near)}?" if near else ""
+
+
+def reason(error: BaseException) -> str:
+    """An error in a message: its kind and what it says; where it says nothing, the line of code that raised it."""
+    kind, said = type(error).__name__, str(error).strip()
+    if said:
+        return f"{kind}: {said}"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at `{frames[-1].line}`, line {frames[-1].lineno} of {frames[-1].filename}" if frames else ""
+    return f"{kind}{where}"

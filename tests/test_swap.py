@@ -12,6 +12,7 @@ from detrex_backbones import (
     FeatureExtractor,
     ShapeSpec,
     TimmBackbone,
+    TorchvisionBackbone,
     get_backbone,
     get_config,
     instantiate,
@@ -146,6 +147,73 @@ def test_norm_freeze_at_and_channels_are_carried_over(name, norm):
     assert not first.weight.requires_grad
     assert cfg.model.backbone.freeze_at == 2
     assert to_plain(cfg.model.pixel_mean) == [1, 2, 3, 4]  # three numbers would not fit
+
+
+def with_settings(**arguments):
+    """A config whose backbone has these, in the place of a ready config's."""
+    cfg = get_config("resnet/resnet50")
+    for key, value in arguments.items():
+        if key == "norm":
+            cfg.model.backbone.stem.norm = cfg.model.backbone.stages.norm = value
+        else:
+            cfg.model.backbone[key] = value
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("norm", "name", "kind"),
+    [
+        ("SyncBN", "resnet18", nn.SyncBatchNorm),
+        ("SyncBN", "timm/resnet14t", nn.SyncBatchNorm),
+        ("GN", "timm/resnet26", nn.GroupNorm),
+    ],
+)
+def test_a_norm_is_carried_over_where_the_network_can_have_it(norm, name, kind):
+    cfg = with_settings(norm=norm, freeze_at=0)
+    lines = swap_backbone(cfg, name, pretrained=False)
+    norms = {type(module) for module in instantiate(cfg.model.backbone).modules() if "Norm" in type(module).__name__}
+    assert all(issubclass(one, kind) for one in norms)
+    assert not any(change.why for change in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "said"),
+    [
+        (
+            {"norm": "SyncBN"},
+            "timm/regnetx_002",
+            "backbone.norm: 'SyncBN' -> None (timm/regnetx_002 has BatchNormAct2d",
+        ),
+        ({"norm": "GN"}, "timm/convnext_atto", "backbone.norm: 'GN' -> None (timm/convnext_atto has LayerNorm"),
+        ({"freeze_at": 2}, "torchvision", "backbone.freeze_at: 2 -> None (the node takes no freeze_at"),
+    ],
+)
+def test_what_a_network_cannot_have_is_said(arguments, name, said, caplog):
+    cfg = with_settings(**arguments)
+    new = L(TorchvisionBackbone)(model_name="resnet18") if name == "torchvision" else name
+    lines = [str(change) for change in swap_backbone(cfg, new, pretrained=False)]
+    assert any(said in line for line in lines)
+    assert any(said in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("resnet18", "checkpoint_stages", True), ("timm/convnext_atto", "checkpoint_stages", True)],
+)
+def test_recomputation_is_carried_over(name, key, value):
+    cfg = with_settings(checkpoint_stages=["res2", "res3"])
+    swap_backbone(cfg, name, pretrained=False)
+    assert cfg.model.backbone[key] == value
+    assert instantiate(cfg.model.backbone)
+
+
+def test_drop_path_is_carried_over_or_said():
+    cfg = get_config("resnet/resnet50")
+    cfg.model.backbone = L(TimmBackbone)(model_name="convnext_atto", drop_path_rate=0.2, out_indices=(0, 1, 2, 3))
+    swap_backbone(cfg, "timm/resnet14t", pretrained=False)
+    assert cfg.model.backbone.drop_path_rate == 0.2
+    lines = [str(change) for change in swap_backbone(cfg, "resnet18", pretrained=False)]
+    assert any("backbone.drop_path_rate: 0.2 -> None (resnet/resnet18 drops no paths)" in line for line in lines)
 
 
 def test_from_timm_to_a_resnet():

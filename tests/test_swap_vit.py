@@ -1,12 +1,15 @@
 """A plain ViT where maps of several strides are wanted, and back."""
 
 import copy
+import functools
 
 import pytest
 import timm
 import torch
+from torch import nn
 
 from detrex_backbones import (
+    FPN,
     LastLevelMaxPool,
     SimpleFeaturePyramid,
     TimmBackbone,
@@ -18,7 +21,7 @@ from detrex_backbones import (
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config.nodes import to_plain
 from detrex_backbones.errors import ArgumentError, ConfigKeyError
-from tests.swap_models import TopBlock, detr, dino, retinanet, runs
+from tests.swap_models import BGR, TopBlock, config, detr, dino, retinanet, runs
 
 VIT = "timm/test_vit"  # patches of 16 pixels
 
@@ -150,3 +153,88 @@ def test_a_feature_extractor_with_a_vit():
         shapes = instantiate(cfg.model.backbone).output_shape()
     assert [shape.stride for shape in shapes.values()] == [4, 8, 16, 32]
     assert to_plain(cfg.model.backbone.scale_factors) == [4, 2, 1, 0.5]
+
+
+def rcnn(**kwargs):
+    """A detector as ViTDet's configs have it: its proposals read a level that only the top block makes."""
+    pyramid = L(SimpleFeaturePyramid)(
+        net=L(TimmBackbone)(model_name="test_vit", out_indices=(5,), drop_path_rate=0.1),
+        in_feature="p5",
+        out_channels=32,
+        scale_factors=(4.0, 2.0, 1.0, 0.5),
+        top_block=L(LastLevelMaxPool)(),
+        **kwargs,
+    )
+    return config(L(Detector)(backbone=pyramid, heads=L(Heads)(in_features=["p2", "p3", "p4", "p5", "p6"]), **BGR))
+
+
+class Heads(nn.Module):
+    def __init__(self, in_features):
+        super().__init__()
+        self.in_features = list(in_features)
+
+
+class Detector(nn.Module):
+    def __init__(self, backbone, heads, pixel_mean, pixel_std, input_format="RGB"):
+        super().__init__()
+        self.backbone, self.heads = backbone, heads
+
+
+@pytest.mark.parametrize("norm", ["LN", ""])
+@pytest.mark.parametrize("name", ["resnet18", "timm/convnext_atto", "timm/regnetx_002"])
+def test_out_of_a_vitdet_an_fpn_keeps_the_names_the_channels_and_the_top_block(name, norm):
+    cfg = rcnn(norm=norm)
+    before = instantiate(cfg.model.backbone).output_shape()
+    swap_backbone(cfg, name)
+    model = instantiate(cfg.model)
+    assert isinstance(model.backbone, FPN) and isinstance(model.backbone.top_block, LastLevelMaxPool)
+    assert model.backbone.output_shape() == before
+    assert model.heads.in_features == ["p2", "p3", "p4", "p5", "p6"]
+    assert cfg.model.backbone.norm == norm
+    with torch.no_grad():
+        maps = model.backbone(torch.randn(1, 3, 128, 64))
+    assert [tuple(value.shape[1:]) for value in maps.values()] == [
+        (32, 32, 16),
+        (32, 16, 8),
+        (32, 8, 4),
+        (32, 4, 2),
+        (32, 2, 1),
+    ]
+    swap_backbone(cfg, VIT)  # and back
+    assert instantiate(cfg.model.backbone).output_shape() == before
+
+
+def decay(name, num_layers, lr_decay_rate, base=1):
+    layer = num_layers + 1
+    if ".blocks." in name:
+        layer = int(name[name.find(".blocks.") :].split(".")[2]) + 1
+    return base * lr_decay_rate ** (num_layers + 1 - layer)
+
+
+def decay_of(**words):
+    return functools.partial(decay, **words)
+
+
+@pytest.mark.parametrize("written", ["partial", "node"])
+def test_the_decay_of_learning_rates_counts_the_new_blocks(written):
+    cfg = rcnn()
+    words = {"num_layers": 6, "lr_decay_rate": 0.7}
+    function = functools.partial(decay, **words) if written == "partial" else L(decay_of)(**words)
+    cfg.optimizer = {"params": {"lr_factor_func": function, "weight_decay": 0.1}}
+    lines = [str(change) for change in swap_backbone(cfg, "timm/vit_tiny_patch16_224")]
+    assert any("lr_factor_func" in line and "num_layers" in line for line in lines)
+    function = cfg.optimizer.params.lr_factor_func
+    function = function if written == "partial" else instantiate(function)
+    with torch.device("meta"):
+        names = [name for name, _ in instantiate(cfg.model).named_parameters()]
+    assert max(function(name) for name in names) == 1
+    assert function("backbone.net.timm_model.model.blocks.11.norm1.weight") == pytest.approx(0.7)
+
+
+def test_a_network_without_such_blocks_is_said_where_learning_rates_count_them(caplog):
+    cfg = rcnn()
+    cfg.optimizer = {"params": {"lr_factor_func": functools.partial(decay, num_layers=6, lr_decay_rate=0.7)}}
+    lines = [str(change) for change in swap_backbone(cfg, "timm/swin_tiny_patch4_window7_224")]
+    (line,) = [line for line in lines if "lr_factor_func" in line]
+    assert "optimizer.params.lr_factor_func.num_layers: 6 -> 6 (the new network has no such blocks" in line
+    assert line in caplog.messages

@@ -86,6 +86,15 @@ def test_an_unknown_config(name, near):
     assert f"`detrex-backbones list` shows all {len(list_configs())}." in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["common/train.py", "common/data/coco_detr.py", "COCO-Detection/retinanet_R_50_FPN_1x.py"]
+)
+def test_a_config_of_detrex_or_detectron2_is_pointed_to_theirs(name):
+    with pytest.raises(ConfigImportError, match=r"from detectron2\.model_zoo import get_config") as caught:
+        get_config(name)
+    assert ("detrex.config" in str(caught.value)) == name.startswith("common/")
+
+
 def test_a_config_comes_afresh_each_time():
     first = get_config("resnet/resnet50.py")
     before = copy.deepcopy(first)

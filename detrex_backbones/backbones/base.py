@@ -6,6 +6,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from detrex_backbones.errors import ArgumentError, InputError, closest
 from detrex_backbones.layers import ShapeSpec, fuse_norms
 from detrex_backbones.layers.fuse import loose_norms
+from detrex_backbones.layers.kinds import flags_checked
 
-__all__ = ["Backbone", "check_batch", "check_names", "first_convolution"]
+__all__ = ["Backbone", "check_batch", "check_names", "first_channels", "first_convolution"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,11 @@ class Backbone(nn.Module, ABC):
     _out_features: list[str]
     _out_feature_channels: dict[str, int]
     _out_feature_strides: dict[str, int]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls) and cls.__module__.partition(".")[0] == __package__.partition(".")[0]:
+            cls.__init__ = flags_checked(cls.__init__)  # type: ignore[method-assign]
 
     @abstractmethod
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -144,6 +151,16 @@ def check_names(argument: str, names: Sequence[str], allowed: Iterable[str], hin
     if not wanted or len(set(wanted)) != len(wanted):
         raise ArgumentError(f"{argument}={names!r}: at least one name, none of them twice, of {', '.join(allowed)}.")
     return wanted
+
+
+def first_channels(module: nn.Module, made_with: int | None) -> int | None:
+    """How many channels the image has: what the first convolution takes, which may have been replaced by hand.
+
+    Args:
+        module: with the first convolution in it.
+        made_with: how many it was made for, where there is no convolution; None for not known.
+    """
+    return next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), made_with)
 
 
 def first_convolution(module: nn.Module) -> nn.Conv2d:

@@ -3,26 +3,66 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["run_recomputed"]
+from detrex_backbones.errors import ArgumentError
+
+__all__ = ["check_stages", "recompute_modules", "run_recomputed"]
 
 
-def run_recomputed(stage: nn.Module, x: Tensor, *args: Any) -> Tensor:
-    """`stage(x, ...)` that keeps nothing but its inputs for the backward pass, and computes the rest again there.
+def check_stages(checkpoint_stages: Any, stages: Sequence[str]) -> tuple[str, ...]:
+    """The names of the stages that are computed again, of those that the network has: all for True, none for False.
 
-    The result, the gradients and the running statistics are those of `stage(x, ...)`. It returns one tensor.
+    Raises:
+        ArgumentError: another name, or neither a list nor True nor False.
+    """
+    if isinstance(checkpoint_stages, bool):
+        return tuple(stages) if checkpoint_stages else ()
+    listed = isinstance(checkpoint_stages, Sequence) and not isinstance(checkpoint_stages, str)
+    if not listed or not all(name in stages for name in checkpoint_stages):
+        raise ArgumentError(
+            f"checkpoint_stages={checkpoint_stages!r} is not allowed: True, False or a list of the stages that the "
+            f"network has: {', '.join(stages) or 'none'}."
+        )
+    return tuple(checkpoint_stages)
+
+
+def run_recomputed(stage: nn.Module, *args: Any, forward: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
+    """`stage(...)` that keeps nothing but its inputs for the backward pass, and computes the rest again there.
+
+    The result, the gradients and the running statistics are those of `stage(...)`. `forward` is what to call in its
+    place.
     """
     learning = [module for module in stage.modules() if isinstance(module, _BatchNorm) and module.training]
-    kwargs: dict[str, Any] = {}
     if learning:
         kwargs["context_fn"] = lambda: (contextlib.nullcontext(), _on_copies(learning))
-    return checkpoint(stage, x, *args, use_reentrant=False, **kwargs)  # type: ignore[no-any-return]
+    return checkpoint(forward or stage, *args, use_reentrant=False, **kwargs)
+
+
+def recompute_modules(net: nn.Module, names: Iterable[str]) -> None:
+    """Let these modules of a network compute their activations again in the backward pass; no name is changed."""
+    for name in names:
+        module: Any = net.get_submodule(name)
+        module.forward = _Recomputed(module)
+
+
+class _Recomputed:
+    """The `forward` of a module that is recomputed. Copies of the module have one of their own."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        forward = type(self.module).forward.__get__(self.module)
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return run_recomputed(self.module, *args, forward=forward, **kwargs)
 
 
 @contextlib.contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, check_batch, check_names
+from detrex_backbones.backbones.base import Backbone, check_batch, check_names, first_channels
+from detrex_backbones.backbones.recompute import check_stages, run_recomputed
 
 __all__ = ["SSDVGG"]
 
@@ -29,14 +31,23 @@ class SSDVGG(Backbone):
         in_channels: channels of the image.
         out_features: the maps that `forward` returns, in its order: "conv4_3" (512 channels, stride 8), "fc7" (1024,
             stride 16). Layers behind the last one asked for are left out.
+        checkpoint_stages: what is not kept for the backward pass but computed again in it (Chen et al. 2016): True for
+            all; or maps, for what lies between each and the map before it.
 
     Raises:
         ArgumentError: an unknown out_feature, none, or one twice.
     """
 
-    def __init__(self, in_channels: int = 3, out_features: Sequence[str] = ("conv4_3", "fc7")) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_features: Sequence[str] = ("conv4_3", "fc7"),
+        *,
+        checkpoint_stages: bool | Sequence[str] = False,
+    ) -> None:
         super().__init__()
         self._set_maps({name: MAPS[name][1:] for name in check_names("out_features", out_features, MAPS)})
+        self.checkpoint_stages = check_stages(checkpoint_stages, self._out_features)
         last = max(MAPS[name][0] for name in self._out_features)
         self.features = nn.Sequential(*_layers(in_channels)[: last + 1])
         for module in self.features:
@@ -46,13 +57,14 @@ class SSDVGG(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {name: map (N, C', ceil(H / stride), ceil(W / stride))}."""
-        check_batch(x)
-        wanted = {MAPS[name][0]: name for name in self._out_features}
+        check_batch(x, first_channels(self.features, None))
         maps = {}
-        for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in wanted:
-                maps[wanted[index]] = x
+        start = 0
+        for end, name in sorted((MAPS[name][0], name) for name in self._out_features):
+            layers = self.features[start : end + 1]
+            recomputed = name in self.checkpoint_stages and torch.is_grad_enabled()
+            x = maps[name] = run_recomputed(layers, x) if recomputed else layers(x)
+            start = end + 1
         return {name: maps[name] for name in self._out_features}
 
 

@@ -30,7 +30,9 @@ class FrozenBatchNorm2d(nn.Module):
 
     `y = (x - running_mean) / sqrt(running_var + eps) * weight + bias` for each channel, in training as in evaluation.
     All four are buffers: they are saved and loaded, and no optimiser sees them. A fresh one is the identity.
-    Behaviour and names are detectron2's. A `Conv2d` that trains computes it as a part of its own weights, see `fold`.
+    Behaviour and names are detectron2's: one that was made of a trainable norm keeps its `num_batches_tracked`, so
+    that a network has the same names frozen and not. A `Conv2d` that trains computes it as a part of its own weights,
+    see `fold`.
 
     Args:
         num_features: channels C of the input (N, C, H, W).
@@ -41,6 +43,7 @@ class FrozenBatchNorm2d(nn.Module):
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
+    num_batches_tracked: Tensor | None
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -50,6 +53,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("bias", torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.full((num_features,), 1.0 - eps))
+        self.register_buffer("num_batches_tracked", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` of shape (N, C, H, W); the result has its shape and dtype."""
@@ -86,8 +90,12 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{self.num_features}, eps={self.eps}"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # A trainable BatchNorm2d counts its batches; frozen, there is nothing to count.
-        state_dict.pop(prefix + "num_batches_tracked", None)
+        # A trainable BatchNorm2d counts its batches; frozen, there is nothing to count, and no file needs to say it.
+        counter = prefix + "num_batches_tracked"
+        if self.num_batches_tracked is None:
+            state_dict.pop(counter, None)
+        else:
+            state_dict.setdefault(counter, self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @classmethod
@@ -121,6 +129,8 @@ class FrozenBatchNorm2d(nn.Module):
             norm = nn.BatchNorm2d(module.num_features, eps=module.eps, device=module.weight.device)
             norm = norm.to(module.weight.dtype).train(module.training)
             _copy_values(module, norm)
+            if module.num_batches_tracked is not None:
+                norm.num_batches_tracked = module.num_batches_tracked.clone()
             return norm
         return _convert_children(module, cls.convert_frozenbatchnorm2d_to_batchnorm2d)
 
@@ -133,6 +143,8 @@ class FrozenBatchNorm2d(nn.Module):
             frozen = frozen.to(device=like.device, dtype=like.dtype)
         frozen.train(norm.training)
         _copy_values(norm, frozen)
+        counter = getattr(norm, "num_batches_tracked", None)
+        frozen.num_batches_tracked = None if counter is None else counter.clone()
         return frozen
 
 

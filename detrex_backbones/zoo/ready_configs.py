@@ -15,6 +15,14 @@ __all__ = ["config_file", "get_config", "list_configs", "preprocessing_of"]
 
 SHARED = "common"  # what ready configs import; no config of its own
 
+# How the names of other projects' configs begin -> the function that has them.
+ELSEWHERE = {
+    ("common/",): "detrex's (from detrex.config import get_config) or detectron2's (from "
+    "detectron2.model_zoo import get_config)",
+    ("COCO-", "LVISv", "Cityscapes/", "PascalVOC-", "Misc/", "Detectron1-", "new_baselines/"): "detectron2's (from "
+    "detectron2.model_zoo import get_config)",
+}
+
 
 def get_config(name: str) -> DictConfig:
     """A ready config, loaded afresh: change it as you like.
@@ -23,7 +31,8 @@ def get_config(name: str) -> DictConfig:
         name: as `list_configs` gives it: "resnet/resnet50.py"; the extension may be left out.
 
     Raises:
-        ConfigImportError: there is no such config; the closest names are suggested.
+        ConfigImportError: there is no such config; the closest names are suggested. "common/train.py" and the like are
+            those of `detrex.config.get_config` and `detectron2.model_zoo.get_config`.
     """
     return LazyConfig.load(config_file(name))  # type: ignore[no-any-return]
 
@@ -39,8 +48,10 @@ def config_file(name: str) -> Path:
     """Where the ready config of this name lies; see `get_config`."""
     wanted = name if name.endswith(".py") else f"{name}.py"
     if wanted not in list_configs():
+        theirs = [place for starts, place in ELSEWHERE.items() if name.startswith(starts)]
+        hint = f" It may be {theirs[0]}." if theirs else closest(wanted, list_configs())
         raise ConfigImportError(
-            f"there is no ready config {name!r}.{closest(wanted, list_configs())} "
+            f"there is no ready config {name!r} of detrex_backbones.{hint} "
             f"`detrex-backbones list` shows all {len(list_configs())}."
         )
     return _config_root() / wanted

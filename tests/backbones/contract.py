@@ -21,6 +21,17 @@ def same_maps(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def pickled(backbone: Backbone) -> Backbone:
+    return pickle.loads(pickle.dumps(backbone))
+
+
+def saved(backbone: Backbone) -> Backbone:
+    file = io.BytesIO()
+    torch.save(backbone, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
 class BackboneContract:
     """Subclass it, and parametrise the class with `build`: a function without arguments that makes the backbone."""
 
@@ -81,11 +92,27 @@ class BackboneContract:
                 tensor.zero_()
             assert same_maps(backbone(images), maps)
 
-    def test_can_be_pickled(self, backbone, images, maps) -> None:
-        duplicate = pickle.loads(pickle.dumps(backbone))
+    @pytest.mark.parametrize("duplicated", [pickled, saved])
+    def test_a_file_of_it_holds_the_same_network(self, backbone, images, maps, duplicated) -> None:
+        duplicate = duplicated(backbone)
         assert duplicate.output_shape() == backbone.output_shape()
         with torch.no_grad():
             assert same_maps(duplicate(images), maps)
+
+    @pytest.mark.parametrize("duplicated", [copy.deepcopy, pickled, saved])
+    def test_a_copy_in_training_computes_as_in_training(self, build, images, duplicated) -> None:
+        backbone = build().train()
+        duplicate = duplicated(backbone)
+        assert [module.training for module in duplicate.modules()] == [module.training for module in backbone.modules()]
+        learning = [name for name, parameter in backbone.named_parameters() if parameter.requires_grad]
+        assert [name for name, parameter in duplicate.named_parameters() if parameter.requires_grad] == learning
+        given = []
+        for net in (backbone, duplicate, duplicated(duplicate)):
+            torch.manual_seed(7)
+            given.append(net(images))
+        assert same_maps(given[0], given[1])
+        with torch.no_grad():
+            assert same_maps(duplicate.eval()(images), backbone.eval()(images))
 
     def test_a_saved_state_dict_restores_it(self, build, backbone, images, maps) -> None:
         file = io.BytesIO()
@@ -102,7 +129,8 @@ class BackboneContract:
         sum(value.square().mean() for value in backbone(images).values()).backward()
         trained = [parameter.grad for parameter in backbone.parameters() if parameter.requires_grad]
         assert all(parameter.grad is None for parameter in backbone.parameters() if not parameter.requires_grad)
-        assert any(gradient is not None and gradient.any() for gradient in trained)
+        assert all(gradient is not None for gradient in trained)  # or DistributedDataParallel would wait for it
+        assert any(gradient.any() for gradient in trained)
         frozen = [module for module in backbone.modules() if isinstance(module, FrozenBatchNorm2d)]
         assert not any(buffer.requires_grad or buffer.grad is not None for norm in frozen for buffer in norm.buffers())
 

@@ -60,6 +60,10 @@ TIMM = {
     "efficientnet_b0_frozen": timm("efficientnet_b0", norm_layer="FrozenBN"),
     "regnetx_002": timm("regnetx_002"),
     "convnext_atto": timm("convnext_atto"),
+    "resnet14t_traced": timm("resnet14t", out_indices=(1, 3), feature_cls="fx"),
+    "resnet14t_hooked": timm("resnet14t", out_indices=(0, 2), feature_cls="hook", freeze_at=2),
+    "resnet14t_recomputed": timm("resnet14t", out_indices=(1, 3), checkpoint_stages=["p3"], drop_path_rate=0.3),
+    "vit_tiny": timm("vit_tiny_patch16_224", out_indices=(-1, 0), depth=2, checkpoint_stages=True),
     "mobilenetv3_small_050": timm("mobilenetv3_small_050", out_indices=(2, 4)),
 }
 

@@ -145,6 +145,17 @@ class TestSameWeights:
         trainable = [[name for name, p in net.named_parameters() if p.requires_grad] for net in nets]
         assert trainable[0] == trainable[1]
 
+    @pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+    def test_frozen_states_load_both_ways(self, norm):
+        nets = []
+        for module in (resnet, detrex_backbones):
+            stages = module.ResNet.make_default_stages(18, norm=norm)
+            nets.append(module.ResNet(module.BasicStem(norm=norm), stages, freeze_at=3))
+        theirs, ours = nets
+        assert set(theirs.state_dict()) == set(ours.state_dict())
+        theirs.load_state_dict(ours.state_dict(), strict=True)
+        ours.load_state_dict(theirs.state_dict(), strict=True)
+
     @pytest.mark.parametrize("gradient", [False, True])
     def test_of_frozen_norms_give_the_same_values(self, gradient):
         theirs = detectron2.layers.FrozenBatchNorm2d(6, eps=1e-3)

@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from detrex_backbones.backbones.images.tensors import image_to_tensor, read_image
 from detrex_backbones.errors import InputError
@@ -178,3 +178,65 @@ class TestReadImage:
         path.write_bytes(path.read_bytes()[:600])
         with pytest.raises(InputError, match="can't be read as an image"):
             read_image(path)
+
+
+class TestAsViewersShowIt:
+    """What every viewer reads is read, and what isn't plain about it is said."""
+
+    BROKEN = b"Exif\x00\x00MM\x00\x2a\x00\x00\xff\xff"  # its table would begin behind its end
+
+    @pytest.mark.parametrize("exif", [BROKEN, b"no TIFF at all", b"II*\x00\x08\x00\x00\x00\x05"])
+    @pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+    def test_broken_exif_data_is_read_over(self, tmp_path, rgb, suffix, exif):
+        path = tmp_path / f"a.{suffix}"
+        Image.fromarray(rgb).save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            image = read_image(path)
+            assert np.array_equal(image, np.array(Image.open(path)))
+        messages = [str(one.message) for one in said]  # ours, and Pillow's own where it reads on
+        assert all(f"a.{suffix}': its EXIF data can't be read" in text or "Corrupt EXIF" in text for text in messages)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
+    def test_every_orientation_is_turned_as_pillow_does(self, tmp_path, rgb, suffix, orientation):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"a.{suffix}"
+        Image.fromarray(rgb).save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+        with Image.open(path) as opened:
+            assert np.array_equal(read_image(path), np.array(ImageOps.exif_transpose(opened)))
+        assert read_image(path).shape[:2] == ((HEIGHT, WIDTH) if orientation < 5 else (WIDTH, HEIGHT))
+
+    @pytest.mark.parametrize("values", [[-32768, 0, 32767], [0, 2**30, 2**31 - 2], [-7, 0, 7], [65000, 65500, 66000]])
+    def test_numbers_beyond_16_bits_are_scaled_and_said(self, tmp_path, values):
+        path = tmp_path / "a.tiff"
+        Image.fromarray(np.array([values], np.int32), "I").save(path)
+        with pytest.warns(UserWarning, match=f"from {values[0]} to {values[2]}"):
+            image = read_image(path)
+        assert image.dtype == np.uint16 and image[0, [0, 2]].tolist() == [0, 65535]
+        assert abs(int(image[0, 1]) - 32768) <= 1
+
+    @pytest.mark.parametrize("values", [[0, 1, 65535], [3, 4, 5]])
+    def test_32_bits_that_hold_16_are_kept(self, tmp_path, values):
+        Image.fromarray(np.array([values], np.int32), "I").save(tmp_path / "a.tiff")
+        assert read_image(tmp_path / "a.tiff").tolist() == [values]
+
+    @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tiff"])
+    def test_of_an_animation_the_first_frame_is_read_and_said(self, tmp_path, suffix):
+        frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "lime", "blue")]
+        options = {"lossless": True} if suffix == "webp" else {}
+        frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], **options)
+        with pytest.warns(UserWarning, match="more than one frame: the first is read"):
+            image = read_image(tmp_path / f"a.{suffix}")
+        assert image.shape == (HEIGHT, WIDTH, 3) and (image == [255, 0, 0]).all()
+
+    @pytest.mark.parametrize(
+        ("mode", "suffix"), [("P", "png"), ("P", "tiff"), ("CMYK", "tiff"), ("CMYK", "jpg"), ("1", "tiff")]
+    )
+    def test_palettes_and_inks_are_shown_as_colours(self, tmp_path, rgb, mode, suffix):
+        path = tmp_path / f"a.{suffix}"
+        Image.fromarray(rgb).convert(mode).save(path)
+        with Image.open(path) as opened:
+            expected = np.array(opened.convert("L" if mode == "1" else "RGB"))
+        assert np.array_equal(read_image(path), expected)

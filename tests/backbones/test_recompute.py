@@ -41,7 +41,7 @@ def test_maps_gradients_and_statistics_are_the_same(stages, norm, freeze_at):
         assert torch.equal(one, other), name
 
 
-def kept(net: ResNet) -> int:
+def kept(net: torch.nn.Module, image: torch.Tensor | None = None) -> int:
     """Bytes that the forward pass keeps for the backward one, parameters left out."""
     own = {value.untyped_storage().data_ptr() for value in net.state_dict().values()}
     seen: dict[int, int] = {}
@@ -53,7 +53,7 @@ def kept(net: ResNet) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        maps = net(noise(1, 3, 128, 128))
+        maps = net(noise(1, 3, 128, 128) if image is None else image)
     del maps
     return sum(seen.values())
 

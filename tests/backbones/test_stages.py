@@ -134,7 +134,7 @@ class TestMakeStage:
             ({"res5_dilation": 3}, "res5_dilation=3.*1 .*2"),
             ({"dilation_style": "caffe"}, "dilation_style='caffe'.*'detectron2'.*'torchvision'"),
             ({"num_groups": 0}, "num_groups=0"),
-            ({"deform_on_per_stage": [True]}, "deform_on_per_stage.*1 entries.*four"),
+            ({"deform_on_per_stage": [True]}, "deform_on_per_stage=.*no list of four"),
             ({"deform_on_per_stage": DEFORM_ONLY_IN_RES2, "deform_num_groups": 3}, "deform_num_groups=3.*64"),
             ({"depth": 18, "out_channels": 256}, "out_channels=256.*depth=18.*64"),
             ({"depth": 34, "num_groups": 32}, "num_groups=32.*depth=34"),

@@ -30,7 +30,8 @@ class TestMaps:
             ({"out_features": ("p1",), "out_indices": (1, 2)}, "choose different maps"),
             ({"out_features": "p1"}, "is a string"),
             ({"out_features": ("res2",)}, "'res2' is no name of a map"),
-            ({"out_features": ("p-1",)}, "'p-1' is no name of a map"),
+            ({"out_features": ("p-",)}, "'p-' is no name of a map"),
+            ({"out_features": ("p-6",)}, r"maps \[0, 1, 2, 3, 4\]"),
             ({"out_features": ("p9",)}, r"maps \[0, 1, 2, 3, 4\]"),
             ({"out_features": ()}, "at least one"),
         ],
@@ -83,11 +84,18 @@ class TestFreezeAt:
             ("resnet14t", {"feature_cls": "dict"}, "FeatureDictNet", 2, "layer1", "layer2"),
             ("resnet14t", {"feature_cls": "hook"}, "FeatureHookNet", 2, "body.layer1", "body.layer2"),
             ("resnet14t", {"feature_cls": "fx"}, "FeatureGraphNet", 2, "graph_module.layer1", "graph_module.layer2"),
-            ("legacy_xception", {}, "FeatureHookNet", 2, "body.block2", "body.block3"),
+            (
+                "legacy_xception",
+                {},
+                "FeatureHookNet",
+                2,
+                "body.block1",
+                "body.block2",
+            ),  # its map is taken at block2.rep.0
             ("cspnext_tiny", {}, "FeatureGetterNet", 2, "model.stages.0", "model.stages.1"),
             ("mobilenetv2_035", {}, "EfficientNetFeatures", 3, "blocks.1", "blocks.2"),
             ("mobilenetv3_small_050", {}, "MobileNetV3Features", 2, "blocks.0", "blocks.1"),
-            ("hrnet_w18_small", {}, "HighResolutionNetFeatures", 2, "stage2", "stage3"),
+            ("hrnet_w18_small", {}, "HighResolutionNetFeatures", 1, "conv1", "conv2"),
         ],
     )
     def test_works_in_every_kind_of_wrapper(self, name, kwargs, wrapper, freeze_at, frozen, trained):

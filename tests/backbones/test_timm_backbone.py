@@ -34,7 +34,8 @@ def with_weights_of(theirs: nn.Module, name: str, monkeypatch, **kwargs) -> Timm
 
     def create_with_weights(*args, **kwargs):
         net = create(*args, **kwargs)
-        net.load_state_dict(theirs.state_dict())
+        if not next(net.parameters()).is_meta:
+            net.load_state_dict(theirs.state_dict())
         return net
 
     with monkeypatch.context() as patch:
@@ -190,7 +191,15 @@ class TestCheckpoint:
         ({"model_name": None}, "model_name=None is not a model of timm"),
         ({"features_only": False}, "features_only=False"),
         ({"out_indices": (7,)}, r"out_indices=\[7\].*maps \[0, 1, 2, 3, 4\]"),
-        ({"out_indices": (-1,)}, r"out_indices=.*-1.*maps \[0, 1, 2, 3, 4\]"),
+        ({"out_indices": (-6,)}, r"out_indices=.*-6.*maps \[0, 1, 2, 3, 4\], and -1 is the last"),
+        ({"out_indices": (4, -1)}, "none of them twice"),
+        ({"pretrained": "False"}, "pretrained='False' is of type str.*Write pretrained=False"),
+        ({"pretrained": "my.pth"}, "pretrained='my.pth' is of type str. Allowed: True or False"),
+        ({"features_only": "no"}, "features_only='no' is of type str"),
+        ({"output_stride": 7}, r"resnet18d.*output_stride=7.*`assert output_stride in \(8, 16, 32\)`"),
+        ({"checkpoint_stages": ["p9"]}, r"checkpoint_stages=\['p9'\].*p0, p1, p2, p3"),
+        ({"checkpoint_stages": "p1"}, "checkpoint_stages='p1'"),
+        ({"use_act_checkpoint": "off"}, "Write use_act_checkpoint=False"),
         ({"out_indices": (1, 1)}, "none of them twice"),
         ({"out_indices": ()}, "at least one"),
         ({"out_indices": 3}, r"out_indices=3.*maps \[0, 1, 2, 3, 4\]"),

@@ -15,8 +15,9 @@ from torchvision.ops import FrozenBatchNorm2d as TorchvisionFrozen
 from detrex_backbones import FrozenBatchNorm2d, ShapeSpec
 from detrex_backbones.backbones.torchvision.backbone import RESNET_NODES, TorchvisionBackbone
 from detrex_backbones.checkpoint.load import load_checkpoint
-from detrex_backbones.errors import ArgumentError, CheckpointFileError
+from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, InputError
 from tests.backbones.contract import BackboneContract, backbone, images, maps  # noqa: F401 (fixtures)
+from tests.backbones.test_timm_learning import check_recomputing
 from tests.reference import assert_close, noise, randomise_norms, torchvision_maps, torchvision_net
 
 BUILDS = {
@@ -97,7 +98,7 @@ class TestModes:
     @torch.no_grad()
     @pytest.mark.parametrize("duplicate", [lambda x: x, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
     def test_paths_are_dropped_in_training_alone(self, stochastic, duplicate):
-        nn.init.ones_(stochastic.get_parameter("torchvision_model.features.1.0.layer_scale"))
+        nn.init.ones_(stochastic.get_parameter("model.features.1.0.layer_scale"))
         image = noise(4, 3, 64, 64)
         stochastic.eval()
         expected = stochastic(image)["c3"]
@@ -136,7 +137,7 @@ class TestWeights:
         "weights", ["DEFAULT", "IMAGENET1K_V1", "ResNet18_Weights.IMAGENET1K_V1", ResNet18_Weights.IMAGENET1K_V1]
     )
     def test_come_from_torchs_cache(self, net, cached, weights):
-        ours = TorchvisionBackbone("resnet18", weights, norm_layer="FrozenBN").eval()
+        ours = TorchvisionBackbone("resnet18", weights=weights, norm_layer="FrozenBN").eval()
         assert_close(ours(IMAGE)["res5"], torchvision_maps(net, IMAGE)["res5"])
 
     @torch.no_grad()
@@ -144,7 +145,7 @@ class TestWeights:
         ours = TorchvisionBackbone("resnet18", pretrained=True, norm_layer="FrozenBN").eval()
         assert_close(ours(IMAGE)["res5"], torchvision_maps(net, IMAGE)["res5"])
         with pytest.raises(ArgumentError, match="two sources"):
-            TorchvisionBackbone("resnet18", "DEFAULT", pretrained=True)
+            TorchvisionBackbone("resnet18", weights="DEFAULT", pretrained=True)
 
     def test_that_cannot_be_downloaded(self, tmp_path, monkeypatch):
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -154,7 +155,7 @@ class TestWeights:
 
         monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
         with pytest.raises(CheckpointFileError) as caught:
-            TorchvisionBackbone("resnet18", "DEFAULT")
+            TorchvisionBackbone("resnet18", weights="DEFAULT")
         path = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
         assert "no network" in str(caught.value)
         assert f"put https://download.pytorch.org/models/resnet18-f37072fd.pth at {path}" in str(caught.value)
@@ -162,7 +163,7 @@ class TestWeights:
     @pytest.mark.parametrize("weights", ["IMAGENET1K_V7", torchvision.models.ResNet50_Weights.DEFAULT, True])
     def test_that_are_not_the_networks(self, weights):
         with pytest.raises(ArgumentError, match="Allowed: None, 'IMAGENET1K_V1'"):
-            TorchvisionBackbone("resnet18", weights)
+            TorchvisionBackbone("resnet18", weights=weights)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,14 @@ class TestWeights:
         ("shufflenet_v2_x0_5", {"return_nodes": ["stage2.1.chunk"]}, "no feature map: it gives a tuple"),
         ("vit_b_16", {"return_nodes": ["encoder"]}, "images of any size"),
         ("resnet18", {"depth": 18}, "depth=18: TypeError"),
+        ("resnet18", {"train_return_nodes": ["layer1"]}, "eval_return_nodes is missing"),
+        ("resnet18", {"train_return_nodes": ["layer1"], "eval_return_nodes": ["layer2"]}, "the same names"),
+        ("resnet18", {"train_return_nodes": ["layer7"], "eval_return_nodes": ["layer2"]}, "no node 'layer7'"),
+        ("resnet18", {"return_nodes": None}, "return_nodes=None is of type NoneType"),
+        ("resnet18", {"pretrained": "off"}, "pretrained='off' is no file that is there"),
+        ("resnet18", {"pretrained": 1}, "Write pretrained=True"),
+        ("resnet18", {"checkpoint_stages": ["layer1"]}, "network has: res2, res3, res4, res5"),
+        ("resnet18", {"suppress_diff_warnings": "yes"}, "Write suppress_diff_warnings=True"),
         ("vgg11", {"norm_layer": nn.GroupNorm}, "norm_layer="),
     ],
 )
@@ -198,3 +207,113 @@ def test_an_error_of_the_network_without_memory_is_not_hidden(monkeypatch):
     monkeypatch.setattr(torchvision.models, "get_model", fail)
     with pytest.raises(ArgumentError, match="elsewhere"):
         TorchvisionBackbone("resnet18")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize(
+    ("name", "node", "later"),
+    [
+        ("densenet121", "features.norm0", "features.denseblock1"),  # a ReLU module
+        ("resnet18", "layer2.1.bn2", "layer3"),  # `out += identity`
+        ("googlenet", "inception3a.branch1.bn", "inception3b"),  # F.relu(x, inplace=True)
+        ("shufflenet_v2_x0_5", "conv1.1", "stage2"),
+    ],
+)
+def test_a_map_is_the_value_of_its_node(name, node, later, mode):
+    options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(name, **options)
+    ours = TorchvisionBackbone(name, return_nodes=[node, later], **options)
+    own = ours.model.state_dict()
+    ours.model.load_state_dict({key: value for key, value in theirs.state_dict().items() if key in own})
+    seen = []
+    theirs.get_submodule(node).register_forward_hook(lambda module, args, output: seen.append(output.clone()))
+    image = noise(2, 3, 65, 97)
+    theirs.train(mode)(image)
+    copied = copy.deepcopy(ours.train(mode))
+    for net in (ours, copied):
+        value = net(image)[node]
+        assert torch.equal(value, seen[0]) and value.min() < 0
+
+
+class TestAsInDetrex:
+    """Its arguments, and its state dicts, which hold the whole network under two names."""
+
+    def test_other_nodes_in_training(self):
+        net = TorchvisionBackbone(
+            "resnet18", train_return_nodes={"layer2": "c3"}, eval_return_nodes={"layer2.1.relu_1": "c3"}
+        )
+        assert net.output_shape() == {"c3": ShapeSpec(channels=128, stride=8)}
+        assert [list(net.train(mode)(IMAGE)) for mode in (True, False)] == [["c3"], ["c3"]]
+
+    def test_what_the_tracer_does_not_look_into(self):
+        net = TorchvisionBackbone(
+            "resnet18",
+            return_nodes=["layer1"],
+            tracer_kwargs={"leaf_modules": [torchvision.models.resnet.BasicBlock]},
+            suppress_diff_warnings=True,
+        )
+        assert any(str(node.target) == "layer1.0" for node in net.model.graph.nodes)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("prefix", ["", "backbone."])
+    def test_a_state_dict_is_loaded(self, net, prefix, tmp_path):
+        state = {f"{prefix}model.{key}": value for key, value in net.state_dict().items()}
+        state |= {f"{prefix}feature_extractor.{k}": v for k, v in net.state_dict().items() if not k.startswith("fc.")}
+        ours, other = (TorchvisionBackbone("resnet18").eval() for _ in range(2))
+        whole = nn.ModuleDict({"backbone": ours}) if prefix else ours
+        whole.load_state_dict(state)
+        torch.save(state, tmp_path / "file.pth")
+        load_checkpoint(nn.ModuleDict({"backbone": other}) if prefix else other, tmp_path / "file.pth")
+        for given in (ours, other):
+            assert_close(given(IMAGE)["res5"], torchvision_maps(net, IMAGE)["res5"])
+
+    def test_a_state_dict_that_lacks_something_is_refused(self, net):
+        state = {
+            f"{part}.{key}": value for part in ("model", "feature_extractor") for key, value in net.state_dict().items()
+        }
+        for part in ("model", "feature_extractor"):
+            del state[f"{part}.layer3.0.conv1.weight"]
+        with pytest.raises(RuntimeError, match=r"Missing.*layer3\.0\.conv1\.weight"):
+            TorchvisionBackbone("resnet18").load_state_dict(state)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"state_dict": state, "epoch": 3}])
+def test_a_file_can_be_named_as_pretrained(net, wrap, tmp_path):
+    path = tmp_path / "mine.pth"
+    torch.save(wrap(net.state_dict()), path)
+    for given in (path, str(path)):
+        ours = TorchvisionBackbone("resnet18", pretrained=given).eval()
+        assert_close(ours(IMAGE)["res5"], torchvision_maps(net, IMAGE)["res5"])
+    with pytest.raises(CheckpointError, match=r"mine.pth' doesn't fit torchvision's ResNet"):
+        TorchvisionBackbone("resnet50", pretrained=path)
+    path.write_bytes(b"no weights")
+    with pytest.raises(CheckpointFileError, match=r"mine.pth' can't be read"):
+        TorchvisionBackbone("resnet18", pretrained=path)
+
+
+RECOMPUTED = {
+    "resnet18": {},
+    "mobilenet_v3_small": {"return_nodes": ["features.3", "features.12"]},
+    "swin_t": {"return_nodes": ["features.1", "features.3"]},
+    "densenet121": {"return_nodes": ["features.norm0", "features.denseblock2"]},
+}
+
+
+@pytest.mark.parametrize("name", RECOMPUTED)
+def test_recomputing_keeps_less_and_changes_no_number(name):
+    check_recomputing(TorchvisionBackbone, name, noise(2, 3, 64, 96), **RECOMPUTED[name])
+
+
+@pytest.mark.parametrize(("name", "stem"), [("resnet18", "conv1"), ("convnext_tiny", "features.0.0")])
+def test_a_stem_that_was_changed_by_hand_is_asked_for_its_channels(name, stem):
+    net = TorchvisionBackbone(name, return_nodes=["layer1" if name == "resnet18" else "features.1"]).eval()
+    old = net.model.get_submodule(stem)
+    parent, _, key = stem.rpartition(".")
+    new = nn.Conv2d(5, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
+    setattr(net.model.get_submodule(parent), key, new)
+    assert net(noise(1, 5, 64, 64))
+    with pytest.raises(InputError, match=r"in_channels=5.*has 3"):
+        net(noise(1, 3, 64, 64))

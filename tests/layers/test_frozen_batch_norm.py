@@ -138,12 +138,30 @@ class TestConversion:
         net["second"] = net["first"]
         x = noise(2, CHANNELS, 5, 7)
         expected = net["first"](x)
-        names = [name for name in net.state_dict() if "num_batches" not in name]
+        names = list(net.state_dict())
         freeze(net)
         for norm in net.values():
             assert type(norm) is FrozenBatchNorm2d
             assert_close(norm(x), expected, 1e-6)
         assert list(net.state_dict()) == names
+
+    @pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.SyncBatchNorm])
+    @pytest.mark.parametrize("tracks", [True, False])
+    def test_keeps_the_names_that_a_state_dict_has(self, kind, tracks):
+        norm = kind(CHANNELS)
+        norm = randomise_norms(norm) if tracks else kind(CHANNELS, track_running_stats=False)
+        if tracks:
+            norm.num_batches_tracked.fill_(7)
+        names = set(norm.state_dict())
+        frozen = freeze(norm)
+        assert {*frozen.state_dict()} == names | set(BUFFERS)
+        thawed = unfreeze(frozen)
+        assert not tracks or (frozen.num_batches_tracked == 7 and thawed.num_batches_tracked == 7)
+        plain = FrozenBatchNorm2d(CHANNELS)
+        assert list(plain.state_dict()) == BUFFERS
+        for state in (frozen.state_dict(), plain.state_dict()):  # neither needs the other's names
+            plain.load_state_dict(state)
+            frozen.load_state_dict(state)
 
     @pytest.mark.parametrize("kwargs", [{"dtype": torch.float64}, {"dtype": torch.bfloat16}, {"device": "meta"}])
     def test_keeps_dtype_and_device(self, kwargs):

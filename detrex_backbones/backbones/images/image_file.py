@@ -11,9 +11,21 @@ from typing import Any, BinaryIO
 from detrex_backbones.errors import InputError
 from detrex_backbones.text import LONGEST_PATH, visible
 
-__all__ = ["MOST_PIXELS", "open_image"]
+__all__ = ["MOST_PIXELS", "open_image", "upright"]
 
 MOST_PIXELS = 8192 * 8192  # decoded and as float32 they are 0.8 GB; a file of a few kB can say that it holds more
+
+ORIENTATION = 0x0112  # the tag of EXIF and TIFF
+# Its values but 1, upright -> the name of Pillow's operation that makes it so.
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 
 
 @contextmanager
@@ -56,6 +68,42 @@ def open_image(path: str | Path | BinaryIO) -> Iterator[Any]:
         ) from error
     except Exception as error:  # what a damaged file sets off in a decoder is not foreseeable
         raise InputError(f"{shown} can't be read as an image: {visible(error)}. Is it whole, and an image?") from error
+
+
+def upright(image: Any, name: str) -> Any:
+    """An open image, decoded and turned as its EXIF data asks for; of an animation the first frame.
+
+    Viewers show an image whose EXIF data is broken, so that it is read as it is stored. Warns of that, and of frames
+    that are left out.
+
+    Args:
+        image: as `open_image` gives it.
+        name: of the file, for the warnings; "" where it isn't known.
+    """
+    from PIL import Image
+
+    image.load()  # before its EXIF data: TIFF files are turned by this, PNG files may have theirs at the end
+    try:
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+    except Exception as error:  # what broken data sets off is not foreseeable
+        turn = None
+        _say(name, f"its EXIF data can't be read ({visible(error)}): it is taken as it is stored, not turned")
+    turned = image.transpose(Image.Transpose[turn]) if turn else image.copy()
+    if _is_animated(image):
+        _say(name, "it has more than one frame: the first is read")
+    return turned
+
+
+def _is_animated(image: Any) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # of what is behind the first frame, which was read
+        return False
+
+
+def _say(name: str, what: str) -> None:
+    shown = f"image '{visible(name, LONGEST_PATH)}'" if name else "an image"
+    warnings.warn(f"{shown}: {what}.", UserWarning, stacklevel=4)
 
 
 def _what_is_wrong(path: Path) -> str:

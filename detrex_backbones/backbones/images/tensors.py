@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detrex_backbones.backbones.images.image_file import open_image
+from detrex_backbones.backbones.images.image_file import open_image, upright
 from detrex_backbones.errors import InputError
 
 __all__ = ["batch_to_tensor", "image_to_tensor", "read_image"]
@@ -20,7 +20,10 @@ LAYOUTS = "numpy arrays (H, W) or (H, W, C), tensors (H, W) or (C, H, W), PIL im
 
 
 def read_image(path: str | Path | BinaryIO) -> np.ndarray[Any, Any]:
-    """Read an image file, turned upright as its EXIF data says.
+    """Read an image file, turned upright as its EXIF data says; of several frames or pages the first.
+
+    Warns of EXIF data that can't be read, of frames that are left out, and of whole numbers beyond 16 bits, which are
+    scaled: the least becomes 0, the greatest 65535.
 
     Args:
         path: a file of any format that Pillow reads; or the opened file itself.
@@ -31,10 +34,8 @@ def read_image(path: str | Path | BinaryIO) -> np.ndarray[Any, Any]:
     Raises:
         InputError: for a file that is missing, is no image, or holds more pixels than `open_image` decodes.
     """
-    from PIL import ImageOps
-
     with open_image(path) as image:
-        return _pil_to_array(ImageOps.exif_transpose(image))
+        return _pil_to_array(upright(image, str(path) if isinstance(path, str | Path) else ""))
 
 
 def image_to_tensor(image: Any, channels: int, device: torch.device | str = "cpu") -> Tensor:
@@ -93,9 +94,23 @@ def _pil_to_array(image: Any) -> np.ndarray[Any, Any]:
         image = image.convert({"1": "L", "La": "LA"}.get(image.mode, "RGB"))
     array = np.array(image)  # a copy: Pillow's own memory is read-only
     if image.mode == "I" or image.mode.startswith("I;16"):
-        # Grey of 16 bits, which Pillow may hold in 32.
-        array = np.clip(array, 0, 65535).astype(np.uint16)
+        array = _to_16_bits(array)
     return array
+
+
+def _to_16_bits(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Grey as uint16: Pillow may hold 16 bits in 32. What has more, or a sign, is scaled by its least and greatest."""
+    low, high = int(array.min(initial=0)), int(array.max(initial=0))
+    if low >= 0 and high <= 65535:
+        return array.astype(np.uint16)
+    low = int(array.min())
+    warnings.warn(
+        f"a grey image has whole numbers from {low} to {high}, which are no brightness of 16 bits: they are scaled to "
+        f"0 to 65535. Convert it yourself where another scale is meant.",
+        UserWarning,
+        stacklevel=5,
+    )
+    return np.round((array.astype(np.float64) - low) / max(high - low, 1) * 65535).astype(np.uint16)
 
 
 def _match_channels(tensor: Tensor, channels: int) -> Tensor:

@@ -13,6 +13,7 @@ from detrex_backbones.backbones.base import Backbone, check_names, first_convolu
 from detrex_backbones.backbones.pyramids.top_blocks import check_top_block
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import Conv2d, get_norm
+from detrex_backbones.layers.kinds import check_whole
 from detrex_backbones.layers.norm import Norm
 
 __all__ = ["SimpleFeaturePyramid"]
@@ -72,7 +73,7 @@ class SimpleFeaturePyramid(Backbone):
             levels += range(levels[-1] + 1, levels[-1] + 1 + top)
         self._set_maps({f"p{level}": (out_channels, 2**level) for level in levels})
         self._coarsest_stride = 2 ** levels[len(self._stage_names) - 1]
-        self._square_pad = square_pad or net.padding_constraints.get("square_size", 0)
+        self._square_pad = check_whole("square_pad", square_pad) or net.padding_constraints.get("square_size", 0)
 
     def _image_channels(self) -> int:
         return first_convolution(self.net).in_channels

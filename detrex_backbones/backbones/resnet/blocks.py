@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from detrex_backbones.errors import ArgumentError, closest
 from detrex_backbones.layers import Conv2d, FrozenBatchNorm2d, SqueezeExcitation
 from detrex_backbones.layers.conv import conv_norm
+from detrex_backbones.layers.kinds import check_flag
 from detrex_backbones.layers.norm import Norm
 
 __all__ = ["AvgPoolConv2d", "BasicBlock", "BottleneckBlock", "CNNBlockBase", "ResNetBlockBase", "make_shortcut"]
@@ -164,6 +165,7 @@ class BottleneckBlock(ResidualBlock):
         se_reduction: int | None = None,
     ) -> None:
         super().__init__(in_channels, out_channels, stride, dilation, norm, shortcut, se_reduction)
+        check_flag("stride_in_1x1", stride_in_1x1)
         first_channels = _first_channels(bottleneck_channels, reduce_first, num_groups)
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = conv_norm(in_channels, first_channels, 1, norm, stride=stride_1x1)

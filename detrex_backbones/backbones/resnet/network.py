@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, check_batch, check_names
+from detrex_backbones.backbones.base import Backbone, check_batch, check_names, first_channels
 from detrex_backbones.backbones.memory_format import fast_layout
-from detrex_backbones.backbones.recompute import run_recomputed
+from detrex_backbones.backbones.recompute import check_stages, run_recomputed
 from detrex_backbones.backbones.resnet.blocks import CNNBlockBase
 from detrex_backbones.backbones.resnet.stages import make_block_stage, make_default_stages
 from detrex_backbones.errors import ArgumentError
@@ -70,7 +70,7 @@ class ResNet(Backbone):
             last_name = name
         if num_classes is not None:
             self._add_classifier(num_classes, after=last_name)
-        self.checkpoint_stages = _check_stages(checkpoint_stages, names)
+        self.checkpoint_stages = check_stages(checkpoint_stages, names)
         self.freeze(freeze_at)
 
     def _add_stage(self, name: str, blocks: list[nn.Module], after: str) -> None:
@@ -112,7 +112,7 @@ class ResNet(Backbone):
 
         Maps may lie in memory with channels last, see `fast_layout`.
         """
-        check_batch(x, getattr(self.stem, "in_channels", None))
+        check_batch(x, first_channels(self.stem, getattr(self.stem, "in_channels", None)))
         outputs = {}
         x = self.stem(fast_layout(x))
         if "stem" in self._out_features:
@@ -158,18 +158,6 @@ def _freeze(modules: Iterable[Any]) -> None:
         # A block of detectron2 or of the user may know better what freezing it means.
         freeze = getattr(module, "freeze", None)
         freeze() if callable(freeze) else CNNBlockBase.freeze(module)
-
-
-def _check_stages(checkpoint_stages: bool | Sequence[str], stages: list[str]) -> tuple[str, ...]:
-    """The names of the stages that are computed again."""
-    if isinstance(checkpoint_stages, bool):
-        return tuple(stages) if checkpoint_stages else ()
-    if isinstance(checkpoint_stages, str) or not {*checkpoint_stages} <= {*stages}:
-        raise ArgumentError(
-            f"checkpoint_stages={checkpoint_stages!r} is not allowed: True, False or a list of the stages that the "
-            f"network has: {', '.join(stages) or 'none'}."
-        )
-    return tuple(checkpoint_stages)
 
 
 def _check_cut(dropped: Sequence[Sequence[nn.Module]], out_features: list[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from detrex_backbones.backbones.resnet.blocks import BasicBlock, BottleneckBlock, CNNBlockBase
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.layers.kinds import check_flag
 from detrex_backbones.layers.norm import Norm
 
 __all__ = ["make_block_stage", "make_default_stages", "make_stage"]
@@ -111,10 +112,13 @@ def make_stage(
         ArgumentError: for a depth, dilation, style, width, shortcut or reduction that isn't possible.
     """
     blocks: list[MakeBlock] = [_default_block(depth)] * 4
-    deform = list(deform_on_per_stage)
+    check_flag("stride_in_1x1", stride_in_1x1)
+    check_flag("deform_modulated", deform_modulated)
+    listed = isinstance(deform_on_per_stage, Sequence) and not isinstance(deform_on_per_stage, str)
+    deform = [check_flag("deform_on_per_stage", flag) for flag in deform_on_per_stage] if listed else []
     if len(deform) != 4:
         raise ArgumentError(
-            f"deform_on_per_stage={deform!r} has {len(deform)} entries. It takes four: for res2, res3, res4 and res5."
+            f"deform_on_per_stage={deform_on_per_stage!r} is no list of four: True or False for res2, res3, res4, res5."
         )
     arguments: dict[str, Any] = {"norm": norm, "se_reduction": se_reduction, "shortcut": shortcut}
     if depth in BASIC_DEPTHS:

@@ -9,17 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, check_batch
+from detrex_backbones.backbones.base import Backbone, check_batch, first_channels
+from detrex_backbones.backbones.recompute import check_stages, recompute_modules
 from detrex_backbones.backbones.timm import build, sizes
-from detrex_backbones.backbones.timm.freeze import freeze_beginning, freeze_norms
+from detrex_backbones.backbones.timm.arguments import DEFAULT_INDICES, chosen_maps, weights_from
+from detrex_backbones.backbones.timm.freeze import check_freeze_at, freeze_norms, freeze_parameters
+from detrex_backbones.backbones.timm.reach import reach_of_all, read_reach
+from detrex_backbones.backbones.timm.recompute import modules_between
 from detrex_backbones.backbones.timm.res2net import without_stride1_pool
 from detrex_backbones.backbones.timm.swin import pad_then_roll
-from detrex_backbones.errors import ArgumentError, InputError
+from detrex_backbones.backbones.timm.unused import leave_out_unused
+from detrex_backbones.errors import ArgumentError, InputError, reason
 from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
+from detrex_backbones.layers.kinds import plain_containers
 
 __all__ = ["TimmBackbone"]
-
-DEFAULT_INDICES = (0, 1, 2, 3)
 
 
 class TimmBackbone(Backbone):
@@ -39,6 +43,8 @@ class TimmBackbone(Backbone):
     Swin and Swin V2 pad their maps to whole windows and roll them then, as detectors and torchvision do it. timm rolls
     first, which gives other maps wherever one is no multiple of the window. A map of a single window isn't shifted, as
     in classifiers; with `always_partition=True` it is, as in detectors.
+    What no map depends on that is asked for, such as the stages behind the last one, is left out, or gets no gradients
+    where that can't be: it would never learn, and stop DistributedDataParallel.
 
     Args:
         model_name: as of `timm.create_model`, with or without the tag of its weights: "resnet152d.gluon_in1k".
@@ -47,20 +53,23 @@ class TimmBackbone(Backbone):
         checkpoint_path: load a file in timm's names or its original release's instead, classifier included or not; ""
             for none.
         in_channels: channels of the image.
-        out_indices: which of the model's maps, from 0 (the largest), in the order in which `forward` returns them.
-            None: those that timm chooses for the model.
+        out_indices: which of the model's maps, from 0 (the largest), in the order in which `forward` returns them;
+            -1 is the last one, and called "p-1". None: those that timm chooses for the model.
         norm_layer: `FrozenBatchNorm2d` (this library's, torchvision's or detectron2's) or "FrozenBN" freezes every
             BatchNorm2d once the weights are in, with its eps and, where it has one, its activation. Anything else is
             handed to timm. None: the model's own norm.
         out_features: the same choice by names, ("p1", "p3"), in the place of `out_indices`.
-        freeze_at: how much of the beginning to freeze: 0 nothing, 1 what comes before the first stage, 2 the first
-            stage too, and so on. Stages are the modules that timm takes maps from (its `feature_info`), in the order
-            of the network and without a stem: layer1 ... layer4, stages.0 ... stages.3, the blocks of a transformer.
-            What is frozen gets no gradients, and its batch norms are frozen too.
+        freeze_at: how much of the beginning to freeze: 0 nothing, 1 what comes before the first stage, 2 what the map
+            of the first stage depends on, and so on. Stages are those that timm takes maps from (its `feature_info`),
+            without a stem: layer1 ... layer4, stages.0 ... stages.3, the blocks of a transformer. What is frozen gets
+            no gradients, and its batch norms are frozen too.
         output_norms: give each map p0, p1 ... a layer norm of its own, `norm0`, `norm1` ..., as the detectors' Swin,
             ConvNeXt and FocalNet have (detectron2, detrex, OpenMMLab), with the eps of the network's own.
         stride1_pool: False for OpenMMLab's Res2Nets: the first block of the first stage, whose stride is 1, doesn't
             average its last split over 3 x 3 pixels, as the authors' code and timm do it.
+        checkpoint_stages: what is not kept for the backward pass but computed again in it (Chen et al. 2016): True for
+            all; or maps, ["p2", "p3"], for what lies between each and the map before it. Less memory, more time.
+        use_act_checkpoint: detectron2's way to ask for `checkpoint_stages=True`.
         **kwargs: further arguments of `timm.create_model`: `drop_path_rate`, `img_size`, `output_stride` and so on.
 
     Raises:
@@ -73,7 +82,7 @@ class TimmBackbone(Backbone):
         self,
         model_name: str,
         features_only: bool = True,
-        pretrained: bool = False,
+        pretrained: bool | None = False,
         checkpoint_path: str = "",
         in_channels: int = 3,
         out_indices: Sequence[int] | None = DEFAULT_INDICES,
@@ -82,42 +91,48 @@ class TimmBackbone(Backbone):
         freeze_at: int = 0,
         output_norms: bool = False,
         stride1_pool: bool = True,
+        checkpoint_stages: bool | Sequence[str] = False,
+        use_act_checkpoint: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__()
         self.model_name = model_name
         build.check_name(model_name)
-        _check_arguments(features_only, pretrained, checkpoint_path, kwargs)
+        _check_arguments(features_only, kwargs)
+        pretrained = weights_from(pretrained, checkpoint_path)
         freeze = is_frozen_norm(norm_layer)
         if norm_layer is not None and not freeze:
             kwargs["norm_layer"] = norm_layer
-        indices, given = _chosen(out_indices, out_features)
-        if indices is not None:
-            indices = build.check_indices(model_name, indices, given, kwargs)
         kwargs = {"in_chans": in_channels, **build.TRAINED_WITH.get(model_name.partition(".")[0], {}), **kwargs}
+        kwargs = {name: plain_containers(value) for name, value in kwargs.items()}
         kwargs |= sizes.any_size_kwargs(model_name, kwargs)
+        named = chosen_maps(model_name, out_indices, out_features, kwargs)
         # timm gives the maps in the order of the network, whatever the order asked for.
-        in_order = None if indices is None else sorted(indices)
+        in_order = None if named is None else sorted(named.values())
         if checkpoint_path:
-            build.check_file(checkpoint_path)
             net = build.create_with_file(model_name, in_order, kwargs, checkpoint_path)
         else:
             net = build.create(model_name, in_order, {**kwargs, "pretrained": pretrained})
-        self.timm_model = pad_then_roll(build.made_exportable(freeze_norms(net) if freeze else net))
+        self.timm_model = pad_then_roll(build.made_exportable(net))
         if not stride1_pool:
             without_stride1_pool(self.timm_model, model_name)
-        freeze_beginning(self.timm_model, model_name, freeze_at)
-        self._describe(indices)
+        self._in_channels = in_channels
+        self._convolves_image = first_channels(net, None) == in_channels
+        self._describe(named)
         self._add_output_norms(output_norms)
         self._made_of = (model_name, self._indices, kwargs)
-        self._in_channels = in_channels
+        self._shape_learning(freeze_at, use_act_checkpoint or checkpoint_stages)
+        if freeze:
+            self.timm_model = freeze_norms(self.timm_model)
         self._measured: sizes.Sizes | None = None
 
-    def _describe(self, indices: list[int] | None) -> None:
+    def _describe(self, named: dict[str, int] | None) -> None:
         info: Any = self.timm_model.feature_info
         self._indices = [index % len(info.info) for index in info.out_indices]
-        self._timm_order = [f"p{index}" for index in self._indices]
-        self._out_features = [f"p{index}" for index in (self._indices if indices is None else indices)]
+        named = {f"p{index}": index for index in self._indices} if named is None else named
+        names = {index: name for name, index in named.items()}
+        self._timm_order = [names[index] for index in self._indices]
+        self._out_features = list(named)
         self._out_feature_channels = dict(zip(self._timm_order, info.channels(), strict=True))
         self._out_feature_strides = dict(zip(self._timm_order, info.reduction(), strict=True))
         self._channels_last = str(getattr(self.timm_model, "output_fmt", "NCHW")) in ("NHWC", "Format.NHWC")
@@ -153,6 +168,22 @@ class TimmBackbone(Backbone):
         norms = {key: value for key, value in tensors.items() if own.get(key) == key}  # output norms, which timm lacks
         made = build.filtered(name, kwargs, {key: value for key, value in tensors.items() if key not in norms})
         return norms | {own.get(key) or own.get(key.replace(".", "_", 1), key): value for key, value in made.items()}
+
+    def _shape_learning(self, freeze_at: Any, checkpoint_stages: Any) -> None:
+        """Leave out what no map depends on, freeze the beginning, recompute what is asked for."""
+        name, indices, kwargs = self._made_of
+        chosen = check_stages(checkpoint_stages, self._timm_order)
+        whole = None
+        if chosen or isinstance(freeze_at, bool) or freeze_at != 0:
+            whole = reach_of_all(name, kwargs, self._in_channels)
+            check_freeze_at(whole, name, freeze_at)
+        image = (self._in_channels, *sizes.made_size(name, kwargs))
+        leave_out_unused(self.timm_model, read_reach(name, indices, kwargs, self._in_channels), image)
+        if whole is not None and freeze_at:
+            freeze_parameters(self.timm_model, whole.up_to(freeze_at - 1))
+        if whole is not None and chosen:
+            maps = {self._indices[self._timm_order.index(key)] for key in chosen}
+            recompute_modules(self.timm_model, modules_between(self.timm_model, whole, self._indices, maps))
 
     @property
     def size_divisibility(self) -> int:
@@ -197,10 +228,13 @@ class TimmBackbone(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {"p{index}": map (N, C', about H / stride, about W / stride)}."""
-        check_batch(x, self._in_channels)
+        check_batch(x)
         try:
             maps = sizes.as_maps(self.timm_model(x), self._channels_last)
         except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+            # Only now: the first convolution may have been replaced by one for other channels.
+            channels = self._in_channels
+            check_batch(x, first_channels(self.timm_model, channels) if self._convolves_image else channels)
             self._check_size(x, error)
             raise
         named = dict(zip(self._timm_order, maps, strict=True))
@@ -220,8 +254,7 @@ class TimmBackbone(Backbone):
             return
         cure = self._cure(height, width)
         raise InputError(
-            f"timm's {self._made_of[0]} can't run images of (H, W) = ({height}, {width}) "
-            f"({type(error).__name__}: {error}). {cure}"
+            f"timm's {self._made_of[0]} can't run images of (H, W) = ({height}, {width}) ({reason(error)}). {cure}"
         ) from error
 
     def _cure(self, height: int, width: int) -> str:
@@ -237,29 +270,8 @@ class TimmBackbone(Backbone):
         return "It may be too small for the network: resize the images to more pixels."
 
 
-def _check_arguments(features_only: bool, pretrained: bool, checkpoint_path: str, kwargs: dict[str, Any]) -> None:
+def _check_arguments(features_only: Any, kwargs: dict[str, Any]) -> None:
     if not features_only:
         raise ArgumentError("features_only=False gives class scores, which are no feature maps. Leave it True.")
-    if pretrained and checkpoint_path:
-        raise ArgumentError(
-            f"pretrained=True and checkpoint_path={checkpoint_path!r} are two sources of weights. Keep one."
-        )
     if "in_chans" in kwargs:
         raise ArgumentError(f"in_chans={kwargs['in_chans']!r}: it is called in_channels here.")
-
-
-def _chosen(out_indices: Sequence[int] | None, out_features: Sequence[str] | None) -> tuple[Any, str]:
-    """The indices that are asked for, by number or by name, and how."""
-    if out_features is None:
-        return out_indices, f"out_indices={out_indices!r}"
-    given = f"out_features={out_features!r}"
-    if isinstance(out_features, str):
-        raise ArgumentError(f"{given} is a string. It takes a list of names: out_features=[{out_features!r}].")
-    names = list(out_features)
-    wrong = [name for name in names if not (isinstance(name, str) and name[:1] == "p" and name[1:].isdecimal())]
-    if wrong:
-        raise ArgumentError(f"{given}: {wrong[0]!r} is no name of a map. They are 'p0', 'p1' and so on.")
-    indices = [int(name[1:]) for name in names]
-    if out_indices not in (None, DEFAULT_INDICES) and list(out_indices or ()) != indices:
-        raise ArgumentError(f"{given} and out_indices={out_indices!r} choose different maps. Keep one of them.")
-    return indices, given

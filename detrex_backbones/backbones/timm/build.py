@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ import torch
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.feature_extraction import DualGraphModule
 
-from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest
+from detrex_backbones.backbones.traced import copyable
+from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest, reason
 
 __all__ = [
     "TRAINED_WITH",
     "all_indices",
     "check_file",
-    "check_indices",
     "check_name",
     "create",
     "create_with_file",
@@ -62,23 +63,14 @@ def check_file(checkpoint_path: str) -> None:
         raise CheckpointFileError(f"checkpoint_path={str(path)!r} {what}. Give a file in timm's names, or '' for none.")
 
 
-def check_indices(model_name: str, out_indices: Sequence[int], given: str, kwargs: Mapping[str, Any]) -> list[int]:
-    """The indices as a list, refused unless they are whole, not negative, and none of them comes twice."""
-    indices = list(out_indices) if isinstance(out_indices, Iterable) else []
-    whole = all(isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in indices)
-    if not indices or not whole or len(set(indices)) != len(indices):
-        raise ArgumentError(
-            f"{given}: {model_name} has the maps {all_indices(model_name, kwargs)}. Choose at least one "
-            f"of these, and none of them twice."
-        )
-    return indices
-
-
 def all_indices(model_name: str, kwargs: Mapping[str, Any] | None = None) -> list[int]:
     """Every index that `out_indices` may have."""
-    same_network = {name: value for name, value in (kwargs or {}).items() if name == "feature_cls"}
+    own = {name: value for name, value in (kwargs or {}).items() if not name.startswith("pretrained")}
     with torch.device("meta"):
-        net = create(model_name, None, same_network)
+        try:
+            net = create(model_name, [0], own)
+        except ArgumentError:  # of other arguments, which is said where the network is made
+            net = create(model_name, [0], {name: value for name, value in own.items() if name == "feature_cls"})
     info: Any = net.feature_info
     return list(range(len(info.info)))
 
@@ -171,8 +163,7 @@ def create_with_file(
         with torch.device("meta"):
             create(model_name, out_indices, {**kwargs, "pretrained": False})
         raise CheckpointError(
-            f"timm's {model_name} can't take the weights of checkpoint_path={str(checkpoint_path)!r}: "
-            f"{type(error).__name__}: {error}"
+            f"timm's {model_name} can't take the weights of checkpoint_path={str(checkpoint_path)!r}: {reason(error)}"
         ) from error
 
 
@@ -224,15 +215,17 @@ def _explained(
             return ArgumentError(f"out_indices={out_indices!r}: {model_name} has the maps {allowed}.")
     if kwargs.get("norm_layer") is not None:
         return ArgumentError(
-            f"timm's {model_name} does not take norm_layer={kwargs['norm_layer']!r} ({error}). Allowed for every "
-            f"model: None (its own norm) and FrozenBatchNorm2d or 'FrozenBN' (its batch norms, frozen)."
+            f"timm's {model_name} does not take norm_layer={kwargs['norm_layer']!r} ({reason(error)}). Allowed for "
+            f"every model: None (its own norm) and FrozenBatchNorm2d or 'FrozenBN' (its batch norms, frozen)."
         )
     if isinstance(error, RuntimeError | AttributeError | NotImplementedError) and NO_FEATURES.search(str(error)):
         return ArgumentError(f"timm gives no feature maps of {model_name!r}: {error}. Choose another model.")
-    given = "".join(f", {name}={value!r}" for name, value in kwargs.items())
-    return ArgumentError(
-        f"timm can't make {model_name!r} with out_indices={out_indices!r}{given}: {type(error).__name__}: {error}"
-    )
+    given = "".join(f", {_our_name(name)}={value!r}" for name, value in kwargs.items())
+    return ArgumentError(f"timm can't make {model_name!r} with out_indices={out_indices!r}{given}: {reason(error)}")
+
+
+def _our_name(keyword: str) -> str:
+    return "in_channels" if keyword == "in_chans" else keyword
 
 
 def _is_network_error(error: BaseException | None) -> bool:
@@ -256,7 +249,13 @@ def _no_weights(error: Exception, model_name: str) -> CheckpointFileError:
 
 
 def made_exportable(net: nn.Module) -> nn.Module:
-    """The network, changed in place: it computes the same, by operations that an exported program can be saved with."""
+    """The network, changed in place: it computes the same, by operations that an exported program can be saved with.
+
+    Traced networks are made so that they can be copied.
+    """
+    for name, part in list(net.named_children()):
+        if isinstance(part, DualGraphModule):
+            setattr(net, name, copyable(part))
     for part in net.modules():
         if type(part) is PatchEmbed and hasattr(part, "dynamic_feat_size"):
             part.__class__ = WholePatchEmbed

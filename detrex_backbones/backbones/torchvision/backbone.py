@@ -2,86 +2,109 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torchvision
-from torch import Tensor, fx, nn
-from torchvision.models.feature_extraction import DualGraphModule, create_feature_extractor, get_graph_node_names
+from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, check_batch
-from detrex_backbones.errors import ArgumentError, CheckpointFileError, closest
+from detrex_backbones.backbones.base import Backbone, check_batch, first_channels
+from detrex_backbones.backbones.recompute import check_stages
+from detrex_backbones.backbones.torchvision import network
+from detrex_backbones.backbones.torchvision.nodes import SIZES, both_modes, extractor, map_shapes
+from detrex_backbones.backbones.traced import TracedPair
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d, is_frozen_norm
+from detrex_backbones.layers.kinds import plain_containers
 
 __all__ = ["TorchvisionBackbone"]
 
 RESNET_NODES = {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}
 
-# Two image sizes tell which axes of a map are pixels, and how many pixels lie between two of its entries.
-SIZES = ((512, 640), (1024, 1280))
-
 
 class TorchvisionBackbone(Backbone):
-    """Feature maps of a torchvision network, taken at nodes of its graph. Arguments are mostly detrex's.
+    """Feature maps of a torchvision network, taken at nodes of its graph. Arguments and parameter names are detrex's.
 
-    What is needed of the network is the child `torchvision_model`, under torchvision's own parameter names; layers
-    behind the last node are left out. Training and evaluation have a graph each, as the network itself behaves.
+    What is needed of the network is the child `model`, under torchvision's own parameter names; layers behind the last
+    node are left out. Training and evaluation have a graph each, as the network itself behaves. A map is the value of
+    its node, whatever changes that in place behind it.
+
+    detrex's state dicts have every parameter twice, as `model.*` and as `feature_extractor.*`; they load into this.
 
     Args:
         model_name: as of `torchvision.models.get_model`, of those that classify images: "resnet50".
-        weights: None for random ones; else torchvision's name for them, "IMAGENET1K_V2", "DEFAULT" or
-            "ResNet50_Weights.IMAGENET1K_V2", or a member of its enum. Downloaded when they are not in torch's cache.
+        pretrained: True for `weights="IMAGENET1K_V1"`; or the path of a file in torchvision's names.
         return_nodes: {node: name of the map}, or nodes that also name their maps, in the order in which `forward`
             returns them. A node is a module ("layer2": its last operation) or an operation of
             `torchvision.models.feature_extraction.get_graph_node_names`.
+        train_return_nodes: in the place of `return_nodes`, for the graph in training.
+        eval_return_nodes: the same for the graph in evaluation: given together, with the same maps.
+        tracer_kwargs: as of `torchvision.models.feature_extraction.create_feature_extractor`.
+        suppress_diff_warnings: detrex's; that the graphs of both modes differ is never warned of here.
+        weights: None for random ones; else torchvision's name for them, "IMAGENET1K_V2", "DEFAULT" or
+            "ResNet50_Weights.IMAGENET1K_V2", or a member of its enum. Downloaded when they are not in torch's cache.
         norm_layer: `FrozenBatchNorm2d` (this library's, torchvision's or detectron2's) or "FrozenBN" freezes every
             BatchNorm2d once the weights are in, with its eps. Anything else is handed to torchvision. None: the
             network's own norm.
-        pretrained: detrex's way to ask for `weights="IMAGENET1K_V1"`.
+        checkpoint_stages: what is not kept for the backward pass but computed again in it (Chen et al. 2016): True for
+            all; or names of maps, for what lies between each and the map before it.
+        use_act_checkpoint: detectron2's way to ask for `checkpoint_stages=True`.
         **kwargs: further arguments of the network: `replace_stride_with_dilation`, `stochastic_depth_prob`.
 
     Raises:
         ArgumentError: an unknown network, node or name of weights; an argument that the network doesn't take; a node
             that gives no map; a network that takes images of one size alone.
-        CheckpointFileError: the weights can't be downloaded.
+        CheckpointError: the weights can't be downloaded, or a file of them can't be read or doesn't fit.
     """
 
     def __init__(
         self,
         model_name: str = "resnet50",
+        pretrained: Any = False,
+        return_nodes: Mapping[str, str] | Sequence[str] | None = RESNET_NODES,
+        train_return_nodes: Mapping[str, str] | Sequence[str] | None = None,
+        eval_return_nodes: Mapping[str, str] | Sequence[str] | None = None,
+        tracer_kwargs: dict[str, Any] | None = None,
+        suppress_diff_warnings: bool = False,
         weights: Any = None,
-        return_nodes: Mapping[str, str] | Sequence[str] = RESNET_NODES,
         norm_layer: str | Callable[..., nn.Module] | None = None,
-        pretrained: bool = False,
+        checkpoint_stages: bool | Sequence[str] = False,
+        use_act_checkpoint: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__()
         self.model_name = model_name
-        _check_name(model_name)
-        if pretrained and weights is not None:
-            raise ArgumentError(f"pretrained=True and weights={weights!r} are two sources of weights. Keep one.")
-        weights = "IMAGENET1K_V1" if pretrained else weights
-        weights = _find_weights(model_name, weights)
+        network.check_name(model_name)
+        weights, path = network.weights_from(pretrained, weights)
+        weights = network.find_weights(model_name, weights)
         freeze = is_frozen_norm(norm_layer)
         if norm_layer is not None and not freeze:
             kwargs["norm_layer"] = norm_layer
+        kwargs = {name: plain_containers(value) for name, value in kwargs.items()}
+        tracer_kwargs = plain_containers(tracer_kwargs)
         # Without memory first: what is wrong with the nodes shows before a download.
         with torch.device("meta"):
-            skeleton = _create(model_name, **kwargs)
-        nodes = _check_nodes(model_name, skeleton, return_nodes)
+            skeleton = network.create(model_name, **kwargs)
         self._whole = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
-        shapes = _map_shapes(model_name, _extractor(skeleton, nodes))
-        self.torchvision_model: nn.Module = _extractor(_create(model_name, weights, **kwargs), nodes)
+        nodes = both_modes(model_name, skeleton, return_nodes, train_return_nodes, eval_return_nodes, tracer_kwargs)
+        traced = extractor(skeleton, nodes, tracer_kwargs)
+        shapes = map_shapes(model_name, traced)
+        net = network.create(model_name, weights, **kwargs)
+        if path:
+            network.load_file(net, path)
+        self.model: TracedPair = extractor(net, nodes, tracer_kwargs)
+        self.model.keep_values(traced.overwritten(torch.empty(1, 3, *SIZES[0], device="meta")))
         if freeze:
             # Only now: tracing would go into a norm that isn't torch's own.
-            self.torchvision_model = FrozenBatchNorm2d.convert_frozen_batchnorm(self.torchvision_model)
+            self.model = FrozenBatchNorm2d.convert_frozen_batchnorm(self.model)  # type: ignore[assignment]
         self._channels_last = {name for name, (_, _, last) in shapes.items() if last}
-        self._set_maps({name: shapes[name][:2] for name in nodes.values()})
+        self._set_maps({name: shapes[name][:2] for name in nodes[1].values()})
+        stages = use_act_checkpoint or checkpoint_stages
+        self.checkpoint_stages = check_stages(stages, self._out_features)
+
+    @property
+    def torchvision_model(self) -> nn.Module:
+        """What `model` was called before it had detrex's name."""
+        return self.model
 
     def whole_network(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of all that torchvision's network has, layers behind the last node included."""
@@ -89,152 +112,21 @@ class TorchvisionBackbone(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {name: map (N, C', about H / stride, about W / stride)}."""
-        check_batch(x)
-        maps = self.torchvision_model(x)
+        check_batch(x, first_channels(self.model, None))
+        if self.checkpoint_stages and torch.is_grad_enabled():
+            maps = self.model.run_recomputed(x, self.checkpoint_stages)
+        else:
+            maps = self.model(x)
         return {
             name: maps[name].permute(0, 3, 1, 2).contiguous() if name in self._channels_last else maps[name]
             for name in self._out_features
         }
 
-
-class _Extractor(DualGraphModule):  # type: ignore[misc]
-    """torchvision's pair of graphs, which forgets its mode when it is copied and one graph when it is pickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        root = nn.Module()
-        for name in ("_modules", "_parameters", "_buffers"):
-            root.__dict__[name] = dict(self.__dict__[name])
-        modes = [module.training for module in self.modules()]
-        # Copies of graphs don't refer to the module that they belong to.
-        return _rebuild, (root, copy.deepcopy(self.train_graph), copy.deepcopy(self.eval_graph), modes)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Extractor:
-        duplicate = _rebuild(*copy.deepcopy(self.__reduce__()[1], memo))
-        memo[id(self)] = duplicate
-        return duplicate
-
-
-def _rebuild(root: nn.Module, train_graph: fx.Graph, eval_graph: fx.Graph, modes: Sequence[bool]) -> _Extractor:
-    extractor = _Extractor(root, train_graph, eval_graph)
-    extractor.train(modes[0])
-    # Its parts may be in another mode: norms that a user holds in evaluation mode, for one.
-    for module, mode in zip(extractor.modules(), modes, strict=True):
-        module.training = mode
-    return extractor
-
-
-def _extractor(model: nn.Module, nodes: dict[str, str]) -> _Extractor:
-    with _quiet():
-        dual: Any = create_feature_extractor(model, return_nodes=nodes)
-    return _Extractor(dual, dual.train_graph, dual.eval_graph)
-
-
-def _check_name(model_name: str) -> None:
-    names = torchvision.models.list_models(module=torchvision.models)
-    if model_name not in names:
-        raise ArgumentError(
-            f"model_name={model_name!r} is not an image classifier of torchvision {torchvision.__version__}."
-            f"{closest(model_name, names)} torchvision.models.list_models(module=torchvision.models) has all "
-            f"{len(names)} names."
-        )
-
-
-def _find_weights(model_name: str, weights: Any) -> Any:
-    if weights is None:
-        return None
-    known: Any = torchvision.models.get_model_weights(model_name)
-    if isinstance(weights, known):
-        return weights
-    name = str(weights).removeprefix(f"{known.__name__}.")
-    if not isinstance(weights, str) or name not in known.__members__:
-        allowed = list(known.__members__)
-        raise ArgumentError(
-            f"weights={weights!r} are none of {model_name}'s. Allowed: None, {', '.join(map(repr, allowed))}."
-            f"{closest(name, allowed)}"
-        )
-    return known[name]
-
-
-def _create(model_name: str, weights: Any = None, **kwargs: Any) -> nn.Module:
-    try:
-        with _quiet():
-            return _build(model_name, weights=weights, **kwargs)
-    except OSError as error:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-        raise CheckpointFileError(
-            f"can't download {weights} ({error}). Without a network: put {weights.url} at {path}."
-        ) from error
-    except Exception as error:
-        given = "".join(f", {name}={value!r}" for name, value in {"weights": weights, **kwargs}.items())
-        raise ArgumentError(f"torchvision can't make {model_name!r}{given}: {type(error).__name__}: {error}") from error
-
-
-def _build(model_name: str, **kwargs: Any) -> nn.Module:
-    build: Callable[..., nn.Module] = torchvision.models.get_model
-    try:
-        return build(model_name, **kwargs)
-    except NotImplementedError:
-        # RegNet computes its widths with tensors, and so needs a little memory for them.
-        if torch.get_default_device().type != "meta":
-            raise
-        with torch.device("cpu"):
-            return build(model_name, **kwargs).to("meta")
-
-
-def _check_nodes(model_name: str, model: nn.Module, return_nodes: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
-    if isinstance(return_nodes, str):
-        raise ArgumentError(f"return_nodes={return_nodes!r} is a string. It takes [{return_nodes!r}] or a dict.")
-    nodes = {**return_nodes} if isinstance(return_nodes, Mapping) else {name: name for name in return_nodes}
-    if not nodes or len(nodes) != len(return_nodes) or len(set(nodes.values())) != len(nodes):
-        raise ArgumentError(f"return_nodes={return_nodes!r}: at least one node, no node and no name twice.")
-    with _quiet():
-        train, evaluation = get_graph_node_names(model)
-    # A module stands for its last operation, and so does every module around it.
-    allowed = dict.fromkeys(
-        ".".join(parts[:count])
-        for name in train
-        if name in evaluation
-        for parts in [name.split(".")]
-        for count in range(1, len(parts) + 1)
-    )
-    for node in nodes:
-        if node not in allowed:
-            top = [name for name in allowed if "." not in name]
-            raise ArgumentError(
-                f"return_nodes={return_nodes!r}: torchvision's {model_name} has no node {node!r}."
-                f"{closest(node, allowed)} The outermost: {', '.join(top)}."
-            )
-    return nodes
-
-
-def _map_shapes(model_name: str, extractor: nn.Module) -> dict[str, tuple[int, int, bool]]:
-    """Channels, stride and whether the channels come last, of every map. `extractor` is on the meta device."""
-    try:
-        # Not through `__call__`, which prints the code of a graph that fails.
-        forward: Any = extractor.eval().forward
-        small, large = (forward(torch.empty(1, 3, *size, device="meta")) for size in SIZES)
-    except Exception as error:
-        raise ArgumentError(
-            f"torchvision's {model_name} can't be a backbone, which is given images of any size: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    shapes = {}
-    for name, value in small.items():
-        sizes = list(zip(value.shape, large[name].shape, strict=True)) if isinstance(value, Tensor) else []
-        pixels = [axis for axis, (first, second) in enumerate(sizes) if first != second]
-        if len(sizes) != 4 or pixels not in ([2, 3], [1, 2]):
-            given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise ArgumentError(f"{name!r} of torchvision's {model_name} is no feature map: it gives {given}.")
-        first, second = sizes[pixels[0]]
-        last = pixels == [1, 2]
-        shapes[name] = (sizes[3 if last else 1][0], (SIZES[1][0] - SIZES[0][0]) // (second - first), last)
-    return shapes
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torchvision's remarks on graphs that differ and on initial values, which nobody here can act on."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="NOTE: The nodes obtained by tracing", category=UserWarning)
-        warnings.filterwarnings("ignore", message="The default weight initialization of", category=FutureWarning)
-        yield
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # detrex's has every parameter twice, and the whole network under one of its names.
+        twice = f"{prefix}feature_extractor."
+        own = {f"{prefix}model.{key.removeprefix(twice)}" for key in state_dict if key.startswith(twice)}
+        for key in list(state_dict) if own else ():
+            if key.startswith((twice, f"{prefix}model.")) and key not in own:
+                del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *args)

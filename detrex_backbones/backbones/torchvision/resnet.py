@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, check_batch, check_names
+from detrex_backbones.backbones.base import Backbone, check_batch, check_names, first_channels
+from detrex_backbones.backbones.recompute import check_stages, run_recomputed
 from detrex_backbones.errors import ArgumentError, closest
 from detrex_backbones.layers import FrozenBatchNorm2d
 
@@ -29,6 +31,8 @@ class TorchvisionResNet(Backbone):
         train_backbone: whether layer2 to layer4 learn; the stem and layer1 never do.
         return_layers: {layer: name of its map}, of "layer1" to "layer4". None: {"layer4": "res5"}.
         dilation: whether layer4 is dilated in the place of its stride (DC5).
+        checkpoint_stages: the layers whose activations are not kept for the backward pass but computed again in it
+            (Chen et al. 2016): True for layer1 to layer4, or names.
 
     Attributes:
         num_channels: channels of the last layer's map.
@@ -38,7 +42,13 @@ class TorchvisionResNet(Backbone):
     """
 
     def __init__(
-        self, name: str, train_backbone: bool, return_layers: Mapping[str, str] | None = None, dilation: bool = False
+        self,
+        name: str,
+        train_backbone: bool,
+        return_layers: Mapping[str, str] | None = None,
+        dilation: bool = False,
+        *,
+        checkpoint_stages: bool | Sequence[str] = False,
     ) -> None:
         super().__init__()
         layers = _check_layers({"layer4": "res5"} if return_layers is None else {**return_layers})
@@ -52,6 +62,7 @@ class TorchvisionResNet(Backbone):
             self.body.add_module(key, child)
             if key == list(self._names)[-1]:  # what follows is never asked for
                 break
+        self.checkpoint_stages = check_stages(checkpoint_stages, [key for key in STRIDES if hasattr(self.body, key)])
         strides = {**STRIDES, "layer4": 16} if dilation else STRIDES
         self._set_maps(
             {name: (_channels(self.body.get_submodule(layer)), strides[layer]) for layer, name in self._names.items()}
@@ -59,10 +70,11 @@ class TorchvisionResNet(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) -> {name: map (N, C, ceil(H / stride), ceil(W / stride))}."""
-        check_batch(x, channels=3)
+        check_batch(x, first_channels(self.body, None))
         maps = {}
+        recomputed = self.checkpoint_stages if torch.is_grad_enabled() else ()
         for key, layer in self.body.named_children():
-            x = layer(x)
+            x = run_recomputed(layer, x) if key in recomputed else layer(x)
             if key in self._names:
                 maps[self._names[key]] = x
         return maps

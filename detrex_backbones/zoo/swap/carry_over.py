@@ -1,44 +1,82 @@
-"""What of the old backbone the new one takes over: number of image channels, freeze_at, frozen norms."""
+"""What of the old backbone the new one takes over: channels of the image, freezing, norms, recomputation, drop path."""
 
 from __future__ import annotations
 
+import functools
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, open_dict
+from torch import nn
 
-from detrex_backbones.config.nodes import is_call
+from detrex_backbones.config.instantiate import target_of
+from detrex_backbones.config.nodes import clone, is_call, to_plain
+from detrex_backbones.errors import DetrexBackbonesError
 from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
 from detrex_backbones.zoo.backbone_names import NamedBackbone, keywords
+from detrex_backbones.zoo.meta_build import build_on_meta
 
-__all__ = ["carry_over"]
+__all__ = ["Dropped", "carry_over"]
+
+# What the classes of several projects call the same thing.
+CHANNELS = ("in_channels", "in_chans")
+RECOMPUTING = ("checkpoint_stages", "use_act_checkpoint", "use_checkpoint", "with_cp")
+DROP_PATH = ("drop_path_rate", "stochastic_depth_prob")
+
+# Class of a norm -> what configs call it.
+NORMS = {"BatchNorm2d": "BN", "SyncBatchNorm": "SyncBN", "GroupNorm": "GN"}
+SYNCHRONISED = ("SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
+# A transformer's own norms are no choice that somebody made.
+OWN_NORMS = ("LN", "LayerNorm", "LayerNorm2d", "BN", "", None)
 
 
-def carry_over(old: DictConfig, found: NamedBackbone) -> None:
-    """Into the new node, in place, wherever it takes such an argument and nobody has written it down there."""
-    node = found.node
+@dataclass(frozen=True)
+class Dropped:
+    """A setting of the old backbone that the new one doesn't have.
 
-    def put(place: Any, key: str, value: Any) -> None:
-        if isinstance(place, DictConfig) and key in keywords(place) and not (found.explicit and key in place):
-            with open_dict(place):
-                place[key] = value
+    Args:
+        key: what it is called: "norm".
+        value: what it was.
+        why: why it wasn't carried over.
+    """
 
-    channels = _argument(old.get("stem"), "in_channels") or _argument(old, "in_channels")
-    if isinstance(channels, int):
-        put(node.get("stem") if "stem" in node else node, "in_channels", channels)
-    freeze_at = _argument(old, "freeze_at")
-    if isinstance(freeze_at, int):
-        put(node, "freeze_at", freeze_at)
-    norms = [value for part in (old.get("stem"), old.get("stages")) if (value := _argument(part, "norm")) is not None]
-    if "norm_layer" in keywords(old):
-        norms.append(old.get("norm_layer") or "BN")  # None is the model's own
-    if not norms:
-        return
-    frozen = is_frozen_norm(norms[0])
-    put(node, "norm_layer", "FrozenBN" if frozen else None)
-    for part, norm in (("stem", norms[0]), ("stages", norms[-1])):
-        if frozen or isinstance(norm, str):  # what else timm takes, we may not
-            put(node.get(part), "norm", "FrozenBN" if frozen else norm)
+    key: str
+    value: Any
+    why: str
+
+
+def carry_over(old: DictConfig, found: NamedBackbone) -> list[Dropped]:
+    """Into the new node, in place, wherever it takes such an argument and nobody has written it down there.
+
+    Returns:
+        What the old one had set and the new one can't have.
+    """
+    stem = _places(old)[0]
+    channels = next((value for key in CHANNELS if isinstance(value := _argument(stem, key), int)), None)
+    if channels is None:
+        channels = next((value for key in CHANNELS if isinstance(value := _argument(old, key), int)), None)
+    dropped = []
+    if isinstance(channels, int) and not _put(found, _places(found.node)[0], CHANNELS, channels) and channels != 3:
+        dropped.append(Dropped("in_channels", channels, f"{found.name} takes no number of channels"))
+    freeze_at = _freeze_at(old)
+    if freeze_at is not None and not _put(found, found.node, ("freeze_at",), freeze_at) and freeze_at:
+        dropped.append(Dropped("freeze_at", freeze_at, f"{found.name} takes no freeze_at: nothing of it is frozen"))
+    return dropped + _carry_recomputing(old, found) + _carry_drop_path(old, found) + _carry_norm(old, found)
+
+
+def _places(node: DictConfig) -> list[DictConfig]:
+    """Where the stem's and the stages' arguments stand: the node itself but for a ResNet."""
+    return [part if isinstance(part := node.get(key), DictConfig) else node for key in ("stem", "stages")]
+
+
+def _put(found: NamedBackbone, place: DictConfig, keys: tuple[str, ...], value: Any) -> bool:
+    """Set the first of these arguments that the node at the place takes; False where it takes none."""
+    takes = [key for key in keys if key in keywords(place)]
+    if takes and not (found.explicit and any(key in place for key in takes)):
+        with open_dict(place):
+            place[takes[0]] = value
+    return bool(takes)
 
 
 def _argument(node: Any, key: str) -> Any:
@@ -47,3 +85,113 @@ def _argument(node: Any, key: str) -> Any:
         return None
     default = keywords(node).get(key)
     return node.get(key, None if default is inspect.Parameter.empty else default)
+
+
+def _freeze_at(old: DictConfig) -> int | None:
+    """`freeze_at`, or what Swin's `frozen_stages` is in its numbers: -1 is nothing, 0 what comes before the stages."""
+    freeze_at, stages = _argument(old, "freeze_at"), _argument(old, "frozen_stages")
+    if isinstance(freeze_at, int):
+        return freeze_at
+    return stages + 1 if isinstance(stages, int) else None
+
+
+def _carry_recomputing(old: DictConfig, found: NamedBackbone) -> list[Dropped]:
+    wanted = next(((key, value) for key in RECOMPUTING if (value := _argument(old, key))), None)
+    if wanted is None or _put(found, found.node, RECOMPUTING, True):
+        return []
+    return [Dropped(wanted[0], to_plain(wanted[1]), f"{found.name} keeps all its activations")]
+
+
+def _carry_drop_path(old: DictConfig, found: NamedBackbone) -> list[Dropped]:
+    wanted = next(((key, value) for key in DROP_PATH if (value := _argument(old, key))), None)
+    if wanted is None or _put(found, found.node, DROP_PATH, wanted[1]):
+        return []
+    if found.explicit and any(key in found.node for key in DROP_PATH):
+        return []
+    if _takes_anything(found.node):
+        for key in DROP_PATH:
+            if _built(found.node, key, wanted[1]) is not None:
+                found.node[key] = wanted[1]
+                return []
+    return [Dropped(wanted[0], wanted[1], f"{found.name} drops no paths")]
+
+
+def _carry_norm(old: DictConfig, found: NamedBackbone) -> list[Dropped]:
+    node = found.node
+    norms = [_norm_name(value) for part in _places(old) if (value := _argument(part, "norm")) is not None]
+    if "norm_layer" in keywords(old):
+        norms.append(_norm_name(old.get("norm_layer")) or "BN")  # None is the model's own
+    if not norms:
+        return []
+    frozen = is_frozen_norm(norms[0])
+    taken = False
+    for key, norm in (("stem", norms[0]), ("stages", norms[-1])):
+        if isinstance(node.get(key), DictConfig) and (
+            frozen or isinstance(norm, str)
+        ):  # what else timm takes may not do
+            taken = _put(found, node[key], ("norm",), "FrozenBN" if frozen else norm)
+    if taken or (found.explicit and "norm_layer" in node):
+        return []
+    norm = norms[-1]
+    if frozen or norm in OWN_NORMS:
+        _put(found, node, ("norm_layer",), "FrozenBN" if frozen else None)
+        return []
+    layer = _norm_layer(norm)
+    if layer is not None and "norm_layer" in keywords(node) and _has_only(_built(node, "norm_layer", layer), layer):
+        node["norm_layer"] = layer
+        return []
+    return [Dropped("norm", to_plain(norm), f"{found.name} has {_own_norms(node)}")]
+
+
+def _norm_name(value: Any) -> Any:
+    """What a config calls a norm: its name, of a class of torch's too; anything else as it is."""
+    made = value.func if isinstance(value, functools.partial) else value
+    if is_frozen_norm(made):
+        return "FrozenBN"
+    name = made if isinstance(made, str) else getattr(made, "__name__", "")
+    short = str(name).rpartition(".")[2]
+    return NORMS.get(short, short if short in OWN_NORMS or isinstance(value, str) else value)
+
+
+def _norm_layer(norm: Any) -> Any:
+    """The class for `norm_layer` that makes such norms of a number of channels; None where there is none."""
+    if norm in SYNCHRONISED:
+        return nn.SyncBatchNorm
+    if norm == "GN":
+        from timm.layers import GroupNorm
+
+        return GroupNorm
+    return None
+
+
+def _takes_anything(node: DictConfig) -> bool:
+    found = inspect.signature(target_of(node)).parameters.values()
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in found)
+
+
+def _built(node: DictConfig, key: str, value: Any) -> nn.Module | None:
+    """The network with another argument, without weights; None where it can't be made so."""
+    changed = clone(node)
+    with open_dict(changed):
+        changed[key] = value
+        changed.pop("pretrained", None)
+    try:
+        made: nn.Module = build_on_meta(changed)
+    except DetrexBackbonesError:
+        return None
+    return made
+
+
+def _norms(net: nn.Module) -> set[type]:
+    return {type(module) for module in net.modules() if "Norm" in type(module).__name__}
+
+
+def _has_only(net: nn.Module | None, layer: type) -> bool:
+    """Whether all its norms are of that class."""
+    return net is not None and {issubclass(kind, layer) for kind in _norms(net)} == {True}
+
+
+def _own_norms(node: DictConfig) -> str:
+    net = _built(node, "pretrained", False) if "pretrained" in keywords(node) else None
+    names = sorted(kind.__name__ for kind in _norms(net)) if net is not None else []
+    return f"{' and '.join(names) or 'norms of its own'} in its place"

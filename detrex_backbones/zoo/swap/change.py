@@ -23,14 +23,17 @@ class Change:
         path: where it stands: "model.neck.in_features".
         old: what it was, None for nothing.
         new: what it is now.
+        why: what else there is to say: why a setting was not carried over, what to look at.
     """
 
     path: str
     old: Any
     new: Any
+    why: str = ""
 
     def __str__(self) -> str:
-        return f"{self.path}: {_short(self.old)} -> {_short(self.new)}"
+        why = f" ({self.why})" if self.why else ""
+        return f"{self.path}: {_short(self.old)} -> {_short(self.new)}{why}"
 
 
 def changes_of(cfg: DictConfig, edits: dict[Path, Any]) -> list[Change]:

@@ -17,9 +17,10 @@ from detrex_backbones.zoo.backbone_names import NamedBackbone, find_backbone
 from detrex_backbones.zoo.meta_build import shapes_of
 from detrex_backbones.zoo.swap.carry_over import carry_over
 from detrex_backbones.zoo.swap.change import Change, apply, changes_of
+from detrex_backbones.zoo.swap.layer_decay import layer_decay_edits
 from detrex_backbones.zoo.swap.maps import Offer, choose, match, needed_of, offer_of
 from detrex_backbones.zoo.swap.preprocessing import preprocessing_edits
-from detrex_backbones.zoo.swap.pyramid import in_place_of_fpn, is_pyramid, pyramid_around
+from detrex_backbones.zoo.swap.pyramid import fpn_around, in_place_of_fpn, is_pyramid, pyramid_around
 from detrex_backbones.zoo.swap.rewire import (
     Path,
     Shapes,
@@ -61,7 +62,12 @@ def swap_backbone(
     A plain ViT, which has one stride, is put into a `SimpleFeaturePyramid`; that also takes the place of an FPN.
     Shapes are computed without weights.
 
-    `in_channels`, `freeze_at` and whether norms are frozen stay as they were, unless a node or file says them itself.
+    The way back, a SimpleFeaturePyramid whose top block is needed becomes an FPN with it.
+
+    `in_channels`, `freeze_at`, norms, recomputation (`checkpoint_stages`, `use_act_checkpoint`) and drop path stay as
+    they were where the new network can have them, unless a node or file says them itself. What it can't have is among
+    the changes, with the reason, and a warning. Where an `lr_factor_func` of the optimizer counts a ViT's blocks, its
+    `num_layers` follows.
 
     Args:
         cfg: with a `model` that has a `backbone`, or is one.
@@ -81,50 +87,74 @@ def swap_backbone(
     """
     if not isinstance(cfg, DictConfig) or not isinstance(cfg.get("model"), DictConfig):
         raise ConfigKeyError("swap_backbone changes a config that has a 'model'; this one has none.")
-    edits = _plan(cfg, find_backbone(backbone), pretrained, pyramid)
+    edits, said = _plan(cfg, find_backbone(backbone), pretrained, pyramid)
     changes = changes_of(cfg, edits)
     apply(cfg, edits)
     for change in changes:
         logger.info("%s", change)
-    return changes
+    for change in said:
+        logger.warning("%s", change)
+    return changes + said
 
 
-def _plan(cfg: DictConfig, found: NamedBackbone, pretrained: bool, pyramid: bool) -> dict[Path, Any]:
-    """Every value to be set, by its path; changes nothing."""
+def _plan(
+    cfg: DictConfig, found: NamedBackbone, pretrained: bool, pyramid: bool
+) -> tuple[dict[Path, Any], list[Change]]:
+    """Every value to be set, by its path, and what there is to say beside; changes nothing."""
     path = _backbone_path(cfg)
     old = read(cfg, path)
-    carry_over(old.net if is_pyramid(old) else old, found)
+    dropped = carry_over(old.net if is_pyramid(old) else old, found)
+    said = [Change(".".join(map(str, (*path, one.key))), one.value, None, one.why) for one in dropped]
     old_shapes = shapes_of(old, f"the old backbone, {'.'.join(path)},")
     offer = offer_of(found)
     below_fpn = path[-1] == "bottom_up"
     # Beside an FPN other names in the model are those of its outputs.
     after = consumers(cfg, path[:-1] if below_fpn else ("model",), path, old_shapes, deep=not below_fpn)
-    if not _needs_pyramid(offer, old_shapes, after):
-        edits = _with_maps(cfg, path, found, offer, old_shapes, after)
-    elif not pyramid and (below_fpn or after):
-        where = ", ".join(".".join(map(str, place)) for place in after) or ".".join(path[:-1])
-        raise ArgumentError(
-            f"{found.name} has maps of one stride alone, and {where} wants others: it can't go without a pyramid. "
-            f"Nothing was changed."
-        )
-    elif not pyramid:
-        choose(found.node, offer, [list(offer.shapes)[-1]])
-        edits = {path: found.node}
-    elif below_fpn:
-        around = in_place_of_fpn(found, offer, read(cfg, path[:-1]), old_shapes)
-        shapes_of(around, f"a SimpleFeaturePyramid around {found.name}")  # it can be built
-        edits = {path[:-1]: around}
-    else:
-        around = pyramid_around(found, offer, old, old_shapes, needed_of(old_shapes, after))
-        shapes = shapes_of(around, f"a SimpleFeaturePyramid around {found.name}")
-        names = match(old_shapes, shapes, after, found.name, below_fpn=False)
-        edits = {path: around, **_rewired(cfg, names, old_shapes, shapes, after)}
+    edits = _in_place(cfg, path, found, offer, old_shapes, after, pyramid)
     if path != ("model",):
         edits |= preprocessing_edits(cfg, found, has_fpn=below_fpn and path in edits)
     checkpoint = found.checkpoint if pretrained else ""
     if OmegaConf.select(cfg, "train.init_checkpoint") is not None or (checkpoint and _is_extractor(cfg.model)):
         edits[("train", "init_checkpoint")] = checkpoint
-    return edits
+    decay, more = layer_decay_edits(cfg, found.node)
+    return edits | decay, said + more
+
+
+def _in_place(
+    cfg: DictConfig,
+    path: Path,
+    found: NamedBackbone,
+    offer: Offer,
+    old_shapes: Shapes,
+    after: dict[Path, list[str]],
+    pyramid: bool,
+) -> dict[Path, Any]:
+    """The edits that put the new backbone where the old one is, with a pyramid where one is needed for its strides."""
+    old, below_fpn = read(cfg, path), path[-1] == "bottom_up"
+    if pyramid and is_pyramid(old) and not offer.plain and _needs_top_block(cfg, old, old_shapes, after):
+        fpn = fpn_around(found, offer, old, old_shapes)
+        shapes_of(fpn, f"an FPN around {found.name}")  # it can be built
+        return {path: fpn}
+    if not _needs_pyramid(offer, old_shapes, after):
+        return _with_maps(cfg, path, found, offer, old_shapes, after)
+    if not pyramid and (below_fpn or after):
+        where = ", ".join(".".join(map(str, place)) for place in after) or ".".join(path[:-1])
+        raise ArgumentError(
+            f"{found.name} has maps of one stride alone, and {where} wants others: it can't go without a pyramid. "
+            f"Nothing was changed."
+        )
+    if not pyramid:
+        choose(found.node, offer, [list(offer.shapes)[-1]])
+        return {path: found.node}
+    name = f"a SimpleFeaturePyramid around {found.name}"
+    if below_fpn:
+        around = in_place_of_fpn(found, offer, read(cfg, path[:-1]), old_shapes)
+        shapes_of(around, name)  # it can be built
+        return {path[:-1]: around}
+    around = pyramid_around(found, offer, old, old_shapes, needed_of(old_shapes, after))
+    shapes = shapes_of(around, name)
+    names = match(old_shapes, shapes, after, found.name, below_fpn=False)
+    return {path: around, **_rewired(cfg, names, old_shapes, shapes, after)}
 
 
 def _with_maps(
@@ -156,6 +186,12 @@ def _rewired(
 def _needs_pyramid(offer: Offer, old_shapes: Shapes, after: dict[Path, list[str]]) -> bool:
     strides = {shape.stride for shape in offer.shapes.values()}
     return offer.plain and {old_shapes[name].stride for name in needed_of(old_shapes, after)} != strides
+
+
+def _needs_top_block(cfg: DictConfig, old: DictConfig, old_shapes: Shapes, after: dict[Path, list[str]]) -> bool:
+    """Whether something counts on the maps that a pyramid's top block makes; a neck with `num_outs` makes its own."""
+    made = set(list(old_shapes)[len(old.scale_factors) :]) - spare_maps(cfg, after)
+    return any(made & set(names) for names in after.values())
 
 
 def _backbone_path(cfg: DictConfig) -> Path:

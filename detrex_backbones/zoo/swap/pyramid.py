@@ -1,4 +1,4 @@
-"""A plain ViT where maps of several strides are wanted: a SimpleFeaturePyramid around it, as ViTDet has it."""
+"""A plain ViT where maps of several strides are wanted: a SimpleFeaturePyramid around it, and back."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, open_dict
 
+from detrex_backbones.backbones.pyramids.fpn import FPN
 from detrex_backbones.backbones.pyramids.simple import FACTORS, SimpleFeaturePyramid
 from detrex_backbones.config import LazyCall
 from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import clone
 from detrex_backbones.errors import ArgumentError, ConfigKeyError
 from detrex_backbones.zoo.backbone_names import NamedBackbone, keywords
-from detrex_backbones.zoo.swap.maps import Offer, choose
+from detrex_backbones.zoo.swap.maps import Offer, choose, match
 from detrex_backbones.zoo.swap.rewire import Shapes
 
-__all__ = ["in_place_of_fpn", "is_pyramid", "pyramid_around"]
+__all__ = ["fpn_around", "in_place_of_fpn", "is_pyramid", "pyramid_around"]
 
 OUT_CHANNELS = 256  # ViTDet's, and what detectors work with
 
@@ -70,6 +71,28 @@ def in_place_of_fpn(found: NamedBackbone, offer: Offer, fpn: DictConfig, old_sha
             around["top_block"]["in_feature"] = last
             if "in_channels" in block:
                 around["top_block"]["in_channels"] = fpn.out_channels
+    return around
+
+
+def fpn_around(found: NamedBackbone, offer: Offer, old: DictConfig, old_shapes: Shapes) -> DictConfig:
+    """The FPN that stands for a SimpleFeaturePyramid: its strides, names, `out_channels`, `norm` and `top_block`.
+
+    Raises:
+        ArgumentError: the network has no map of a stride that the pyramid makes itself.
+    """
+    own = list(old_shapes)[: len(old.scale_factors)]  # the top block makes the others
+    names = match(old_shapes, offer.shapes, {("model", "backbone"): own}, found.name, below_fpn=True)
+    choose(found.node, offer, list(names.values()))
+    takes = keywords(old)
+    around: DictConfig = LazyCall(FPN)(
+        bottom_up=MISSING,
+        in_features=list(names.values()),
+        out_channels=old.out_channels,
+        norm=old.get("norm", takes.get("norm")),
+    )
+    around["bottom_up"] = found.node
+    if isinstance(old.get("top_block"), DictConfig):
+        around["top_block"] = clone(old.top_block)
     return around
 
 

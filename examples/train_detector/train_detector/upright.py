@@ -15,9 +15,12 @@ def upright_size(path: Path) -> tuple[int, int]:
     """Height and width in pixels, after the turn that EXIF data asks for.
 
     Raises:
-        OSError, SyntaxError, ValueError: the file is no image that Pillow knows.
+        OSError, ValueError: the file is no image that Pillow knows.
     """
     with Image.open(path) as image:
         width, height = image.size
-        lying = image.getexif().get(ExifTags.Base.Orientation) in LYING
+        try:
+            lying = image.getexif().get(ExifTags.Base.Orientation) in LYING
+        except Exception:  # broken EXIF data, without which viewers show it as it is stored
+            lying = False
     return (width, height) if lying else (height, width)

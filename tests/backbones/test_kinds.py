@@ -1,0 +1,115 @@
+"""Values of the wrong kind are refused, and what was changed by hand is asked, in every class alike."""
+
+import pytest
+import torch
+from torch import nn
+
+from detrex_backbones import (
+    SSDVGG,
+    BasicStem,
+    BottleneckBlock,
+    Darknet53,
+    DeepStem,
+    ResNet,
+    SimpleFeaturePyramid,
+    TimmBackbone,
+    TorchvisionResNet,
+    make_stage,
+)
+from detrex_backbones.errors import ArgumentError, InputError
+from tests.backbones.test_recompute import kept
+from tests.reference import noise
+
+
+def pyramid(**kwargs):
+    net = ResNet(BasicStem(), make_stage(18, norm="BN"), out_features=["res4"])
+    return SimpleFeaturePyramid(net, "res4", 8, (1.0,), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: make_stage(50, stride_in_1x1="no"), "stride_in_1x1='no' is of type str.*Write stride_in_1x1=False"),
+        (lambda: make_stage(18, stride_in_1x1=0), "Write stride_in_1x1=False"),
+        (lambda: BottleneckBlock(64, 64, bottleneck_channels=16, stride_in_1x1=None), "of type NoneType"),
+        (lambda: ResNet.make_default_stages(50, stride_in_1x1="yes"), "Write stride_in_1x1=True"),
+        (lambda: make_stage(50, deform_modulated="off"), "Write deform_modulated=False"),
+        (lambda: make_stage(50, deform_on_per_stage=[False, False, "no", 1]), "deform_on_per_stage='no'"),
+        (lambda: make_stage(50, deform_on_per_stage="True"), "no list of four"),
+        (lambda: TorchvisionResNet("resnet18", "False"), "Write train_backbone=False"),
+        (lambda: TorchvisionResNet("resnet50", True, dilation="off"), "Write dilation=False"),
+        (lambda: TorchvisionResNet("resnet50", True, dilation=1), "Write dilation=True"),
+        (lambda: pyramid(square_pad="no"), "square_pad='no' is of type str. Allowed: whole numbers from 0"),
+        (lambda: pyramid(square_pad=True), "square_pad=True is of type bool"),
+        (lambda: TimmBackbone("resnet18", features_only="True"), "Write features_only=True"),
+        (lambda: Darknet53(pretrained="yolov3.pth"), "pretrained='yolov3.pth' is of type str"),
+    ],
+)
+def test_words_for_true_and_false_are_refused(made, said):
+    with pytest.raises(ArgumentError, match=said):
+        made()
+
+
+def test_a_file_that_timm_would_not_load_is_pointed_to_its_argument(tmp_path):
+    path = tmp_path / "mine.pth"
+    path.touch()
+    with pytest.raises(ArgumentError, match=r"mine.pth' is a file.*checkpoint_path='.*mine.pth'"):
+        TimmBackbone("resnet18", pretrained=path)
+
+
+def deep_stem():
+    net = ResNet(DeepStem(), make_stage(18, norm="BN"), out_features=["res2"])
+    net.stem.conv1 = nn.Conv2d(5, 32, 3, 2, 1)
+    return net
+
+
+def other_stem():
+    net = ResNet(BasicStem(), make_stage(18, norm="BN"), out_features=["res2"])
+    net.stem = nn.Sequential(nn.Conv2d(5, 64, 4, 4))
+    return net
+
+
+def torchvision_resnet():
+    net = TorchvisionResNet("resnet18", True, {"layer1": "res2"})
+    net.body.conv1 = nn.Conv2d(5, 64, 7, 2, 3, bias=False)
+    return net
+
+
+def vgg():
+    net = SSDVGG(out_features=["conv4_3"])
+    net.features[0] = nn.Conv2d(5, 64, 3, padding=1)
+    return net
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("made", [deep_stem, other_stem, torchvision_resnet, vgg])
+def test_a_stem_that_was_changed_by_hand_is_asked_for_its_channels(made):
+    net = made().eval()
+    assert net(noise(1, 5, 64, 64))
+    with pytest.raises(InputError, match=r"in_channels=5.*has 3"):
+        net(noise(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda stages: TorchvisionResNet("resnet18", True, {"layer4": "res5"}, checkpoint_stages=stages),
+        lambda stages: SSDVGG(checkpoint_stages=stages),
+        lambda stages: Darknet53(checkpoint_stages=stages),
+    ],
+)
+def test_recomputing_keeps_less_and_changes_no_number(made):
+    nets = []
+    for stages in (False, True):
+        torch.manual_seed(0)
+        nets.append(made(stages).train())
+    image = noise(2, 3, 64, 64)
+    assert kept(nets[1], image) < kept(nets[0], image)
+    for net in nets:
+        torch.manual_seed(0)
+        sum(value.square().mean() for value in net(image).values()).backward()
+    for (name, one), other in zip(nets[0].named_parameters(), nets[1].parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None), name
+        assert one.grad is None or torch.allclose(one.grad, other.grad, rtol=1e-3, atol=1e-6), name
+    with pytest.raises(ArgumentError, match="checkpoint_stages='all'"):
+        made("all")
