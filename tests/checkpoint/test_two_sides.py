@@ -252,7 +252,7 @@ def test_features_of_a_random_pyramid_are_refused(tmp_path, monkeypatch, capsys)
 
 def test_a_random_pyramid_can_be_allowed(tmp_path):
     report = load_checkpoint(FeatureExtractor(pyramid(), [0.0] * 3, [1.0] * 3), save(tmp_path, vit()))
-    with pytest.raises(CheckpointMatchError, match="these would be noise. Or allow it") as caught:
+    with pytest.raises(CheckpointMatchError, match=r"these would be noise\. Or allow it") as caught:
         check_maps(report)
     globs = re.findall(r"'(\S*?)'", str(caught.value).partition("allow_missing=")[2])
     check_maps(report, globs)
