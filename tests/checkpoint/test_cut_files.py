@@ -5,14 +5,30 @@ Every file here does load as long as nothing is wrong with it, into the network 
 
 import itertools
 import random
-from functools import cache
+import re
+from functools import cache, partial
 
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
 
-from detrex_backbones import BasicStem, DeepStem, ResNet, TimmBackbone, make_stage
+from detrex_backbones import (
+    BasicStem,
+    ConvNeXt,
+    DeepStem,
+    EVA02_ViT,
+    FocalNet,
+    InternImage,
+    MViT,
+    ResNet,
+    SwinTransformer,
+    TimmBackbone,
+    TorchvisionBackbone,
+    ViT,
+    make_stage,
+)
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.model_names import ModelNames
 from detrex_backbones.errors import CheckpointMatchError
@@ -28,7 +44,7 @@ FAMILIES = (
     *("edgenext_xx_small", "efficientformer_l1", "mobilevit_xxs", "vgg11", "hiera_tiny_224", "repvgg_a0", "dla34"),
     *("ghostnet_100", "beit_base_patch16_224", "eva02_tiny_patch14_224", "test_vit", "swinv2_tiny_window8_256"),
 )
-QUICK = ("resnet18", "convnext_atto", "test_vit", "regnetx_002")
+QUICK = ("resnet18", "convnext_atto", "test_vit")
 
 # A network, and another one of its family, deeper or wider.
 SIBLINGS = (
@@ -59,6 +75,17 @@ OF_TIMM = {
     "timm-hrnet": "hrnet_w18_small",
     "cadene": "legacy_seresnet18",
     "mmdet-ssd": "vgg16",
+    "timm-efficientnet": "efficientnet_b0",
+}
+# Classes of ours whose names are the authors'.
+OF_CLASSES = {
+    "swin": SwinTransformer,
+    "convnext": ConvNeXt,
+    "focalnet": FocalNet,
+    "mvitv2": MViT,
+    "vit": ViT,
+    "eva02": EVA02_ViT,
+    "internimage": partial(InternImage, groups=[4, 8, 16, 32]),
 }
 FEW = detectors.Size(layers=2, stem=1)
 DETRS = {
@@ -83,12 +110,13 @@ def detector_of(backbone):
     return model
 
 
-def check(model, file, seeds, prefixes=("",)):
-    """The file loads whole, and with a fault never."""
+def check(model, file, seeds, prefixes=("",), faults=1000):
+    """The file loads whole, and with a fault never: so many of them, drawn."""
     assert (report := try_load(model, file)).coverage == report.file_coverage == 1
     own = ModelNames({key: tuple(value.shape) for key, value in model.state_dict().items()})
     for draw in map(random.Random, seeds):
-        for what, cut in wrong_files(file, draw):
+        made = list(wrong_files(file, draw))
+        for what, cut in draw.sample(made, min(faults, len(made))):
             # Two blocks alike can be exchanged, and the names of timm's own wrappers are as good as the plain ones.
             new = cut.keys() - file.keys()
             if not cut or cut == file or (new and len(cut) == len(file) and all(name in own for name in new)):
@@ -104,7 +132,7 @@ def check(model, file, seeds, prefixes=("",)):
 @pytest.mark.parametrize("name", QUICK)
 def test_a_file_with_a_fault_is_refused(name):
     model, file = of_timm(name)
-    check(detector_of(model), file, seeds=[0], prefixes=["backbone."])
+    check(detector_of(model), file, seeds=[0], prefixes=["backbone."], faults=6)
 
 
 @pytest.mark.slow
@@ -116,7 +144,7 @@ def test_a_file_with_a_fault_is_refused_by_every_family(name):
 
 
 @pytest.mark.parametrize(
-    "names", [pytest.param(names, marks=[pytest.mark.slow] * (at > 2)) for at, names in enumerate(SIBLINGS)]
+    "names", [pytest.param(names, marks=[pytest.mark.slow] * (at not in (0, 4))) for at, names in enumerate(SIBLINGS)]
 )
 @pytest.mark.parametrize("turned", [False, True])
 def test_another_network_of_the_family_is_refused(names, turned):
@@ -152,21 +180,70 @@ def file_in(name):
         tensors = random_tensors(entries)
         tensors = to_huggingface(tensors) if name == "huggingface-detr" else tensors
         return model_of(entries), {key: tuple(value.shape) for key, value in tensors.items()}
-    for model in [of_timm(OF_TIMM[name])[0]] if name in OF_TIMM else [of_ours(*kinds) for kinds in OURS]:
-        own = of_timm(OF_TIMM[name])[1] if name in OF_TIMM else shapes_of(model)
-        if name == "detectron":  # its norms are folded into two vectors
-            own = {key: shape for key, shape in own.items() if "running_" not in key}
-        names = {key: convention.write(key, len(shape)) for key, shape in own.items()}
-        if name == "mmdet-ssd":
-            own = {key: shape for key, shape in own.items() if key.startswith("features.")}
-            return model, own | {"features.31.weight": (1024, 512, 3, 3), "features.33.weight": (1024, 1024, 1, 1)}
-        if name in OF_TIMM:  # the classifier has no name in some of them
-            names = {key: written for key, written in names.items() if written}
+    if name == "torchvision-mobilenet":
+        with torch.device("meta"):
+            file = shapes_of(torchvision.models.mobilenet_v3_small())
+            return TorchvisionBackbone("mobilenet_v3_small", return_nodes=["features.3", "features.12"]), file
+    if name in OF_CLASSES:
+        with torch.device("meta"):
+            model = OF_CLASSES[name]()
+        state = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        own = {key: shape for key, shape in state.items() if not convention.why_kept(key)}
+        return model, own | ({"cls_token": (1, 1, 8)} if "pos_embed" in own else {})
+    if name == "mmdet-ssd":
+        model, own = of_timm("vgg16")
+        own = {key: shape for key, shape in own.items() if key.startswith("features.")}
+        return model, own | {"features.31.weight": (1024, 512, 3, 3), "features.33.weight": (1024, 1024, 1, 1)}
+    for model, own, whole in networks_for(name):
+        # What files of this source never hold; Detectron's norms are folded into two vectors.
+        left = {key for key in own if convention.why_kept(key) or (name == "detectron" and "running_" in key)}
+        names = {key: convention.write(key, len(shape)) for key, shape in own.items() if key not in left}
+        if not whole:  # the classifier has no name in some of them
+            names = {key: written for key, written in names.items() if written or not HEAD.match(key)}
         if None not in names.values() and (convention.prefixes(names.values()) or not convention.anchors):
             return model, {names[key]: own[key] for key in names}
-    raise AssertionError(f"no network here has names of {name}")
+    pytest.skip("its files take more than names: tests/checkpoint/conventions makes them of the authors' own classes")
 
 
+HEAD = re.compile(r"head|fc\.|classifier|norm\.|conv_head|bn2|last_linear|final|incre_modules|downsamp_modules")
+# Of a source that isn't named here, the first of these whose names its table has.
+SMALL = (
+    *("convnext_atto", "swin_tiny_patch4_window7_224", "pvt_v2_b0", "mobilenetv2_050", "efficientnet_b0", "test_vit"),
+    *("hiera_tiny_224", "swinv2_tiny_window8_256", "hgnetv2_b0", "resnetv2_50", "focalnet_tiny_srf"),
+)
+
+
+def networks_for(name):
+    """Networks that may have files of this source, the names and shapes of each, and whether all must have a name."""
+    if name in OF_TIMM:
+        yield *of_timm(OF_TIMM[name]), False
+        return
+    for kinds in OURS:
+        yield of_ours(*kinds), shapes_of(of_ours(*kinds)), True
+    for other in SMALL:
+        yield *of_timm(other), False
+
+
+QUICK_ONES = (
+    "torchvision",
+    "detectron2",
+    "caffe2",
+    "gluon",
+    "mmdet",
+    "pycls-resnet",
+    "huggingface",
+    "detr",
+    "swin",
+    "vit",
+)
+
+
+@pytest.mark.parametrize("name", QUICK_ONES)
+def test_a_file_with_a_fault_is_refused_in_a_convention(name):
+    check(*file_in(name), seeds=[0], faults=5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", conventions())
-def test_a_file_with_a_fault_is_refused_in_every_convention(name):
-    check(*file_in(name), seeds=[0])
+def test_every_fault_is_refused_in_every_convention(name):
+    check(*file_in(name), seeds=[1])

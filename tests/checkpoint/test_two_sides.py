@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from detrex_backbones import FeatureExtractor, SimpleFeaturePyramid, TimmBackbone, load_checkpoint
 from detrex_backbones.checkpoint.match.globs import fewest_globs, is_allowed
 from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
+from detrex_backbones.checkpoint.match.refusals import check_maps
 from detrex_backbones.checkpoint.match.suffixes import find_scopes
 from detrex_backbones.checkpoint.names.readings import readings
 from detrex_backbones.checkpoint.names.wrappers import clean_names
@@ -114,15 +115,11 @@ def test_a_piece_is_not_offered_where_it_fits_several_times(tmp_path):
 def test_a_pyramid_in_the_file_is_not_left_out(tmp_path, holder):
     """A ViTDet's file: `backbone.net.*` and `backbone.simfp_*`."""
     state = pyramid().state_dict()
-    file = save(
-        tmp_path, {"backbone." + key.replace("net.timm_model.model", "net"): value for key, value in state.items()}
-    )
+    names = {key: f"{holder}.{key.replace('net.timm_model.model', 'net')}" for key in state}
+    file = save(tmp_path, {names[key]: value for key, value in state.items()})
+    count = sum(key.startswith("simfp_") for key in state)
     for model in (pyramid(), FeatureExtractor(pyramid(), [0.0] * 3, [1.0] * 3)):
-        error = refused(model, file)
-        assert (
-            f"{sum(key.startswith('simfp_') for key in state)} others have names and shapes that the model has"
-            in str(error)
-        )
+        assert f"{count} others have names and shapes that the model has outside" in str(refused(model, file))
 
 
 @pytest.mark.parametrize(
@@ -251,9 +248,16 @@ def test_features_of_a_random_pyramid_are_refused(tmp_path, monkeypatch, capsys)
     assert main(["export", *command[1:2], "vit.onnx", *command[2:]]) == 1
     assert main([*command, "backbone.pyramid=false"]) == 0
     assert "p5" in capsys.readouterr().out
-    allowed = re.search(r"train\.load_options\.allow_missing=\[[^]]*\]", error)[0]
-    assert main([*command, allowed]) == 0
-    assert "WARNING" in capsys.readouterr().out
+
+
+def test_a_random_pyramid_can_be_allowed(tmp_path):
+    report = load_checkpoint(FeatureExtractor(pyramid(), [0.0] * 3, [1.0] * 3), save(tmp_path, vit()))
+    with pytest.raises(CheckpointMatchError, match=r"these would be noise\. Or allow it") as caught:
+        check_maps(report)
+    globs = re.findall(r"'(\S*?)'", str(caught.value).partition("allow_missing=")[2])
+    check_maps(report, globs)
+    with pytest.raises(CheckpointMatchError, match=r"no weights for backbone\.simfp_\d \(\d+\) of the model"):
+        check_maps(report, globs[1:])
 
 
 # Names that the model has
