@@ -19,7 +19,7 @@ from detrex_backbones.zoo import build_model
 
 __all__ = ["Comparison", "compare_models", "linear_cka"]
 
-WRAPPERS = ("backbone", "timm_model", "torchvision_model")  # what is said of their modules, not of them
+WRAPPERS = ("backbone", "timm_model", "model")  # what is said of their modules, not of them
 
 
 @dataclass
