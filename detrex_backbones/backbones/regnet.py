@@ -190,6 +190,9 @@ class RegNet(Backbone):
         wanted = check_names("out_features", [self.stage_names[-1]] if out_features is None else out_features, maps)
         self._set_maps({name: maps[name] for name in wanted})
         self.freeze(freeze_at)
+        # What is behind the last map has its names in detectron2's files, too, and learns nothing.
+        for name in list(maps)[max(map(list(maps).index, wanted)) + 1 :]:
+            self.get_submodule(name).requires_grad_(False)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) -> {name: map (N, C, ceil(H / stride), ceil(W / stride))}."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import keyword
 from collections.abc import Mapping
@@ -88,6 +89,18 @@ def _saved_name(value: Any) -> str | None:
     return None
 
 
+def _partial_of(value: Any) -> tuple[str, tuple[Any, ...], dict[str, Any]] | None:
+    """Function's name, arguments and keywords of a `functools.partial`, as it is or as it was saved."""
+    if type(value) is functools.partial:
+        name, given, keywords = dotted_name(value.func), value.args, value.keywords
+    elif is_call(value) and value["_target_"] == OBJECT_NAMED and _is_target(str(value.get("_name_", ""))):
+        name, given = value["_name_"], tuple(value.get("_args_", ()))
+        keywords = {key: item for key, item in value.items() if key not in ("_target_", "_name_", "_args_")}
+    else:
+        return None
+    return (name, given, keywords) if name and all(map(_is_name, keywords)) else None
+
+
 # Each of these gives a text, and what it is to mean: the tree that Python's parser must make of it, built without it.
 
 
@@ -112,6 +125,8 @@ def _statement(base: str, keys: tuple[Any, ...], value: Any) -> tuple[str, ast.s
 def _expression(value: Any) -> tuple[str, ast.expr]:
     if (name := _saved_name(value)) is not None:
         return name, _path(name)
+    if (found := _partial_of(value)) is not None:
+        return _partial(*found)
     if _is_written_as_call(value):
         return _call(value)
     if isinstance(value, Mapping):
@@ -137,6 +152,14 @@ def _call(node: Mapping[Any, Any]) -> tuple[str, ast.expr]:
     written += [("**", None, _expression(others))] if others else []
     text = ", ".join(f"{start}{inner}" for start, _, (inner, _) in written)
     return f"{function}({text})", ast.Call(tree, [], [ast.keyword(key, inner) for _, key, (_, inner) in written])
+
+
+def _partial(name: str, given: tuple[Any, ...], keywords: Mapping[str, Any]) -> tuple[str, ast.expr]:
+    items = [(name, _path(name)), *map(_expression, given)]
+    written = [(key, _expression(keywords[key])) for key in sorted(keywords)]
+    text = ", ".join([*(text for text, _ in items), *(f"{key}={text}" for key, (text, _) in written)])
+    trees = [ast.keyword(key, tree) for key, (_, tree) in written]
+    return f"functools.partial({text})", ast.Call(_path("functools.partial"), [tree for _, tree in items], trees)
 
 
 def _leaf(value: Any) -> tuple[str, ast.expr]:

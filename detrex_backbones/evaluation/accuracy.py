@@ -19,6 +19,7 @@ from detrex_backbones.checkpoint.fetch import Recipe, Weight, find_known
 from detrex_backbones.config import LazyCall
 from detrex_backbones.errors import ArgumentError, ConfigTypeError, DeviceError
 from detrex_backbones.evaluation.image_folder import ImageFolder, open_folder
+from detrex_backbones.layers import ShapeSpec
 from detrex_backbones.zoo import build_for_maps
 
 __all__ = ["Evaluation", "Prediction", "build_classifier", "evaluate", "override_recipe", "recipe_of"]
@@ -161,6 +162,10 @@ class _TimmScores(Backbone):
 
         given = {} if num_classes is None else {"num_classes": num_classes}
         self.timm_model = timm.create_model(model_name, **given)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """The scores, of any number of classes."""
+        return {"linear": ShapeSpec()}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {"linear": scores (N, classes)}."""

@@ -45,6 +45,7 @@ class TestSignatures:
             ("deform_on_per_stage", (False, False, False, False)),
             ("deform_modulated", False),
             ("deform_num_groups", 1),
+            ("project_res2", False),
             *OURS.items(),
         ]
         kinds = {inspect.signature(make_stage).parameters[name].kind for name in OURS}
@@ -75,7 +76,9 @@ class TestSignatures:
     def test_of_the_blocks_are_detectron2s(self):
         channels = {"in_channels": EMPTY, "out_channels": EMPTY}
         # detectron2's basic block has no dilation; ours needs it for DC5.
-        assert defaults(BasicBlock) == channels | {"stride": 1, "norm": "BN", "dilation": 1} | BLOCK_OURS
+        assert (
+            defaults(BasicBlock) == channels | {"stride": 1, "norm": "BN", "dilation": 1, "project": False} | BLOCK_OURS
+        )
         bottleneck = channels | {
             "bottleneck_channels": EMPTY,
             "stride": 1,

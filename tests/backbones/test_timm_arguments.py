@@ -179,10 +179,9 @@ class TestSizes:
         with pytest.raises(InputError, match=r"mvitv2_tiny can't run.*to \(224, 224\).*img_size=\(256, 256\)"):
             ours(noise(1, 3, 161, 227))
 
-    def test_that_need_padding_are_an_error_that_says_so(self):
-        ours = TimmBackbone("swin_tiny_patch4_window7_224").eval()
-        with pytest.raises(InputError, match=r"\(61, 82\).*multiples of 4, its size_divisibility: pad to \(64, 84\)"):
-            ours(noise(1, 3, 61, 82))
+    def test_swin_fills_up_what_is_no_multiple_of_its_patch(self):
+        maps = TimmBackbone("swin_tiny_patch4_window7_224", out_indices=(0, 3)).eval()(noise(1, 3, 61, 82))
+        assert [tuple(value.shape[-2:]) for value in maps.values()] == [(16, 21), (2, 3)]
 
     @pytest.mark.parametrize(
         ("name", "cure"),
