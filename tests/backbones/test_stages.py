@@ -45,8 +45,8 @@ class TestSignatures:
             ("deform_on_per_stage", (False, False, False, False)),
             ("deform_modulated", False),
             ("deform_num_groups", 1),
-            ("project_res2", False),
             *OURS.items(),
+            ("project_res2", False),
         ]
         kinds = {inspect.signature(make_stage).parameters[name].kind for name in OURS}
         assert kinds == {inspect.Parameter.KEYWORD_ONLY}
