@@ -13,6 +13,7 @@ from detrex_backbones.checkpoint.match.globs import fewest_globs, is_allowed
 from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
 from detrex_backbones.checkpoint.match.refusals import check_maps
 from detrex_backbones.checkpoint.match.suffixes import find_scopes
+from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.readings import readings
 from detrex_backbones.checkpoint.names.wrappers import clean_names
 from detrex_backbones.cli import main
@@ -358,3 +359,11 @@ def test_shapes_alone_are_enough():
     assert try_load(model, shapes_of(timm.create_model(NAME, **VIT))).coverage == 1
     with pytest.raises(CheckpointMatchError):
         try_load(model, shapes_of(timm.create_model(NAME, **{**VIT, "depth": 3})))
+
+
+@pytest.mark.parametrize("name", ["swin", "convnext", "focalnet"])
+def test_a_norm_in_a_block_is_no_norm_of_a_map(name):
+    """A detector's `norm1` starts anew; the `norm1` of a block must be in the file."""
+    kept = conventions()[name].why_kept
+    assert kept("norm1.weight") and kept("backbone.norm1.weight")
+    assert not kept("layers.2.blocks.3.norm1.weight") and not kept("timm_model.layers_2.blocks.3.norm1.weight")

@@ -22,8 +22,8 @@ HEADS = {
 
 
 def _of_stages(name: str, *anchors: str) -> Convention:
-    """A network of stages, whose maps have norms in a detector."""
-    kept = {r"(^|\.)norm[0-3]\.(weight|bias)$": NORM_ADDED}
+    """A network of stages, whose maps have norms in a detector: `norm1`, where `blocks.3.norm1` is a block's own."""
+    kept = {r"(^|(?<!\d)\.)norm[0-3]\.(weight|bias)$": NORM_ADDED}
     return Convention(name=name, anchors=(anchors,), without=MAP_NORMS, left_out=HEADS, kept=kept)
 
 
