@@ -53,8 +53,8 @@ setup(
         "detrex_backbones.view": ["*.html"],
     },
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+        "torch>=2.6",
+        "torchvision>=0.21",
         "timm>=1.0.15",
         "fvcore>=0.1.5.post20221221",
         "omegaconf>=2.3,<2.5",

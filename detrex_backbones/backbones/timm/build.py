@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.feature_extraction import DualGraphModule
 
+from detrex_backbones.backbones.shapes_only import RatesOnCpu
 from detrex_backbones.backbones.traced import copyable
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest, reason
 
@@ -84,7 +85,7 @@ def create(model_name: str, out_indices: list[int] | None, kwargs: Mapping[str, 
     """
     chosen = {} if out_indices is None else {"out_indices": out_indices}
     try:
-        net: nn.Module = timm.create_model(model_name, features_only=True, **chosen, **kwargs)
+        net = _made(model_name, features_only=True, **chosen, **kwargs)
     except Exception as error:
         raise _explained(error, model_name, out_indices, kwargs) from error
     return net
@@ -129,8 +130,12 @@ def _position_grid(table: Tensor, height: int, width: int) -> Tensor:
 def _whole_network(model_name: str, kwargs: Mapping[str, Any]) -> nn.Module:
     own = {name: value for name, value in kwargs.items() if name not in FOR_WRAPPERS}
     with torch.device("meta"):
-        net: nn.Module = timm.create_model(model_name, **own)
-    return net
+        return _made(model_name, **own)
+
+
+def _made(model_name: str, **arguments: Any) -> nn.Module:
+    with RatesOnCpu():
+        return timm.create_model(model_name, **arguments)  # type: ignore[no-any-return]
 
 
 def create_with_file(
@@ -173,7 +178,7 @@ def parameters_of(model_name: str) -> dict[str, inspect.Parameter]:
     if not (isinstance(made, type) and issubclass(made, nn.Module)):
         try:
             with torch.device("meta"):
-                made = type(timm.create_model(model_name))
+                made = type(_made(model_name))
         except Exception:
             # Whatever is wrong with the model is said where it is made for use.
             return {}
