@@ -32,7 +32,7 @@ class TorchvisionBackbone(Backbone):
 
     Args:
         model_name: as of `torchvision.models.get_model`, of those that classify images: "resnet50".
-        pretrained: True for `weights="IMAGENET1K_V1"`; or the path of a file in torchvision's names.
+        pretrained: True for `weights="IMAGENET1K_V1"`. Files are loaded by `load_checkpoint`.
         return_nodes: {node: name of the map}, or nodes that also name their maps, in the order in which `forward`
             returns them. A node is a module ("layer2": its last operation) or an operation of
             `torchvision.models.feature_extraction.get_graph_node_names`.
@@ -74,7 +74,7 @@ class TorchvisionBackbone(Backbone):
         super().__init__()
         self.model_name = model_name
         network.check_name(model_name)
-        weights, path = network.weights_from(pretrained, weights)
+        weights = network.weights_from(pretrained, weights)
         weights = network.find_weights(model_name, weights)
         freeze = is_frozen_norm(norm_layer)
         if norm_layer is not None and not freeze:
@@ -89,8 +89,6 @@ class TorchvisionBackbone(Backbone):
         traced = extractor(skeleton, nodes, tracer_kwargs)
         shapes = map_shapes(model_name, traced)
         net = network.create(model_name, weights, **kwargs)
-        if path:
-            network.load_file(net, path)
         self.model: TracedPair = extractor(net, nodes, tracer_kwargs)
         self.model.keep_values(traced.overwritten(torch.empty(1, 3, *SIZES[0], device="meta")))
         if freeze:

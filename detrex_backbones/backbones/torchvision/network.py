@@ -13,10 +13,10 @@ import torch
 import torchvision
 from torch import nn
 
-from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest, reason
+from detrex_backbones.errors import ArgumentError, CheckpointFileError, closest, reason
 from detrex_backbones.layers.kinds import check_flag
 
-__all__ = ["check_name", "create", "find_weights", "load_file", "quiet", "weights_from"]
+__all__ = ["check_name", "create", "find_weights", "quiet", "weights_from"]
 
 
 def check_name(model_name: str) -> None:
@@ -29,49 +29,22 @@ def check_name(model_name: str) -> None:
         )
 
 
-def weights_from(pretrained: Any, weights: Any) -> tuple[Any, str]:
-    """The weights that are asked for by either of two names, and the file that they are in: "" for none.
+def weights_from(pretrained: Any, weights: Any) -> Any:
+    """The weights that are asked for by either of two names.
 
     Raises:
-        ArgumentError: two sources; a `pretrained` that is no file, nor True or False.
+        ArgumentError: two sources; a `pretrained` that is neither True nor False.
     """
     given = pretrained is not None and pretrained is not False
     if given and weights is not None:
         raise ArgumentError(f"pretrained={pretrained!r} and weights={weights!r} are two sources of weights. Keep one.")
     if isinstance(pretrained, str | os.PathLike):
-        if Path(pretrained).is_file():
-            return None, os.fspath(pretrained)
         raise ArgumentError(
-            f"pretrained={os.fspath(pretrained)!r} is no file that is there. Allowed: True (the published weights), "
-            f"False, or the path of a file in torchvision's names. Other sources are for load_checkpoint(model, "
-            f"source) and for train.init_checkpoint of a config."
+            f"pretrained={os.fspath(pretrained)!r} is neither True (the published weights) nor False. A file or another "
+            f"source is for load_checkpoint(model, source), and for train.init_checkpoint of a config."
         )
     check_flag("pretrained", pretrained is not None and pretrained)
-    return ("IMAGENET1K_V1" if pretrained else weights), ""
-
-
-def load_file(model: nn.Module, path: str) -> None:
-    """Load a file in torchvision's names into the whole network, classifier included.
-
-    Raises:
-        CheckpointFileError: the file can't be read.
-        CheckpointError: it doesn't fit.
-    """
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged file sets off
-        raise CheckpointFileError(f"pretrained={path!r} can't be read as a file of weights: {reason(error)}") from error
-    for key in ("state_dict", "model"):
-        state = state[key] if isinstance(state, dict) and isinstance(state.get(key), dict) else state
-    try:
-        if not isinstance(state, dict):
-            raise TypeError(f"it holds a {type(state).__name__}, no names with tensors")
-        model.load_state_dict(state)
-    except Exception as error:
-        raise CheckpointError(
-            f"pretrained={path!r} doesn't fit torchvision's {type(model).__name__}: {reason(error)}. Files in other "
-            f"names are for load_checkpoint(model, source)."
-        ) from error
+    return "IMAGENET1K_V1" if pretrained else weights
 
 
 def find_weights(model_name: str, weights: Any) -> Any:
