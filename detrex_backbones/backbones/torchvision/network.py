@@ -40,8 +40,8 @@ def weights_from(pretrained: Any, weights: Any) -> Any:
         raise ArgumentError(f"pretrained={pretrained!r} and weights={weights!r} are two sources of weights. Keep one.")
     if isinstance(pretrained, str | os.PathLike):
         raise ArgumentError(
-            f"pretrained={os.fspath(pretrained)!r} is neither True (the published weights) nor False. A file or another "
-            f"source is for load_checkpoint(model, source), and for train.init_checkpoint of a config."
+            f"pretrained={os.fspath(pretrained)!r} is neither True (the published weights) nor False. A file or "
+            f"another source is for load_checkpoint(model, source), and for train.init_checkpoint of a config."
         )
     check_flag("pretrained", pretrained is not None and pretrained)
     return "IMAGENET1K_V1" if pretrained else weights
