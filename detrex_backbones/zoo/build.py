@@ -14,7 +14,7 @@ from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.backbones.declared import check_at_first_forward
 from detrex_backbones.checkpoint.load import LoadOptions, load_checkpoint
 from detrex_backbones.checkpoint.match.frozen_modules import frozen_but_not_loaded
-from detrex_backbones.checkpoint.match.refusals import check_maps
+from detrex_backbones.checkpoint.match.refusals import check_random_maps
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.config import instantiate
 from detrex_backbones.errors import ConfigKeyError, ConfigTypeError, DeviceError
@@ -89,7 +89,7 @@ def build_for_maps(cfg: DictConfig, instead: str = "") -> tuple[nn.Module, LoadR
     """
     model, report = build_model_with_report(cfg)
     if report is not None:
-        check_maps(report, load_options(cfg).allow_missing, instead)
+        check_random_maps(report, load_options(cfg).allow_missing, instead)
     return model, report
 
 

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from detrex_backbones import FeatureExtractor, SimpleFeaturePyramid, TimmBackbone, load_checkpoint
 from detrex_backbones.checkpoint.match.globs import fewest_globs, is_allowed
 from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
-from detrex_backbones.checkpoint.match.refusals import check_maps
+from detrex_backbones.checkpoint.match.refusals import check_random_maps
 from detrex_backbones.checkpoint.match.suffixes import find_scopes
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.readings import readings
@@ -254,11 +254,11 @@ def test_features_of_a_random_pyramid_are_refused(tmp_path, monkeypatch, capsys)
 def test_a_random_pyramid_can_be_allowed(tmp_path):
     report = load_checkpoint(FeatureExtractor(pyramid(), [0.0] * 3, [1.0] * 3), save(tmp_path, vit()))
     with pytest.raises(CheckpointMatchError, match=r"these would be noise\. Or allow it") as caught:
-        check_maps(report)
+        check_random_maps(report)
     globs = re.findall(r"'(\S*?)'", str(caught.value).partition("allow_missing=")[2])
-    check_maps(report, globs)
+    check_random_maps(report, globs)
     with pytest.raises(CheckpointMatchError, match=r"no weights for backbone\.simfp_\d \(\d+\) of the model"):
-        check_maps(report, globs[1:])
+        check_random_maps(report, globs[1:])
 
 
 # Names that the model has

@@ -11,8 +11,8 @@ from functools import cached_property
 from itertools import takewhile
 
 from detrex_backbones.checkpoint.entry import Entry, Shapes, Status
+from detrex_backbones.checkpoint.match.positions import POSITION_TABLES
 from detrex_backbones.checkpoint.names.conventions import conventions
-from detrex_backbones.checkpoint.names.original_files import POSITION_TABLES
 from detrex_backbones.checkpoint.names.readings import Reading
 
 __all__ = ["MAP_NORM", "OWN", "explain_leftovers"]

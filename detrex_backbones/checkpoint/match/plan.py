@@ -12,11 +12,11 @@ from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match.first_convolution import fit_stem
 from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
 from detrex_backbones.checkpoint.match.model_facts import ModelFacts
-from detrex_backbones.checkpoint.match.positions import fit_positions, take_back_resizing
+from detrex_backbones.checkpoint.match.positions import POSITION_TABLES, fit_positions, take_back_resizing
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
 from detrex_backbones.checkpoint.match.whole_part import why_a_piece, why_not_all
 from detrex_backbones.checkpoint.names.conventions import conventions
-from detrex_backbones.checkpoint.names.original_files import ORIGINAL, POSITION_TABLES
+from detrex_backbones.checkpoint.names.original_files import ORIGINAL
 from detrex_backbones.checkpoint.names.readings import AS_STORED, Reading, each_reading, original_readings
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport

@@ -41,7 +41,9 @@ Change = tuple[Callable[[Tensor], Tensor], str]
 """What makes a table fit, and that in words; the same sentence for the same change."""
 
 ABSOLUTE = ("pos_embed", "absolute_pos_embed")
+DISTANCES = ("rel_pos_h", "rel_pos_w")
 BIAS = "relative_position_bias_table"
+POSITION_TABLES = (*ABSOLUTE, *DISTANCES, BIAS)
 BIASES = "biases of positions"
 TOKENS = ("cls_token", "dist_token", "reg_token")
 FOR_CLASS = 3  # rows of BEiT's tables: patch to class token, class token to patch, and to itself
@@ -138,7 +140,7 @@ def _change(key: str, stored: tuple[int, ...], model: Shapes, grid: Grid | None)
         beside = (key.removesuffix(name) + token for token in TOKENS)
         tokens = [model[token][1] for token in beside if len(model.get(token, ())) == 3]
         return _change_rows(stored[1], wanted[1], grid, tokens)
-    if name in ("rel_pos_h", "rel_pos_w") and len(wanted) == 2:
+    if name in DISTANCES and len(wanted) == 2:
         what = f"relative positions: {stored[0]} -> {wanted[0]}, linear"
         return partial(resize_distances, length=wanted[0]), what
     return _change_bias(stored, wanted, grid) if name == BIAS else None

@@ -11,7 +11,7 @@ from detrex_backbones.checkpoint.report import LoadReport, by_module, describe
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from detrex_backbones.text import shorten
 
-__all__ = ["check_maps", "check_report"]
+__all__ = ["check_random_maps", "check_report"]
 
 
 def check_report(report: LoadReport, allow_missing: Iterable[str] = (), allow_unused: Iterable[str] = ()) -> None:
@@ -47,7 +47,7 @@ def check_report(report: LoadReport, allow_missing: Iterable[str] = (), allow_un
     _check_complete(report, list(allow_missing), list(allow_unused))
 
 
-def check_maps(report: LoadReport, allow_missing: Iterable[str] = (), instead: str = "") -> None:
+def check_random_maps(report: LoadReport, allow_missing: Iterable[str] = (), instead: str = "") -> None:
     """Refuse to go on with maps that random weights make: a pyramid's, of which the file of its network has nothing.
 
     Args:

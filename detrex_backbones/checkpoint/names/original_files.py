@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,13 +17,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from detrex_backbones.checkpoint.entry import Entry, Status
-from detrex_backbones.checkpoint.names.wrappers import clean_names
-from detrex_backbones.checkpoint.read import LazyTensor, as_lazy
+from detrex_backbones.checkpoint.read import LazyTensor
 from detrex_backbones.checkpoint.read.stored import Views
 
 __all__ = [
     "ORIGINAL",
-    "POSITION_TABLES",
     "FilteredTensor",
     "FromOriginal",
     "original_entries",
@@ -35,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 ORIGINAL = "original"
 CHANGED = "changed as its family's reader does"
-POSITION_TABLES = ("pos_embed", "rel_pos_h", "rel_pos_w", "relative_position_bias_table")
 
 FromOriginal = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 """From tensors in the authors' names to those in the network's own, with or without a classifier."""
@@ -57,21 +54,19 @@ def original_prefixes(names: Mapping[str, object], count: int) -> Iterator[str]:
 
 
 def original_entries(
-    given: Mapping[str, Tensor | LazyTensor], prefix: str, read: FromOriginal, own: Container[str]
+    tensors: Mapping[str, LazyTensor], cleaned: Mapping[str, str], prefix: str, read: FromOriginal
 ) -> list[Entry] | None:
     """Every tensor of the file with the name that the network gives it, and those that it makes of several.
 
     Args:
-        given: name in the file -> tensor.
+        tensors: name in the file -> tensor.
+        cleaned: clean name -> name in the file.
         prefix: what stands before the network's names.
         read: of the network.
-        own: names of the model, as of `clean_names`.
 
     Returns:
         None where it isn't a file that the network can read.
     """
-    tensors = {name: as_lazy(tensor) for name, tensor in given.items()}
-    cleaned, aside = clean_names(tensors, own)
     entries = {name: Entry(key, tensors[key], tensors[key].shape, name) for name, key in cleaned.items()}
     inside = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
     more = read_as_authors(inside, read)
@@ -82,9 +77,7 @@ def original_entries(
             entry.set(Status.OUTSIDE, f"outside {prefix.rstrip('.')!r}")
     for theirs, entry in inside.items():
         entry.theirs = theirs
-    known = Status.NOT_OF_NETWORK
-    left = [Entry(key, tensors[key], tensors[key].shape, status=known, why=why) for key, why in aside.items()]
-    return [*entries.values(), *more, *left]
+    return [*entries.values(), *more]
 
 
 def read_as_authors(inside: Mapping[str, Entry], read: FromOriginal) -> list[Entry] | None:

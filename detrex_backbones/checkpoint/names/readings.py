@@ -133,16 +133,18 @@ def original_readings(
         model: name -> shape of the model in hand.
         readers: path of each network in the model -> how it reads such files.
     """
-    own = ModelNames(model)
-    cleaned, _ = clean_names(given, own, model)
+    tensors = {name: as_lazy(tensor) for name, tensor in given.items()}
+    cleaned, aside = clean_names(tensors, ModelNames(model), model)
+    marks = {name: each.prefixes(cleaned) for name, each in conventions().items()} if readers else {}
     for path, read in readers.items():
         if source in (None, ORIGINAL):
             count = sum(key.startswith(f"{path}.") for key in model) if path else len(model)
             for head in original_prefixes(cleaned, count) if prefix is None else [_dotted(prefix)]:
-                entries = original_entries(given, head, read, own)
+                entries = original_entries(tensors, cleaned, head, read)
                 if entries is not None:
-                    marks = [(each.name, "") for each in conventions().values() if head in each.prefixes(cleaned)]
-                    yield path, Reading(ORIGINAL, head, entries, known_by=[*marks, (TIMM, "")])
+                    known_by = [(name, "") for name, heads in marks.items() if head in heads]
+                    entries += _set_aside(tensors, aside)
+                    yield path, Reading(ORIGINAL, head, entries, known_by=[*known_by, (TIMM, "")])
         for reading in _leading_to_authors(given, source, prefix):
             more = read_as_authors({entry.ours: entry for entry in reading.entries if entry.ours}, read)
             if more is not None:
