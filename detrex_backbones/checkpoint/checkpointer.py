@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.checkpoint.files import load_values, open_checkpoint
 from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, copy_checkpoint, log_report
+from detrex_backbones.checkpoint.names.numbers import number_in
 from detrex_backbones.checkpoint.place.distributed import TIMEOUT, distribute_checkpoint, receive_nested
 from detrex_backbones.checkpoint.place.distributed_folder import write_folder, writing
 from detrex_backbones.checkpoint.place.ranks import Ranks, several
@@ -138,9 +139,10 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
         """A tensor beside the model's as it is to be kept: an optimiser's like the parameter that it is for."""
         owner, *steps = name.split(".")
         optimizer = self.checkpointables.get(owner)
-        if isinstance(optimizer, Optimizer) and len(steps) == 3 and steps[0] == "state" and steps[1].isdigit():
+        if isinstance(optimizer, Optimizer) and len(steps) == 3 and steps[0] == "state":
             params = [param for group in optimizer.param_groups for param in group["params"]]
-            param = params[int(steps[1])] if int(steps[1]) < len(params) else value
+            index = number_in(steps[1])
+            param = params[index] if index is not None and index < len(params) else value
             return like(param if param.shape == value.shape else value, value)
         return value.clone()
 

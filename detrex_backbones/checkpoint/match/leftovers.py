@@ -35,7 +35,7 @@ REASONS = (
 )
 
 # The first number of a name that ends a component: "layer4." of "layer4.0.conv1.weight", "blocks.7." of a ViT's.
-NUMBERED = re.compile(r"^((?:[^.]+\.)*?[^.]*?)(\d+)(?=\.)")
+NUMBERED = re.compile(r"^((?:[^.]+\.)*?[^.]*?)([0-9]{1,9})(?=\.)")
 # A stage is made of numbered blocks, each of which is made of layers; a block alone is not.
 BLOCK_OF_STAGE = re.compile(r"^\.(?:[A-Za-z_]\w*\.)?\d+\.\w+\.\w")
 

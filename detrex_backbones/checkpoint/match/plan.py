@@ -78,7 +78,8 @@ def plan_checkpoint(
     if scope is None and prefix is None and not plan.ambiguous:
         plan.ambiguous = why_not_all(plan, reading, model)
     fit_stem(plan, reading, model, stem_adapt, swap_channels)
-    grids = facts.position_grids()
+    # Modules are walked through only for a model that has such tables.
+    grids = facts.position_grids() if any(key.endswith(POSITION_TABLES) for key in model) else {}
     take_back_resizing(plan, reading, model, grids)
     if resize_positions:
         fit_positions(plan, reading, model, grids)
@@ -104,8 +105,10 @@ def _plans(
         if found and len(found[0][0].matched) == len(model) and reading.source != found[0][1].source:
             break
         found.append((make_plan(model, reading.shapes, scope), reading))
-        # Where all of the file has a place, there is nothing else in it.
-        if len(found[0][0].matched) == len(checkpoint.tensors):
+        # Where all of the file has a place, or too little is left for a second network, there is nothing else in it.
+        filled = len(found[0][0].matched)
+        left = len(checkpoint.tensors) - filled
+        if not left or (filled == len(model) and left < filled):
             break
     # A filled network may still have norms for its maps around it, which only its own reader knows.
     original = any(_leads_to_authors(reading) for _, reading in found)

@@ -7,12 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from detrex_backbones.checkpoint.names.numbers import number_in
+
 __all__ = ["Names", "Pair"]
 
 LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
-NUMBER = re.compile(r"\d+")
+NUMBER = re.compile(r"([0-9]+)")
 PART = re.compile(r"\{(\w+?)([+-]\d+)?\}|(\d+)")
+PLACEHOLDER = re.compile(r"\{(\w+?)([+-]\d+)?\}")
 
 
 class Pair(NamedTuple):
@@ -58,7 +61,7 @@ class Names:
 
 class _Row(NamedTuple):
     numbers: tuple[tuple[str, int], ...]  # of each number in the key: placeholder and offset, or "" and the literal
-    result: str
+    result: tuple[str | tuple[str, int], ...]  # text, and placeholders with their offsets
     rank: int | None
 
 
@@ -71,31 +74,43 @@ def _table(rows: Iterable[tuple[str, str, int | None]]) -> dict[str, list[_Row]]
             numbers = tuple(
                 (found[1] or "", int(found[2] or 0) if found[1] else int(found[3])) for found in PART.finditer(template)
             )
-            table[PART.sub("#", template)].append(_Row(numbers, target.replace("{leaf}", leaf), rank))
+            row = _Row(numbers, _pieces(target.replace("{leaf}", leaf)), rank)
+            table[PART.sub("#", template)].append(row)
     return dict(table)
 
 
+def _pieces(result: str) -> tuple[str | tuple[str, int], ...]:
+    text, *rest = PLACEHOLDER.split(result)
+    found: list[str | tuple[str, int]] = [text]
+    for name, offset, behind in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+        found += [(name, int(offset or 0)), behind]
+    return tuple(found)
+
+
 def _translate(table: dict[str, list[_Row]], key: str, rank: int) -> str | None:
-    rows = table.get(NUMBER.sub("#", key))
+    parts = NUMBER.split(key)
+    rows = table.get("#".join(parts[::2]))
     if rows is None:
         return None
-    numbers = [int(number) for number in NUMBER.findall(key)]
+    numbers = [number_in(part) for part in parts[1::2]]
     for row in rows:
         if row.rank in (None, rank):
             bound = _bind(row, numbers)
             if bound is not None:
-                return PART.sub(lambda part: _fill(part, bound), row.result)  # noqa: B023  (used at once)
+                return "".join(
+                    piece if isinstance(piece, str) else str(bound[piece[0]] + piece[1]) for piece in row.result
+                )
     return None
 
 
-def _bind(row: _Row, numbers: list[int]) -> dict[str, int] | None:
+def _bind(row: _Row, numbers: list[int | None]) -> dict[str, int] | None:
+    if len(row.numbers) != len(numbers):  # a "#" of the file's own
+        return None
     bound: dict[str, int] = {}
     for (placeholder, offset), number in zip(row.numbers, numbers, strict=True):
+        if number is None:
+            return None
         value = number - offset
         if value != 0 if not placeholder else bound.setdefault(placeholder, value) != value:
             return None
     return bound
-
-
-def _fill(part: re.Match[str], bound: dict[str, int]) -> str:
-    return str(bound[part[1]] + int(part[2] or 0)) if part[1] else part[0]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 
 from detrex_backbones.checkpoint.names.conventions._convention import Adaptation, Pair
+from detrex_backbones.checkpoint.names.numbers import number_in
 from detrex_backbones.checkpoint.read import GivenTensor, LazyTensor, joined
 
 __all__ = ["BATCH_COUNTERS", "JOINED", "LAST_NORM", "WRITTEN_APART", "counted_through", "join_projections", "pairs_of"]
@@ -79,8 +80,9 @@ def counted_through(block: str, row: str) -> Callable[[Iterable[str]], dict[str,
         for name in names:
             stage, one, rest = name.removeprefix(before).partition(between)
             index, other, tail = rest.partition(behind)
-            if name.startswith(before) and one and other and stage.isdigit() and index.isdigit():
-                found[name] = (int(stage), int(index), tail)
+            at, place = number_in(stage), number_in(index)
+            if name.startswith(before) and one and other and at is not None and place is not None:
+                found[name] = (at, place, tail)
         numbers = {place: at for at, place in enumerate(sorted({(stage, index) for stage, index, _ in found.values()}))}
         return {name: row.format(i=numbers[stage, index]) + tail for name, (stage, index, tail) in found.items()}
 

@@ -26,6 +26,7 @@ from detrex_backbones.checkpoint.names.conventions._detr import (
     same,
 )
 from detrex_backbones.checkpoint.names.conventions._resnet import RGB
+from detrex_backbones.checkpoint.names.numbers import number_in
 from detrex_backbones.checkpoint.read import LazyTensor
 
 CLASS_HEADS = r"^(transformer\.decoder\.)?class_embed\.{index}\."
@@ -65,7 +66,9 @@ def _adapt(network: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], di
     ]
     if "transformer.enc_output.weight" in network:
         # The last head finds the proposals, whatever their class, by its row 0 alone.
-        last = max((int(name.split(".")[1]) for name in network if name.startswith("class_embed.")), default=0)
+        last = max(
+            (number_in(name.split(".")[1]) or 0 for name in network if name.startswith("class_embed.")), default=0
+        )
         rules.insert(0, Rows(CLASS_HEADS.format(index=last), 91, range(80), "the first, of which 0 finds proposals"))
     return keep_rows(network, rules)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from detrex_backbones.checkpoint.names.conventions._convention import Convention
 from detrex_backbones.checkpoint.names.conventions._parts import BATCH_COUNTERS, pairs_of
+from detrex_backbones.checkpoint.names.numbers import number_in
 
 
 def _layers(**names: tuple[str, str]) -> dict[str, str]:
@@ -43,11 +44,12 @@ def _stages_apart(names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in names:
         _, stage, index, *rest = [*name.split(".", 3), "", ""]
-        if (stage, index) in blocks and stage.isdigit() and index.isdigit():
+        at, place = number_in(stage), number_in(index)
+        if (stage, index) in blocks and at is not None and place is not None:
             last = {"4": number[stage] // 2, "5": number[stage] - number["1"]}.get(stage, number[stage])
-            before = int(stage) - 1 + (stage == "5")
-            more = int(index) >= last
-            found[name] = f"blocks.{before + more}.{int(index) - last * more}.{rest[0]}"
+            before = at - 1 + (stage == "5")
+            more = place >= last
+            found[name] = f"blocks.{before + more}.{place - last * more}.{rest[0]}"
     return found
 
 
