@@ -68,7 +68,16 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
         "model": state,
         **draw(st.dictionaries(st.sampled_from(["optimizer", "epoch", "args"]), plain, max_size=2)),
     }
+    if draw(st.booleans()):
+        content["shared"] = _shared(draw(plain), draw(st.integers(1, 40)))
     return content if draw(st.booleans()) else state
+
+
+def _shared(value: Any, depth: int) -> Any:
+    """Containers that hold the next one twice: as many ways to the innermost as 2 ** depth."""
+    for level in range(depth):
+        value = [[value, value], (value, value), {"a": value, "b": value}][level % 3]
+    return value
 
 
 def _flat(content: dict[str, Any]) -> dict[str, Any]:
@@ -191,6 +200,8 @@ def _with_program(data: bytes, chance: random.Random) -> bytes:
 
 def _with_field(data: bytes, chance: random.Random) -> bytes:
     """Another number in one of the records that an archive consists of."""
+    if len(data) < 64:
+        return _with_byte(data, chance)
     magic, size = chance.choice([(b"PK\x01\x02", 46), (b"PK\x03\x04", 30), (b"PK\x05\x06", 22), (b"PK\x06\x06", 56)])
     places = [at for at in range(len(data) - size) if data[at : at + 4] == magic] or [max(0, len(data) - size)]
     at = chance.choice(places) + chance.randrange(4, size - 3)

@@ -18,36 +18,59 @@ MARK = "detrex_backbones.tensor"  # a tuple of this and a name stands for a tens
 def take_out(value: Any, path: str = "") -> tuple[Any, dict[str, Any]]:
     """The same structure with marks in the place of its tensors, and the tensors by their dotted paths."""
     tensors: dict[str, Any] = {}
-    return _marked(value, path, tensors), tensors
+
+    def mark(item: Any, place: str) -> Any:
+        if _is_mark(item):
+            raise ValueError(f"it has {MARK!r} in a tuple, which only this library writes")
+        if not isinstance(item, Tensor | LazyTensor):
+            return item
+        while place in tensors:  # {"a.b": t, "a": {"b": u}}
+            place += "'"
+        tensors[place] = item
+        return (MARK, place)
+
+    return _Copy(mark).of(value, path), tensors
 
 
 def put_in(structure: Any, tensors: Mapping[str, Tensor]) -> Any:
     """What `take_out` took apart."""
-    if isinstance(structure, tuple) and len(structure) == 2 and structure[0] == MARK:
-        return tensors[structure[1]]
-    return _rebuilt(structure, lambda item, place: put_in(item, tensors), "")
+    return _Copy(lambda item, place: tensors[item[1]] if _is_mark(item) else item).of(structure, "")
 
 
-# No closures that call themselves: these are cycles, and would keep tensors until they are collected.
-def _marked(item: Any, place: str, tensors: dict[str, Any]) -> Any:
-    if isinstance(item, Tensor | LazyTensor):
-        name = place
-        while name in tensors:  # {"a.b": t, "a": {"b": u}}
-            name += "'"
-        tensors[name] = item
-        return (MARK, name)
-    if isinstance(item, tuple) and item[:1] == (MARK,):
-        raise ValueError(f"it has {MARK!r} in a tuple, which only this library writes")
-    return _rebuilt(item, lambda inner, at: _marked(inner, at, tensors), place)
+def _is_mark(item: Any) -> bool:
+    return isinstance(item, tuple) and item[:1] == (MARK,)
 
 
-def _rebuilt(item: Any, walk: Callable[[Any, str], Any], place: str) -> Any:
-    """A container of the same type with other contents; anything else as it is."""
-    inside = f"{place}." if place else ""
-    if isinstance(item, dict):
-        made = copy.copy(item)  # keeps the type: a scheduler's milestones are a Counter, whose own update() adds
-        dict.update(made, {key: walk(value, f"{inside}{key}") for key, value in item.items()})
-        return made
-    if type(item) in (list, tuple):
-        return type(item)(walk(value, f"{inside}{index}") for index, value in enumerate(item))
-    return item
+class _Copy:
+    """Copies of containers with something else in the place of what they hold.
+
+    What stands in several places is copied once, as a pickle has it: a few bytes can hold as many lists in one another
+    as there are ways through them, and one that holds itself.
+
+    Args:
+        leaf: from what is no container, or is a mark, and its path to what stands there in the copy.
+    """
+
+    def __init__(self, leaf: Callable[[Any, str], Any]) -> None:
+        self._leaf = leaf
+        self._made: dict[int, Any] = {}
+
+    def of(self, item: Any, place: str) -> Any:
+        """The copy of what stands at a path."""
+        if not isinstance(item, dict) and (type(item) not in (list, tuple) or _is_mark(item)):
+            return self._leaf(item, place)
+        if id(item) in self._made:
+            return self._made[id(item)]
+        inside = f"{place}." if place else ""
+        made: Any
+        if isinstance(item, dict):
+            # Keeps the type: a scheduler's milestones are a Counter, whose own update() adds.
+            made = self._made[id(item)] = copy.copy(item)
+            dict.update(made, {key: self.of(value, f"{inside}{key}") for key, value in item.items()})
+            return made
+        if isinstance(item, list):
+            made = self._made[id(item)] = []
+            made.extend([self.of(value, f"{inside}{index}") for index, value in enumerate(item)])
+            return made
+        made = tuple([self.of(value, f"{inside}{index}") for index, value in enumerate(item)])
+        return self._made.setdefault(id(item), made)
