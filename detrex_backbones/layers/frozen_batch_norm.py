@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 __all__ = ["FrozenBatchNorm2d", "is_frozen_norm"]
 
 # What configs write; ours, detectron2's and torchvision's; timm's, which goes on with an activation.
-FROZEN_NAMES = ("FrozenBN", "FrozenBatchNorm2d", "FrozenBatchNormAct2d")
+FROZEN_NAMES = ("FrozenBN", "FrozenBatchNorm2d", "FrozenBatchNorm1d", "FrozenBatchNormAct2d")
 
 
 def is_frozen_norm(norm: Any) -> bool:
@@ -62,7 +62,7 @@ class FrozenBatchNorm2d(nn.Module):
                 x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
             )
         # batch_norm would keep its whole input for a gradient of weight and bias that nobody wants.
-        scale, shift = (value.to(x.dtype).reshape(1, -1, 1, 1) for value in self.scale_and_shift())
+        scale, shift = (value.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2)) for value in self.scale_and_shift())
         return torch.addcmul(shift, x, scale)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
@@ -100,7 +100,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     @classmethod
     def convert_frozen_batchnorm(cls, module: nn.Module) -> nn.Module:
-        """Replace every BatchNorm2d and SyncBatchNorm in `module` by a frozen one with the same eps and values.
+        """Replace every batch norm in `module` (of one dimension, of two, SyncBatchNorm) by a frozen one of the same values.
 
         A subclass with a forward of its own is left alone: timm's BatchNormAct2d, for one, also applies the
         activation, and a plain frozen norm in its place would delete that.
@@ -117,7 +117,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     @classmethod
     def convert_frozenbatchnorm2d_to_batchnorm2d(cls, module: nn.Module) -> nn.Module:
-        """Replace every FrozenBatchNorm2d in `module` by a trainable BatchNorm2d with the same eps and values.
+        """Replace every frozen batch norm in `module` by a trainable one with the same eps and values.
 
         Args:
             module: changed in place; where it is a frozen norm itself, the new one is returned instead.
@@ -126,7 +126,8 @@ class FrozenBatchNorm2d(nn.Module):
             `module`, or the trainable norm that stands for it.
         """
         if isinstance(module, FrozenBatchNorm2d):
-            norm = nn.BatchNorm2d(module.num_features, eps=module.eps, device=module.weight.device)
+            trainable = nn.BatchNorm1d if isinstance(module, FrozenBatchNorm1d) else nn.BatchNorm2d
+            norm = trainable(module.num_features, eps=module.eps, device=module.weight.device)
             norm = norm.to(module.weight.dtype).train(module.training)
             _copy_values(module, norm)
             if module.num_batches_tracked is not None:
@@ -138,7 +139,8 @@ class FrozenBatchNorm2d(nn.Module):
     def copy_of(cls, norm: nn.Module) -> FrozenBatchNorm2d:
         """A frozen norm with the eps and the values of a batch norm of any kind; one without values is the identity."""
         like: Any = next((value for value in (norm.running_mean, norm.weight) if value is not None), None)
-        frozen = cls(norm.num_features if like is None else len(like), eps=norm.eps)  # type: ignore[arg-type]
+        kind = FrozenBatchNorm1d if isinstance(norm, nn.BatchNorm1d) else cls
+        frozen = kind(norm.num_features if like is None else len(like), eps=norm.eps)  # type: ignore[arg-type]
         if like is not None:
             frozen = frozen.to(device=like.device, dtype=like.dtype)
         frozen.train(norm.training)
@@ -146,6 +148,10 @@ class FrozenBatchNorm2d(nn.Module):
         counter = getattr(norm, "num_batches_tracked", None)
         frozen.num_batches_tracked = None if counter is None else counter.clone()
         return frozen
+
+
+class FrozenBatchNorm1d(FrozenBatchNorm2d):
+    """The same for (N, C) and (N, C, L), as timm's LeViT has it behind its linear layers."""
 
 
 def _convert_children(module: nn.Module, convert: Callable[[nn.Module], nn.Module]) -> nn.Module:
@@ -158,7 +164,7 @@ def _convert_children(module: nn.Module, convert: Callable[[nn.Module], nn.Modul
 
 def _is_plain_batch_norm(module: nn.Module) -> bool:
     forwards = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-    return isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and type(module).forward in forwards
+    return isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm) and type(module).forward in forwards
 
 
 def _copy_values(source: nn.Module, target: nn.Module) -> None:

@@ -20,6 +20,14 @@ FREEZABLE = ["dpn48b", "legacy_seresnet18", "mobilevit_xxs", "levit_128s"]
 ALL = [family for family in families() if not family[1].startswith("test")]
 
 
+@pytest.mark.parametrize(("name", "maps"), [("levit_128s", 3), ("levit_conv_128s", 3), ("efficientformer_l1", 4)])
+def test_no_statistics_of_a_frozen_network_change(name, maps):
+    net = TimmBackbone(name, out_indices=range(maps), freeze_at=maps + 1).train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    net(noise(2, 3, 224, 224))
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
 def last_freeze_at(name: str) -> int:
     with torch.device("meta"), pytest.raises(ArgumentError) as caught:
         TimmBackbone(name, out_indices=None, freeze_at=99)

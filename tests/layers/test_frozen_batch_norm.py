@@ -176,8 +176,21 @@ class TestConversion:
 
         assert type(freeze(Named(CHANNELS))) is FrozenBatchNorm2d
 
-    def test_leaves_norms_of_other_shapes_alone(self):
-        net = nn.Sequential(nn.BatchNorm1d(CHANNELS), nn.GroupNorm(2, CHANNELS), nn.LayerNorm(CHANNELS))
+    @pytest.mark.parametrize("shape", [(6, CHANNELS), (6, CHANNELS, 5)])
+    @pytest.mark.parametrize("gradient", [False, True])
+    def test_takes_batch_norms_of_one_dimension_and_gives_them_back(self, shape, gradient):
+        norm = randomise_norms(nn.Sequential(nn.BatchNorm1d(CHANNELS, eps=1e-3))).eval()
+        x = noise(*shape).requires_grad_(gradient)
+        expected = norm(x)
+        frozen = freeze(norm).train()
+        assert_close(frozen(x), expected, 1e-6)
+        assert not list(frozen.parameters())
+        back = unfreeze(frozen)[0].eval()
+        assert type(back) is nn.BatchNorm1d and back.eps == 1e-3
+        assert_close(back(x), expected, 1e-6)
+
+    def test_leaves_other_norms_alone(self):
+        net = nn.Sequential(nn.BatchNorm3d(CHANNELS), nn.GroupNorm(2, CHANNELS), nn.LayerNorm(CHANNELS))
         types = [type(layer) for layer in net]
         assert [type(layer) for layer in freeze(net)] == types
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from detrex_backbones.backbones.timm.reach import Reach
 from detrex_backbones.errors import ArgumentError
@@ -41,6 +42,6 @@ def freeze_parameters(net: nn.Module, names: Collection[str]) -> None:
         for key, parameter in own.items():
             if key in names:
                 parameter.requires_grad_(False)
-        if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and name and own and set(own) <= set(names):
+        if isinstance(module, _BatchNorm) and name and own and set(own) <= set(names):
             parent, _, child = name.rpartition(".")
             setattr(net.get_submodule(parent), child, freeze_norms(module))
