@@ -100,7 +100,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     @classmethod
     def convert_frozen_batchnorm(cls, module: nn.Module) -> nn.Module:
-        """Replace every batch norm in `module` (of one dimension, of two, SyncBatchNorm) by a frozen one of the same values.
+        """Replace every BatchNorm1d, BatchNorm2d and SyncBatchNorm by a frozen one with the same eps and values.
 
         A subclass with a forward of its own is left alone: timm's BatchNormAct2d, for one, also applies the
         activation, and a plain frozen norm in its place would delete that.
