@@ -133,6 +133,9 @@ REFUSED = {
     "float of 601 digits": b"F" + b"1" * 601 + b"\n",
     "float of none": b"Fx\n",
     "string without quotes": b"Sabc\n",
+    "string in letters": b"Saba\n",
+    "string of one quote": b"S'\n",
+    "string in two kinds of quotes": b"S'abc\"\n",
     "bytes past the end": b"\x8e" + b"\xff" * 8 + b"abc",
     "text past the end": b"\x8d" + b"\xff" * 7 + b"\x7f",
     "line without end": b"cos",
@@ -150,6 +153,9 @@ REFUSED = {
     "state of a dtype's name": b"ctorch\nfloat32\n}b",
     "state twice": b"ca\nb\n)R}b}b",
     "name of numbers": b"K\x01K\x02\x93",
+    "name in a module that is a number": b"K\x01\x8c\x01a\x93",
+    "name that is a number": b"\x8c\x01aK\x01\x93",
+    "state of nothing": b"}b",
     "frame past the end": b"\x95" + b"\xff" * 8,
     "not UTF-8 in a name": b"c\xff\n\xff\n",
 }
@@ -159,6 +165,10 @@ REFUSED = {
 def test_instructions_that_no_checkpoint_needs(name):
     with pytest.raises(PickleError, match=r"^the pickle "):
         parse_pickle(instructions(REFUSED[name]))
+
+
+def test_a_string_may_be_empty():
+    assert parse_pickle(instructions(b"S''\n"))[0] == ""
 
 
 def test_odd_but_right_instructions():
