@@ -75,8 +75,12 @@ def theirs(path: Path) -> Any:
         return None
 
 
-def differences(found: Any, expected: Any, where: str = "") -> list[str]:
-    """Where tensors that both have are not the same."""
+def differences(found: Any, expected: Any, where: str = "", seen: set[tuple[int, int]] | None = None) -> list[str]:
+    """Where tensors that both have are not the same. Of what stands in several places, once."""
+    seen = set() if seen is None else seen
+    if (id(found), id(expected)) in seen:
+        return []
+    seen.add((id(found), id(expected)))
     if isinstance(expected, torch.Tensor) and isinstance(found, torch.Tensor):
         same = (found.shape, found.dtype) == (expected.shape, expected.dtype)
         return [] if same and raw(found) == raw(expected.resolve_conj().resolve_neg()) else [where]
@@ -88,7 +92,7 @@ def differences(found: Any, expected: Any, where: str = "") -> list[str]:
         pairs = [(str(index), one, value) for index, (one, value) in enumerate(zip(found, expected, strict=False))]
     else:
         return [where] if isinstance(expected, torch.Tensor) and expected.layout is torch.strided else []
-    return [place for key, one, value in pairs for place in differences(one, value, f"{where}.{key}")]
+    return [place for key, one, value in pairs for place in differences(one, value, f"{where}.{key}", seen)]
 
 
 def main(folder: Path, first: int) -> None:
