@@ -32,12 +32,15 @@ RECORDS = 1_000_000  # lists, dicts, tuples and calls in any pickle: an instruct
 RECORD_BYTES = 16  # bytes of a larger pickle for each further one; a tensor has six records and about a hundred bytes
 
 
-def parse_pickle(given: bytes | memoryview, at: int = 0) -> tuple[Any, int]:
+def parse_pickle(
+    given: bytes | memoryview, at: int = 0, references: list[PersistentId] | None = None
+) -> tuple[Any, int]:
     """Follow one pickle, of any protocol and of Python 2 too.
 
     Args:
         given: the bytes that it stands in. Strings from `LONG` bytes on are views of them.
         at: where it starts.
+        references: gets every reference to something outside the pickle.
 
     Returns:
         What it holds, and where its end is.
@@ -46,7 +49,7 @@ def parse_pickle(given: bytes | memoryview, at: int = 0) -> tuple[Any, int]:
         PickleError: it is cut, or asks for what no checkpoint needs.
     """
     data = memoryview(given)
-    machine = _Machine(data)
+    machine = _Machine(data, [] if references is None else references)
     stack, memo, from_bytes = machine.stack, machine.memo, int.from_bytes
     try:
         while True:
@@ -80,10 +83,10 @@ def parse_pickle(given: bytes | memoryview, at: int = 0) -> tuple[Any, int]:
 class _Machine:
     """The stack, the places in it where marks are, and the memo."""
 
-    __slots__ = ("data", "made", "marks", "memo", "most", "size", "stack")
+    __slots__ = ("data", "made", "marks", "memo", "most", "references", "size", "stack")
 
-    def __init__(self, data: memoryview) -> None:
-        self.data, self.size, self.made = data, len(data), 0
+    def __init__(self, data: memoryview, references: list[PersistentId]) -> None:
+        self.data, self.size, self.made, self.references = data, len(data), 0, references
         self.most = RECORDS + self.size // RECORD_BYTES
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -278,6 +281,11 @@ def _name(name: Any, module: Any) -> Name:
     return Name(module, name)
 
 
+def _reference(run: _Machine, value: Any) -> PersistentId:
+    run.references.append(PersistentId(value))
+    return run.references[-1]
+
+
 def _instance(run: _Machine, at: int) -> int:
     function, at = _global(run, at)
     run.push(Call(function, tuple(run.marked())))
@@ -360,5 +368,5 @@ OPERATIONS: dict[int, Operation] = _codes({
     b"R": _of_last(2, Call), b"\x81": _of_last(2, Call),
     b"\x92": _of_last(3, lambda function, arguments, keywords: Call(function, (arguments, keywords))),
     b"\x93": lambda run, at: run.stack.append(_name(run.stack.pop(), run.stack.pop())),
-    b"Q": lambda run, at: run.stack.append(PersistentId(run.stack.pop())),
+    b"Q": lambda run, at: run.stack.append(_reference(run, run.stack.pop())),
 })  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "calls",
     "is_safe_key",
     "longer",
-    "persistent_ids",
     "told",
     "without_halves",
 ]
@@ -99,25 +98,6 @@ class Data(dict[Any, Any]):
             self[key] = value
         else:
             self.others = longer(self.others, [(key, value)])
-
-
-def persistent_ids(value: Any) -> Iterator[PersistentId]:
-    """Every reference to something outside that stands in a value of `parse_pickle`, once."""
-    waiting, seen = [value], set()
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str | int | float | bytes | None) or id(item) in seen:
-            continue
-        seen.add(id(item))
-        if isinstance(item, PersistentId):
-            yield item
-        elif isinstance(item, list | tuple):
-            waiting.extend(item)
-        elif isinstance(item, Data):
-            waiting.extend(part for pair in (*item.items(), *item.others) for part in pair)
-        elif isinstance(item, Call):
-            waiting.extend((item.function, item.arguments, item.state, *item.items))
-            waiting.extend(part for pair in item.pairs for part in pair)
 
 
 def without_halves(text: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from detrex_backbones.checkpoint.read.dtypes import Storage, storage_type, whole_number
 from detrex_backbones.checkpoint.read.pickle_data import parse_pickle
 from detrex_backbones.checkpoint.read.rebuild import rebuild
-from detrex_backbones.checkpoint.read.records import PersistentId, PickleError, persistent_ids
+from detrex_backbones.checkpoint.read.records import PersistentId, PickleError
 from detrex_backbones.checkpoint.read.source import Piece, Source
 from detrex_backbones.checkpoint.read.zip_archive import ArchiveError, ZipArchive
 
@@ -99,15 +99,16 @@ def read_legacy(source: Source) -> Any:
 
 def _parse_legacy(data: memoryview) -> tuple[Any, Callable[[Any], Storage]]:
     """Three pickles about the file, one with the content, one with the keys of storages, and their bytes."""
+    references: list[PersistentId] = []
     at, parsed = 0, []
     for _ in range(5):
-        value, at = parse_pickle(data, at)
+        value, at = parse_pickle(data, at, references)
         parsed.append(value)
     magic, protocol, system, content, keys = parsed
     if (magic, protocol) != (LEGACY_MAGIC, LEGACY_PROTOCOL) or not isinstance(system, dict):
         raise PickleError("it isn't what torch.save wrote before torch 1.6")
     swapped = system.get("little_endian") is False
-    pieces = _legacy_pieces(data, at, keys, _declared(content))
+    pieces = _legacy_pieces(data, at, keys, _declared(references))
 
     def storage(saved: Any) -> Storage:
         dtype, key, _ = _described(saved)
@@ -125,10 +126,10 @@ def _parse_legacy(data: memoryview) -> tuple[Any, Callable[[Any], Storage]]:
     return content, storage
 
 
-def _declared(content: Any) -> dict[str, tuple[torch.dtype, int]]:
-    """Every storage that the content refers to: key -> what its numbers are, and how many there are."""
+def _declared(references: list[PersistentId]) -> dict[str, tuple[torch.dtype, int]]:
+    """Every storage that a file refers to: key -> what its numbers are, and how many there are."""
     found: dict[str, tuple[torch.dtype, int]] = {}
-    for record in persistent_ids(content):
+    for record in references:
         dtype, key, count = _described(record.value)
         if found.setdefault(key, (dtype, count)) != (dtype, count):
             raise PickleError(f"the storage {key!r} is described in two ways")
