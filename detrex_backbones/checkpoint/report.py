@@ -26,7 +26,8 @@ class LoadReport:
     Args:
         path: of the file.
         format: how the file is built: "torch", "torch-legacy", "pickle", "safetensors".
-        container: the key that the weights stood under in the file, "" for the top level.
+        container: the keys that led to the weights in the file, "ema.module", "" for the top level.
+        other_containers: those of other weights that are in the file.
         source: the naming convention that was recognised, "as stored" for names used as they are.
         prefix: what stood before every name in the file and was taken off.
         scope: path of the submodule that was loaded, "" for the whole model.
@@ -54,6 +55,7 @@ class LoadReport:
     lookalikes: str = ""
     ambiguous: str = ""
     not_finite: dict[str, int] = field(default_factory=dict)
+    other_containers: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
         """One line: a notebook shows it in the place of every key; `print(report)` has the summary."""
@@ -112,6 +114,7 @@ class LoadReport:
             "path": self.path,
             "format": self.format,
             "container": self.container,
+            "other_containers": list(self.other_containers),
             "source": self.source,
             "prefix": self.prefix,
             "scope": self.scope,
@@ -169,6 +172,7 @@ class LoadReport:
             "other shape": self.mismatched and f"{len(self.mismatched)}: {shorten(map(describe, self.mismatched))}",
             "kept": ", ".join(reasons(self.kept)),
             "left over": ", ".join(reasons(self.left_over)),
+            "not taken": self.other_containers and f"{self.others_text()}: container='...' takes one",
             "note": self.lookalikes and f"names alone don't tell: {self.lookalikes}",
             "WARNING": self.before_maps and f"{self.before_maps_text()} keep random values: the maps are noise",
             "AMBIGUOUS": self.ambiguous,
@@ -176,6 +180,10 @@ class LoadReport:
         }
         lines += [_line(title.strip(), str(text)) for title, text in more.items() if text]
         return "\n".join(lines)
+
+    def others_text(self) -> str:
+        """Where else in the file there are weights."""
+        return f"other weights of the file, under {shorten(map(repr, self.other_containers))}"
 
     def before_maps_text(self) -> str:
         """How much is random between the scope and the maps that are given out, and which modules it is."""
