@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -205,7 +204,7 @@ def _of(path: Path, content: Content, weights: Weights) -> Checkpoint:
 def _nothing(path: Path, content: Content, container: str | None) -> CheckpointFileError:
     """The error of a file without weights, or without any where they are said to be."""
     name, value = _named(path, content.format), content.value
-    if not isinstance(value, Mapping | list | tuple):
+    if not isinstance(value, Mapping) and not find_weights(value):
         return CheckpointFileError(
             f"{name} holds a {_kind_of(value)}. Expected a mapping of names to tensors.{_cure(value)}"
         )
@@ -234,9 +233,8 @@ def load_values(checkpoint: Checkpoint, wanted: Mapping[str, Any], *, owned: boo
         return dict(zip(wanted, load_tensors(wanted.values(), owned=owned), strict=True))
 
 
-def _summary(content: Mapping[Any, Any] | list[Any] | tuple[Any, ...]) -> str:
-    items = content.items() if isinstance(content, Mapping) else enumerate(content)
-    shown = [f"{visible(repr(key))}: {_kind_of(value)}" for key, value in islice(items, 6)]
+def _summary(content: Mapping[Any, Any]) -> str:
+    shown = [f"{visible(repr(key))}: {_kind_of(value)}" for key, value in list(content.items())[:6]]
     return ", ".join(shown) + (f" and {len(content) - 6} more" if len(content) > 6 else "") if shown else "nothing"
 
 
