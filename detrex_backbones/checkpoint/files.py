@@ -26,13 +26,15 @@ from detrex_backbones.checkpoint.read import (
 from detrex_backbones.checkpoint.read.content import content_of_bytes, named, reading
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
 from detrex_backbones.checkpoint.read.source import DamagedError
-from detrex_backbones.checkpoint.read.weights import Weights, tensors_in, without
-from detrex_backbones.errors import ArgumentError, CheckpointFileError, CheckpointMatchError, closest
-from detrex_backbones.text import shorten, visible
+from detrex_backbones.checkpoint.read.weights import DEPTH, Weights, tensors_in, without
+from detrex_backbones.checkpoint.report import choices
+from detrex_backbones.errors import ArgumentError, CheckpointFileError, CheckpointMatchError
+from detrex_backbones.text import visible
 
 __all__ = ["Checkpoint", "Given", "load_values", "only", "open_checkpoint", "read_checkpoint"]
 
 IN_MEMORY = "mapping"
+DEEPER = 20  # mappings in one another that are looked through for an error
 
 
 @dataclass
@@ -134,8 +136,8 @@ def only(checkpoint: Checkpoint, fits: Callable[[Checkpoint], object]) -> Checkp
     first = [each for each in fitting if each.rank == fitting[0].rank]
     if len(first) > 1:
         raise CheckpointFileError(
-            f"{_named(checkpoint.path, checkpoint.format)} holds {len(first)} sets of weights: "
-            f"{shorten(repr(each.container) for each in first)}. Say which: container={first[0].container!r}."
+            f"{_named(checkpoint.path, checkpoint.format)} holds {len(first)} sets of weights. Say which: "
+            f"{choices([each.container for each in first])}."
         )
     return first[0]
 
@@ -155,7 +157,7 @@ def _content_of(given: Any) -> Iterator[tuple[Path, Content]]:
         yield path, content_of_bytes(path, _bytes_of(given, path))
     else:
         raise ArgumentError(
-            f"weights can't be read from a {type(given).__name__}. Allowed: {ALLOWED}.{_instead(given)}"
+            f"weights can't be read from an object of type {type(given).__name__}. Allowed: {ALLOWED}.{_instead(given)}"
         )
 
 
@@ -183,8 +185,8 @@ def _checked(checkpoint: Checkpoint, container: str | None) -> Checkpoint:
     """A checkpoint that was read before, if it is the one that is asked for."""
     if container is not None and str(container) != checkpoint.container:
         raise ArgumentError(
-            f"container={container!r}: this Checkpoint has the weights under {checkpoint.container!r}. Read those: "
-            f"read_checkpoint({str(checkpoint.path)!r}, container={container!r})."
+            f"container={container!r}: this Checkpoint was read with container={checkpoint.container!r}. Read it "
+            f"again: read_checkpoint(..., container={container!r})."
         )
     return checkpoint
 
@@ -194,7 +196,7 @@ def _of(path: Path, content: Content, weights: Weights) -> Checkpoint:
         tensors, unread = tensors_in(weights.mapping)
     except DamagedError as error:
         raise CheckpointFileError(
-            f"{_named(path, content.format)}: {error}. Each tensor needs a name of its own."
+            f"{_named(path, content.format)} can't be read by names: {error}. Give each tensor a name of its own."
         ) from error
     extra = without(content.value, weights.steps)
     extra = extra if isinstance(extra, dict) else {str(place): item for place, item in enumerate(extra)}
@@ -202,17 +204,15 @@ def _of(path: Path, content: Content, weights: Weights) -> Checkpoint:
 
 
 def _nothing(path: Path, content: Content, container: str | None) -> CheckpointFileError:
-    """The error of a file without weights, or without any where they are said to be."""
+    """The error of a file without weights, or without any where they are said or expected to be."""
     name, value = _named(path, content.format), content.value
-    if not isinstance(value, Mapping) and not find_weights(value):
+    where = [weights.container for weights in find_weights(value, depth=DEEPER)]
+    if where:
+        asked = f"under container={str(container)!r}" if container else f"in its first {DEPTH} levels"
+        return CheckpointFileError(f"{name} has no weights {asked}. It has some elsewhere: {choices(where)}.")
+    if not isinstance(value, Mapping):
         return CheckpointFileError(
             f"{name} holds a {_kind_of(value)}. Expected a mapping of names to tensors.{_cure(value)}"
-        )
-    where = [weights.container for weights in find_weights(value)] if container else []
-    if where:
-        return CheckpointFileError(
-            f"{name} has no tensors under container={str(container)!r}. It has some under "
-            f"{shorten(map(repr, where))}.{closest(container, where)}"
         )
     return CheckpointFileError(
         f"{name} holds no tensors in any place that trainers put them. It has: {_summary(value)}."

@@ -12,9 +12,10 @@ from typing import Any
 from detrex_backbones.checkpoint.entry import BATCH_COUNTER, Entry, Status
 from detrex_backbones.text import shorten, visible
 
-__all__ = ["LoadReport", "by_module", "describe"]
+__all__ = ["LoadReport", "by_module", "choices", "describe"]
 
 WIDTH = 80
+SHOWN = 8  # containers
 NOT_DRAWN = (BATCH_COUNTER, "pixel_mean", "pixel_std")  # what has no random values
 LONGEST_LINE = 20_000  # characters
 
@@ -172,7 +173,7 @@ class LoadReport:
             "other shape": self.mismatched and f"{len(self.mismatched)}: {shorten(map(describe, self.mismatched))}",
             "kept": ", ".join(reasons(self.kept)),
             "left over": ", ".join(reasons(self.left_over)),
-            "not taken": self.other_containers and f"{self.others_text()}: container='...' takes one",
+            "not taken": self.other_containers and f"other weights of the file: {choices(self.other_containers)}",
             "note": self.lookalikes and f"names alone don't tell: {self.lookalikes}",
             "WARNING": self.before_maps and f"{self.before_maps_text()} keep random values: the maps are noise",
             "AMBIGUOUS": self.ambiguous,
@@ -180,10 +181,6 @@ class LoadReport:
         }
         lines += [_line(title.strip(), str(text)) for title, text in more.items() if text]
         return "\n".join(lines)
-
-    def others_text(self) -> str:
-        """Where else in the file there are weights."""
-        return f"other weights of the file, under {shorten(map(repr, self.other_containers))}"
 
     def before_maps_text(self) -> str:
         """How much is random between the scope and the maps that are given out, and which modules it is."""
@@ -210,6 +207,12 @@ def by_module(keys: list[str], scope: str = "") -> str:
         shared = next((at for at, (one, other) in enumerate(zip(parts, inside, strict=False)) if one != other), 0)
         counts[".".join(parts[: shared + 1])] += 1
     return shorten(f"{module} ({count})" for module, count in counts.items())
+
+
+def choices(containers: list[str]) -> str:
+    """What is given to have one of several weights of a file."""
+    shown = [f"container={name!r}" for name in containers]
+    return f"{shorten(shown[:-1], SHOWN)} or {visible(shown[-1])}" if 1 < len(shown) <= SHOWN else shorten(shown, SHOWN)
 
 
 def describe(item: Entry) -> str:

@@ -64,20 +64,20 @@ def _without_options(text: str) -> str:
 
     Other options stay where they are: a URL's belong to it, and a file's name can have a question mark.
     """
-    name, mark, query = text.partition("?")
+    given, (name, mark, query) = text, text.partition("?")
     options = query.split("&") if mark else []
     kept = [option for option in options if option != HEURISTICS]
     if len(kept) < len(options):
         text = f"{name}?{'&'.join(kept)}" if kept else name
     elif any(option.startswith(HEURISTICS.partition("=")[0]) for option in kept):
         raise CheckpointFileError(
-            f"{visible(text)!r}: of detectron2's options {HEURISTICS} is understood. To have names taken as they are "
-            f"stored, give source='as stored'."
+            f"{visible(given)!r}: of detectron2's options {HEURISTICS} alone is understood. Leave it out; names are "
+            f"taken as they are stored with source='as stored'."
         )
     is_local = SCHEME.match(text) is None and not text.startswith(hub.SCHEME)
     if kept and is_local and not _is_there(text) and _is_there(name):
         raise CheckpointFileError(
-            f"{visible(text)!r} is no file, and {visible(name)!r} takes no options but {HEURISTICS}."
+            f"{visible(given)!r} is no file, and {visible(name)!r} takes no options but {HEURISTICS}."
         )
     return text
 

@@ -7,7 +7,7 @@ from typing import Any
 from detrex_backbones.checkpoint.entry import Shapes
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match.plan import Attempt, plan_checkpoint, same_values
-from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.checkpoint.report import LoadReport, choices
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 
 __all__ = ["plan_best"]
@@ -53,10 +53,8 @@ def plan_best(model: Shapes, checkpoint: Checkpoint, **options: Any) -> Attempt:
         each.container for each in (checkpoint, *checkpoint.others) if each.container != taken.container
     ]
     if rivals:
-        places = ", ".join(map(repr, [taken.container, *rivals]))
-        best.report.ambiguous = (
-            f"it holds {len(rivals) + 1} sets of weights that fit: {places}. Say which: container={taken.container!r}."
-        )
+        fitting = [taken.container, *rivals]
+        best.report.ambiguous = f"it holds {len(fitting)} sets of weights that fit. Say which: {choices(fitting)}."
     return best
 
 

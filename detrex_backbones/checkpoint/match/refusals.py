@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from detrex_backbones.checkpoint.match.globs import fewest_globs, is_allowed
 from detrex_backbones.checkpoint.match.leftovers import MAP_NORM
 from detrex_backbones.checkpoint.names.conventions import conventions
-from detrex_backbones.checkpoint.report import LoadReport, by_module, describe
+from detrex_backbones.checkpoint.report import LoadReport, by_module, choices, describe
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from detrex_backbones.text import shorten
 
@@ -118,4 +118,4 @@ def _elsewhere(report: LoadReport) -> str:
     if not report.other_containers:
         return ""
     taken = repr(report.container) if report.container else "its top level"
-    return f" Taken was {taken}; there are {report.others_text()}: container={report.other_containers[0]!r} takes one."
+    return f" Read was {taken}; the file has other weights, too: {choices(report.other_containers)}."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable
 
 __all__ = ["clean_names"]
 
-# What is put into a path around a module: `module` (DistributedDataParallel, DataParallel, DeepSpeed, AveragedModel), and
+# What is put around a module in a path: `module` (DistributedDataParallel, DataParallel, DeepSpeed, AveragedModel), and
 # an attribute that begins with "_" and ends with "mod" or "module", as torch (`_orig_mod`, `_fsdp_wrapped_module`,
 # `_checkpoint_wrapped_module`) and Lightning (`_forward_module`) name it. peft keeps the layer that it adapts as
 # `base_layer`, and one that is trained as a whole as `modules_to_save`, with the adapter's name behind.

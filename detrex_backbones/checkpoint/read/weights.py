@@ -15,7 +15,7 @@ from detrex_backbones.checkpoint.read.dtypes import OtherTensor
 from detrex_backbones.checkpoint.read.source import DamagedError
 from detrex_backbones.checkpoint.read.stored import GivenTensor, LazyTensor
 
-__all__ = ["Weights", "as_text", "find_weights", "is_tensor", "tensors_in", "without"]
+__all__ = ["DEPTH", "Weights", "as_text", "find_weights", "is_tensor", "tensors_in", "without"]
 
 DEPTH = 4  # mappings and lists around weights
 Steps = tuple[Any, ...]  # keys of mappings and numbers of lists, from the top
@@ -49,12 +49,13 @@ class Weights:
         return _dotted(self.steps)
 
 
-def find_weights(content: Any, wanted: str | None = None) -> list[Weights]:
+def find_weights(content: Any, wanted: str | None = None, depth: int = DEPTH) -> list[Weights]:
     """Every mapping of tensors in a file but those of optimisers: the preferred first, of these the largest.
 
     Args:
         content: what the file holds.
         wanted: the path of the mapping to take, or of what is around it; None for all.
+        depth: mappings and lists in one another that are looked through.
     """
     steps = _steps_of(content, wanted or "")
     if steps is None:
@@ -63,7 +64,7 @@ def find_weights(content: Any, wanted: str | None = None) -> list[Weights]:
     for step in steps:
         start = start[step]
     alone = wanted is not None and isinstance(start, Mapping) and any(map(is_tensor, start.values()))
-    found = [(steps, start)] if alone else list(_search(start, steps, DEPTH, set()))
+    found = [(steps, start)] if alone else list(_search(start, steps, depth, set()))
     # What has no tensor of any size is a loss, a metric or the number of a step, unless there is nothing else.
     found = [pair for pair in found if any(map(_has_size, pair[1].values()))] or found
     found = sorted(found, key=lambda pair: -len(pair[1]))[:MOST]
