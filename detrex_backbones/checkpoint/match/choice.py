@@ -45,8 +45,9 @@ def plan_best(model: Shapes, checkpoint: Checkpoint, **options: Any) -> Attempt:
         for each, attempt in found
         if each is not taken
         and each.rank == taken.rank
-        and (_is_whole(attempt.report) or _fit(attempt.report) == _fit(best.report))
         and attempt.report.loaded
+        # A smaller one that is whole may be the rest of the network.
+        and (not _fit(attempt.report)[1] or _fit(attempt.report) == _fit(best.report))
         and not same_values(attempt.values, best.values)
     ]
     best.report.other_containers = [
