@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from detrex_backbones.atomic_write import write_whole
-from detrex_backbones.checkpoint.files import load_values, open_checkpoint
+from detrex_backbones.checkpoint.files import Checkpoint, load_values, open_checkpoint
 from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, copy_checkpoint, log_report
 from detrex_backbones.checkpoint.names.numbers import number_in
 from detrex_backbones.checkpoint.place.distributed import TIMEOUT, distribute_checkpoint, receive_nested
@@ -29,6 +30,8 @@ from detrex_backbones.errors import ArgumentError, CheckpointFileError, Checkpoi
 __all__ = ["DetectionCheckpointer"]
 
 logger = logging.getLogger(__name__)
+
+MODEL = "model"  # the key of the model's weights in what is saved
 
 
 class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
@@ -86,9 +89,10 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
         if not path:
             logger.info("no checkpoint given: the model keeps its weights")
             return {}
-        with open_checkpoint(path, chosen.container) as checkpoint:
+        with open_checkpoint(path, chosen.container) as opened:
+            checkpoint = self._of_model(opened)
             attempt = check_checkpoint(self.model, checkpoint, chosen)
-            structure, stored = take_out(checkpoint.extra)
+            structure, stored = take_out(attempt.extra)
             tensors = load_values(checkpoint, stored, owned=False)  # `_kept` makes what is kept its own
             rest = put_in(structure, {name: self._kept(name, value) for name, value in tensors.items()})
             copy_checkpoint(self.model, checkpoint, attempt, lambda: self._load_rest(rest, names, attempt.report))
@@ -108,7 +112,11 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
                 return {}
             with ExitStack() as opened:
                 checkpoint = ranks.together(
-                    lambda: opened.enter_context(open_checkpoint(path, chosen.container)) if ranks.first else None
+                    lambda: (
+                        self._of_model(opened.enter_context(open_checkpoint(path, chosen.container)))
+                        if ranks.first
+                        else None
+                    )
                 )
                 rest = receive_nested(ranks, checkpoint.extra if checkpoint else {}, self._kept)
                 report = distribute_checkpoint(
@@ -116,6 +124,15 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
                 )
         self._loaded(report)
         return rest
+
+    def _of_model(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The weights in a file without those that an object of this checkpointer keeps, such as averages."""
+        each = [
+            weights
+            for weights in (checkpoint, *checkpoint.others)
+            if weights.container.partition(".")[0] not in self.checkpointables
+        ]
+        return replace(each[0], others=tuple(each[1:])) if each else checkpoint
 
     @property
     def _together(self) -> bool:
@@ -191,7 +208,7 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
             CheckpointFileError: there is something to continue from, but it can't be read; and as `load`.
         """
         last = self._last() if resume else ""
-        return self.load(last) if last else self.load(path, checkpointables=[])
+        return self.load(last, container=MODEL) if last else self.load(path, checkpointables=[])
 
     def _last(self) -> str:
         """The last checkpoint, as the first process sees it where it reads for all; "" where there is none."""
@@ -232,7 +249,7 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
         sharded = self._sharded
         if not self.save_dir or not (self.save_to_disk or sharded):
             return
-        data = {"model": self.model.state_dict(), **kwargs}
+        data = {MODEL: self.model.state_dict(), **kwargs}
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
         if sharded:
             self._save_together(Path(self.save_dir) / name, data)

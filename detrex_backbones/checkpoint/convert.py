@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from detrex_backbones.atomic_write import write_whole
-from detrex_backbones.checkpoint.files import load_values, open_checkpoint
+from detrex_backbones.checkpoint.files import Checkpoint, load_values, only, open_checkpoint
 from detrex_backbones.checkpoint.names.conventions import Convention, conventions, sources
 from detrex_backbones.checkpoint.names.readings import AS_STORED, Reading, readings
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest
@@ -39,7 +39,13 @@ class Conversion:
 
 
 def convert_checkpoint(
-    path: str | Path, output: str | Path, *, to: str, source: str | None = None, prefix: str = ""
+    path: str | Path,
+    output: str | Path,
+    *,
+    to: str,
+    source: str | None = None,
+    prefix: str = "",
+    container: str | None = None,
 ) -> Conversion:
     """Write a checkpoint again in another source's names.
 
@@ -52,6 +58,7 @@ def convert_checkpoint(
         to: name of the convention to write.
         source: name of the convention to read; None to recognise it.
         prefix: put before every name that is written: "backbone".
+        container: where the weights are in the file, as of `load_checkpoint`; None for those whose names are known.
 
     Raises:
         ArgumentError: an unknown convention or extension.
@@ -63,7 +70,8 @@ def convert_checkpoint(
     save = _writer(output)
     if to not in sources():
         raise ArgumentError(f"to={to!r} is not known. Allowed: {', '.join(sources())}.{closest(to, sources())}")
-    with open_checkpoint(path) as checkpoint:
+    with open_checkpoint(path, container) as opened:
+        checkpoint = only(opened, lambda each: _is_recognised(each, source))
         reading = _only_reading(readings(checkpoint.tensors, source), str(path))
         names, target = _rename(reading, [conventions()[name] for name in sources()[to]], str(path))
         tensors = load_values(checkpoint, {ours: reading.named[ours].values for ours in names})
@@ -78,6 +86,11 @@ def convert_checkpoint(
         {reading.named[ours].checkpoint_key: dotted + name for ours, name in names.items()},
         {entry.checkpoint_key: entry.why for entry in reading.entries if not entry.ours},
     )
+
+
+def _is_recognised(checkpoint: Checkpoint, source: str | None) -> bool:
+    """Whether the names of these weights bear the marks of a convention."""
+    return any(reading.source != AS_STORED for reading in readings(checkpoint.tensors, source))
 
 
 def _only_reading(found: list[Reading], path: str) -> Reading:

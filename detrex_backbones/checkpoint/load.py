@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.checkpoint.files import Checkpoint, load_values, open_checkpoint
+from detrex_backbones.checkpoint.files import Checkpoint, Given, load_values, open_checkpoint
+from detrex_backbones.checkpoint.match.choice import plan_best
 from detrex_backbones.checkpoint.match.model_facts import ModelFacts, random_before_maps
-from detrex_backbones.checkpoint.match.plan import Attempt, plan_checkpoint
+from detrex_backbones.checkpoint.match.plan import Attempt
 from detrex_backbones.checkpoint.match.refusals import check_report
 from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
 from detrex_backbones.checkpoint.place.dense import check_casts, place_values, targets_of
@@ -72,7 +72,7 @@ class LoadOptions:
 
 def load_checkpoint(
     model: nn.Module,
-    path: str | Path | Mapping[str, Any],
+    path: Given,
     *,
     source: str | None = None,
     prefix: str | None = None,
@@ -93,12 +93,15 @@ def load_checkpoint(
 
     Args:
         model: changed in place.
-        path: of the checkpoint, or the name of known weights: "torchvision://resnet50-v2"; or the weights themselves,
-            a mapping of names to tensors.
+        path: of the checkpoint, or the name of known weights: "torchvision://resnet50-v2"; an open binary file or
+            `io.BytesIO`, read from where it stands; the weights themselves, a mapping of names to tensors; or what
+            `read_checkpoint` gave.
         source: name of the convention ("torchvision", "detectron2", ..., "as stored"); None to recognise it.
         prefix: what stands before the network's names in the file: "backbone", "teacher"; None to find it.
         scope: path of the submodule of the model; "" for the whole model, None to find it.
-        container: the key that the weights stand under in the file; None to find it.
+        container: the keys that lead to the weights in the file, with dots between them, an item of a list by its
+            number: "ema.module", "models.0"; None to take those that fit the model, averages before what they were
+            made of.
         allow_missing: globs of model keys that may stay without a value or have another shape, with or without the
             scope before them: "linear.*".
         allow_unused: globs of the file's keys that need no place, though they are of the network: "roi_heads.mask_*".
@@ -176,7 +179,7 @@ def copy_checkpoint(
 
 def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
     shapes = {key: tuple(value.shape) for key, value in targets.items()}
-    attempt = plan_checkpoint(shapes, checkpoint, facts=ModelFacts(model), **options.reading)
+    attempt = plan_best(shapes, checkpoint, facts=ModelFacts(model), **options.reading)
     report, values = attempt.report, attempt.values
     report.before_maps = random_before_maps(model, report)
     check_report(report, options.allow_missing, options.allow_unused)

@@ -12,9 +12,10 @@ from typing import Any
 from detrex_backbones.checkpoint.entry import BATCH_COUNTER, Entry, Status
 from detrex_backbones.text import shorten, visible
 
-__all__ = ["LoadReport", "by_module", "describe"]
+__all__ = ["LoadReport", "by_module", "choices", "describe"]
 
 WIDTH = 80
+SHOWN = 8  # containers
 NOT_DRAWN = (BATCH_COUNTER, "pixel_mean", "pixel_std")  # what has no random values
 LONGEST_LINE = 20_000  # characters
 
@@ -26,7 +27,8 @@ class LoadReport:
     Args:
         path: of the file.
         format: how the file is built: "torch", "torch-legacy", "pickle", "safetensors".
-        container: the key that the weights stood under in the file, "" for the top level.
+        container: the keys that led to the weights in the file, "ema.module", "" for the top level.
+        other_containers: those of other weights that are in the file.
         source: the naming convention that was recognised, "as stored" for names used as they are.
         prefix: what stood before every name in the file and was taken off.
         scope: path of the submodule that was loaded, "" for the whole model.
@@ -54,6 +56,7 @@ class LoadReport:
     lookalikes: str = ""
     ambiguous: str = ""
     not_finite: dict[str, int] = field(default_factory=dict)
+    other_containers: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
         """One line: a notebook shows it in the place of every key; `print(report)` has the summary."""
@@ -112,6 +115,7 @@ class LoadReport:
             "path": self.path,
             "format": self.format,
             "container": self.container,
+            "other_containers": list(self.other_containers),
             "source": self.source,
             "prefix": self.prefix,
             "scope": self.scope,
@@ -169,6 +173,7 @@ class LoadReport:
             "other shape": self.mismatched and f"{len(self.mismatched)}: {shorten(map(describe, self.mismatched))}",
             "kept": ", ".join(reasons(self.kept)),
             "left over": ", ".join(reasons(self.left_over)),
+            "not taken": self.other_containers and f"other weights of the file: {choices(self.other_containers)}",
             "note": self.lookalikes and f"names alone don't tell: {self.lookalikes}",
             "WARNING": self.before_maps and f"{self.before_maps_text()} keep random values: the maps are noise",
             "AMBIGUOUS": self.ambiguous,
@@ -202,6 +207,12 @@ def by_module(keys: list[str], scope: str = "") -> str:
         shared = next((at for at, (one, other) in enumerate(zip(parts, inside, strict=False)) if one != other), 0)
         counts[".".join(parts[: shared + 1])] += 1
     return shorten(f"{module} ({count})" for module, count in counts.items())
+
+
+def choices(containers: list[str]) -> str:
+    """What is given to have one of several weights of a file."""
+    shown = [f"container={name!r}" for name in containers]
+    return f"{shorten(shown[:-1], SHOWN)} or {visible(shown[-1])}" if 1 < len(shown) <= SHOWN else shorten(shown, SHOWN)
 
 
 def describe(item: Entry) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "add_command",
     "add_config_argument",
     "add_config_arguments",
+    "add_container_argument",
     "add_json_argument",
     "add_overrides_argument",
     "build_for_maps",
@@ -80,6 +81,12 @@ def add_overrides_argument(parser: argparse.ArgumentParser, others: str = "") ->
         help=f"{others}; and {about}" if others else about,
     )
     action.completer = complete_override
+
+
+def add_container_argument(parser: Any) -> None:
+    """--container."""
+    about = "where the weights are in the file: ema.module, models.0 (default: found)"
+    parser.add_argument("--container", metavar="KEYS", help=about)
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:

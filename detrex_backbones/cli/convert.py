@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from detrex_backbones.cli.common import add_command, add_json_argument, print_written
+from detrex_backbones.cli.common import add_command, add_container_argument, add_json_argument, print_written
 from detrex_backbones.cli.terminal import print_json, say
 from detrex_backbones.text import visible
 
@@ -33,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("output", metavar="OUT", help="the checkpoint to write")
     parser.add_argument("--to", metavar="NAME", required=True, help="naming convention to write")
     parser.add_argument("--from", metavar="NAME", dest="source", help="convention to read (default: recognised)")
+    add_container_argument(parser)
     parser.add_argument("--prefix", metavar="P", default="", help="put before every name that is written")
     add_json_argument(parser)
 
@@ -42,7 +43,9 @@ def run(args: argparse.Namespace) -> None:
     from detrex_backbones.checkpoint.convert import convert_checkpoint
     from detrex_backbones.checkpoint.report import reasons
 
-    done = convert_checkpoint(args.path, args.output, to=args.to, source=args.source, prefix=args.prefix)
+    done = convert_checkpoint(
+        args.path, args.output, to=args.to, source=args.source, prefix=args.prefix, container=args.container
+    )
     if args.json:
         print_json(
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from detrex_backbones.cli.common import (
     COLUMNS,
     add_command,
     add_config_argument,
+    add_container_argument,
     add_json_argument,
     add_overrides_argument,
     build_for_maps,
@@ -76,6 +78,7 @@ def add_parser(subparsers: Any) -> None:
         type=_draw,
         help="norm over the channels (default), pca, similarity=X,Y or channels=K",
     )
+    add_container_argument(parser)
     parser.add_argument("--no-picture", action="store_true", help="write no picture")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: train.device)")
     many = parser.add_argument_group("of PATHS")
@@ -91,6 +94,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the load report and the maps, write the maps and the picture."""
     paths, args.overrides = split_words(args.overrides)
+    if args.container is not None:
+        args.overrides = [*args.overrides, f"+train.load_options.container={json.dumps(args.container)}"]
     given = {name: getattr(args, name) for name in MANY if getattr(args, name) not in (None, False)}
     if paths and args.image:
         args.parser.error("--image is one photo: give either it or PATHS")

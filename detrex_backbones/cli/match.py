@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from detrex_backbones.cli.common import (
     add_command,
     add_config_argument,
+    add_container_argument,
     add_json_argument,
     add_overrides_argument,
     load_config,
@@ -47,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--source", metavar="NAME", help="naming convention of the file (default: recognised)")
     parser.add_argument("--prefix", metavar="P", help="what stands before the names in the file (default: found)")
     parser.add_argument("--scope", metavar="PATH", help="submodule of the model (default: found)")
+    add_container_argument(parser)
     parser.add_argument("--all", action="store_true", help="print every key, not only the summary")
     parser.add_argument("--html", metavar="FILE", help="also write the report as a web page with a search")
     add_json_argument(parser)
@@ -56,9 +58,9 @@ def run(args: argparse.Namespace) -> None:
     """Print the report of a dry run, and raise where the load would."""
     import torch
 
-    from detrex_backbones.checkpoint.files import read_checkpoint
+    from detrex_backbones.checkpoint.files import open_checkpoint
+    from detrex_backbones.checkpoint.match.choice import plan_best
     from detrex_backbones.checkpoint.match.model_facts import ModelFacts, random_before_maps
-    from detrex_backbones.checkpoint.match.plan import plan_checkpoint
     from detrex_backbones.checkpoint.match.refusals import check_report
     from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
     from detrex_backbones.zoo import build_on_meta, load_options
@@ -67,12 +69,16 @@ def run(args: argparse.Namespace) -> None:
     cfg = load_config(args)
     if "model" not in cfg:
         raise ConfigKeyError(f"the config has no 'model' to match. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
-    given = {name: getattr(args, name) for name in ("source", "prefix", "scope") if getattr(args, name) is not None}
+    given = {
+        name: getattr(args, name)
+        for name in ("source", "prefix", "scope", "container")
+        if getattr(args, name) is not None
+    }
     options = load_options(cfg, **given)
     model = build_on_meta(cfg.model)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
-    checkpoint = read_checkpoint(args.checkpoint, options.container)
-    report = plan_checkpoint(shapes, checkpoint, facts=ModelFacts(model), **options.reading).report
+    with open_checkpoint(args.checkpoint, options.container) as checkpoint:
+        report = plan_best(shapes, checkpoint, facts=ModelFacts(model), **options.reading).report
     report.before_maps = random_before_maps(model, report)
     if args.json:
         print_json(report.to_dict())

@@ -12,7 +12,7 @@ from typing import Any
 from detrex_backbones.backbones.resnet.stages import NUM_BLOCKS
 from detrex_backbones.checkpoint.fetch import find_known
 from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET
-from detrex_backbones.checkpoint.files import read_checkpoint
+from detrex_backbones.checkpoint.files import Checkpoint, only, open_checkpoint
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.readings import Reading, readings
 from detrex_backbones.config.values import escaped, quoted
@@ -104,20 +104,24 @@ class Inferred:
         return "\n".join(lines) + "\n"
 
 
-def infer_config(path: str | Path, source: str | None = None, prefix: str | None = None) -> Inferred:
+def infer_config(
+    path: str | Path, source: str | None = None, prefix: str | None = None, container: str | None = None
+) -> Inferred:
     """Read off names and shapes which ResNet a file holds.
 
     Args:
         path: path of the checkpoint, or the name of known weights.
         source: as of `load_checkpoint`.
         prefix: as of `load_checkpoint`.
+        container: as of `load_checkpoint`; None for the weights that are a ResNet's.
 
     Raises:
         CheckpointFileError: the file can't be read.
         CheckpointError: no ResNet is in it, several are, or one that `make_stage` can't make.
     """
-    checkpoint = read_checkpoint(path)
-    found = [reading for reading in readings(checkpoint.tensors, source, prefix) if MARK in reading.named]
+    with open_checkpoint(path, container) as opened:
+        checkpoint = only(opened, lambda each: _resnets(each, source, prefix))
+    found = _resnets(checkpoint, source, prefix)
     places = {
         (reading.prefix, tuple(sorted(entry.checkpoint_key for entry in reading.named.values()))) for reading in found
     }
@@ -146,6 +150,11 @@ def infer_config(path: str | Path, source: str | None = None, prefix: str | None
         preprocessing=preprocessing,
         assumed=assumed,
     )
+
+
+def _resnets(checkpoint: Checkpoint, source: str | None, prefix: str | None) -> list[Reading]:
+    """The ways to read weights that find a ResNet."""
+    return [reading for reading in readings(checkpoint.tensors, source, prefix) if MARK in reading.named]
 
 
 def _stem(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]]:

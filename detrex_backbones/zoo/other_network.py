@@ -43,7 +43,7 @@ def name_the_network(cfg: DictConfig, checkpoint: str, options: LoadOptions) -> 
 
 def _text(cfg: DictConfig, checkpoint: str, options: LoadOptions) -> str:
     try:
-        found = infer_config(checkpoint, options.source, options.prefix)
+        found = infer_config(checkpoint, options.source, options.prefix, options.container)
     except (CheckpointError, DetrexBackbonesError):
         return ""  # no ResNet, or one that nothing here can name
     arguments = ", ".join(f"{name}={value!r}" for name, value in found.stages.items())

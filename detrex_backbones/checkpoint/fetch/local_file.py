@@ -20,6 +20,7 @@ __all__ = ["resolve"]
 
 # A drive letter is no scheme.
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+HEURISTICS = "matching_heuristics=True"
 
 
 def resolve(name: str | os.PathLike[str]) -> Path:
@@ -28,13 +29,13 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     Args:
         name: a path, a `file://` URL, an `http(s)://` URL, `hf-hub:org/name[@revision][:file]`, or a name of the
             catalogue: `torchvision://`, `timm://`, `gluon://`, `detectron2://`, `catalog://`, `pycls://`,
-            `open-mmlab://`, `mmcls://`, `detr://`, `moco://`. A path is given back as it is, whether there is a
-            file or not.
+            `open-mmlab://`, `mmcls://`, `detr://`, `moco://`; each with detectron2's `?matching_heuristics=True`
+            behind it or without. A path is given back as it is, whether there is a file or not.
 
     Raises:
         CheckpointFileError: an unknown name, with the closest ones, or a file that can't be had.
     """
-    text = os.fspath(name)
+    text = _without_options(os.fspath(name))
     if text.startswith(hub.SCHEME):
         return hub.from_hub(*hub.split(text))
     match = SCHEME.match(text)
@@ -58,6 +59,36 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     return _fetch(weight)
 
 
+def _without_options(text: str) -> str:
+    """The name without detectron2's `?matching_heuristics=True`, which says what is done here with every file.
+
+    Other options stay where they are: a URL's belong to it, and a file's name can have a question mark.
+    """
+    given, (name, mark, query) = text, text.partition("?")
+    options = query.split("&") if mark else []
+    kept = [option for option in options if option != HEURISTICS]
+    if len(kept) < len(options):
+        text = f"{name}?{'&'.join(kept)}" if kept else name
+    elif any(option.startswith(HEURISTICS.partition("=")[0]) for option in kept):
+        raise CheckpointFileError(
+            f"{visible(given)!r}: of detectron2's options {HEURISTICS} alone is understood. Leave it out; names are "
+            f"taken as they are stored with source='as stored'."
+        )
+    is_local = SCHEME.match(text) is None and not text.startswith(hub.SCHEME)
+    if kept and is_local and not _is_there(text) and _is_there(name):
+        raise CheckpointFileError(
+            f"{visible(given)!r} is no file, and {visible(name)!r} takes no options but {HEURISTICS}."
+        )
+    return text
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
 def _fetch(weight: Weight) -> Path:
     if weight.hub and weight.url == timm_weights.HUB_URL.format(hub=weight.hub):
         return hub.from_hub(weight.hub)
@@ -76,4 +107,6 @@ def _local(url: str) -> Path:
         raise CheckpointFileError(
             f"{visible(url)!r} names a file of another machine. A local one has three slashes: file:///..."
         )
+    if parts.query:
+        raise CheckpointFileError(f"{visible(url)!r} has options, and a local file takes none but {HEURISTICS}.")
     return Path(urllib.request.url2pathname(parts.path))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import ArgumentError
 
-__all__ = ["Attempt", "plan_checkpoint"]
+__all__ = ["Attempt", "plan_checkpoint", "same_values"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,12 @@ class Attempt:
     Args:
         report: of every key; it holds no values, and so outlives the file.
         values: model key -> what it will hold.
+        extra: what is stored beside the weights that it is of.
     """
 
     report: LoadReport
     values: dict[str, LazyTensor]
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def plan_checkpoint(
@@ -87,7 +90,7 @@ def plan_checkpoint(
     report = _report(checkpoint, reading, plan, model, facts.whole_networks)
     for entry in report.entries:
         entry.tensor = None
-    return Attempt(report, values)
+    return Attempt(report, values, checkpoint.extra)
 
 
 def _plans(
@@ -145,7 +148,7 @@ def _rivals(plan: Plan, reading: Reading, others: list[tuple[Plan, Reading]]) ->
         if candidate is not reading
         and candidate.source == reading.source
         and len(other.matched) == len(plan.matched)
-        and not _same(values, _values(other, candidate))
+        and not same_values(values, _values(other, candidate))
     ]
 
 
@@ -196,7 +199,7 @@ def _values(plan: Plan, reading: Reading) -> dict[str, LazyTensor]:
     return {key: reading.named[stored].values for key, stored in plan.matched.items()}
 
 
-def _same(one: dict[str, LazyTensor], other: dict[str, LazyTensor]) -> bool:
+def same_values(one: dict[str, LazyTensor], other: dict[str, LazyTensor]) -> bool:
     """Whether the model would get the same values: some trainers write a network twice."""
     if one.keys() != other.keys():
         return False

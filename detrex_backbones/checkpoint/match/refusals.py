@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from detrex_backbones.checkpoint.match.globs import fewest_globs, is_allowed
 from detrex_backbones.checkpoint.match.leftovers import MAP_NORM
 from detrex_backbones.checkpoint.names.conventions import conventions
-from detrex_backbones.checkpoint.report import LoadReport, by_module, describe
+from detrex_backbones.checkpoint.report import LoadReport, by_module, choices, describe
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from detrex_backbones.text import shorten
 
@@ -37,7 +37,8 @@ def check_report(report: LoadReport, allow_missing: Iterable[str] = (), allow_un
             f"checkpoint {report.path!r} is not for this model: {loaded} of its {keys} tensors fit. "
             f"Names taken: {report.source}. In the file: {shorten(report.left_over) or '-'}. "
             f"In the model: {shorten(report.missing + [describe(item) for item in report.mismatched])}. "
-            f"Is it the right architecture? Known conventions: {', '.join(conventions())}.{_note(report)}",
+            f"Is it the right architecture? Known conventions: {', '.join(conventions())}."
+            f"{_note(report)}{_elsewhere(report)}",
             report,
         )
     if report.ambiguous:
@@ -98,7 +99,7 @@ def _check_complete(report: LoadReport, allow_missing: list[str], allow_unused: 
     rest = {*without, *report.missing, *(item.model_key for item in report.mismatched)}
     globs = fewest_globs(without, [key for key in _keys_of(report) if key not in rest], report.scope)
     allow = f", or allow it: allow_missing={[*allow_missing, *globs]!r}" if globs and not unplaced else ""
-    lines.append(f"Build the model that the file is for{allow}.{_note(report) if unplaced else ''}")
+    lines.append(f"Build the model that the file is for{allow}.{_note(report) if unplaced else ''}{_elsewhere(report)}")
     raise CheckpointMatchError(" ".join(lines), report)
 
 
@@ -110,3 +111,11 @@ def _keys_of(report: LoadReport) -> list[str]:
 
 def _note(report: LoadReport) -> str:
     return f" Names alone don't tell: {report.lookalikes}." if report.lookalikes else ""
+
+
+def _elsewhere(report: LoadReport) -> str:
+    """Which other weights the file has."""
+    if not report.other_containers:
+        return ""
+    taken = repr(report.container) if report.container else "its top level"
+    return f" Read was {taken}; the file has other weights, too: {choices(report.other_containers)}."

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 
 __all__ = ["clean_names"]
 
-# Components that DistributedDataParallel, DataParallel, AveragedModel and torch.compile put anywhere into a path.
-WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:(?:module|_orig_mod)\.)+")
-LEADING = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
+# What is put around a module in a path: `module` (DistributedDataParallel, DataParallel, DeepSpeed, AveragedModel), and
+# an attribute that begins with "_" and ends with "mod" or "module", as torch (`_orig_mod`, `_fsdp_wrapped_module`,
+# `_checkpoint_wrapped_module`) and Lightning (`_forward_module`) name it. peft keeps the layer that it adapts as
+# `base_layer`, and one that is trained as a whole as `modules_to_save`, with the adapter's name behind.
+WRAPPERS = re.compile(
+    r"(?:(?<=\.)|^)(?:module|_\w*mod(?:ule)?|base_layer(?=(?:\.base_layer){0,3}\.[^.]+$)|modules_to_save\.[^.]+)\."
+)
+MOST = 16  # wrappers in one name; of more nobody is asked
 
-WRAPPING = ("module.", "_orig_mod.")
+# torch's parametrizations keep a parameter as `parametrizations.weight.original`, and weight_norm two of them.
+PARAMETRISED = re.compile(r"(?:(?<=\.)|^)parametrizations\.([^.]+)\.original([01]?)$")
+NORMED = re.compile(r"(?:(?<=\.)|^)([^.]+)_([gv])$")
+NORM_NAMES = {"": "", "0": "_g", "1": "_v"}  # of weight_norm before torch 2.0
 
 # DINOv2's trainer keeps a ViT's blocks in chunks for FSDP, numbered through: block 7 is `blocks.1.7` of the second.
 CHUNKED = re.compile(r"(?:(?<=\.)|^)blocks\.\d+\.(?=\d+\.)")
 
 STUDENT = "student of a teacher"
+REPLACED = "what a module of peft's modules_to_save was trained from"
+
+NEEDED = {  # what else a file has, if names are to be set aside for this reason
+    STUDENT: re.compile(r"(^|\.)teacher\.", re.MULTILINE),
+    REPLACED: re.compile(r"(^|\.)modules_to_save\.", re.MULTILINE),
+}
 
 # No weight of the network that is wanted, unless the model has the name itself: words of which one is in all such
 # names, what these names are exactly, and why. A momentum encoder's names end like those of the encoder itself.
@@ -28,6 +42,7 @@ SET_ASIDE = (
         "momentum encoder",
     ),
     (("student.",), re.compile(r"(^|\.)student\."), STUDENT),
+    (("original_module.",), re.compile(r"(^|\.)original_module\."), REPLACED),
     (("queue",), re.compile(r"(^|\.)queue\w*$"), "queue of negatives"),
     (("_momentum",), re.compile(r"_momentum$"), "optimiser momentum"),
     (
@@ -55,21 +70,21 @@ def clean_names(
     """
     keys = list(keys)
     # Most files have none of these words: they are looked for in all names at once.
-    text = "\n".join(keys)
+    text = "\n".join([*keys, ""])
     patterns = [(pattern, why) for words, pattern, why in SET_ASIDE if any(word in text for word in words)]
-    wrapped = any(word in text for word in WRAPPING)
+    patterns = [(pattern, why) for pattern, why in patterns if why not in NEEDED or NEEDED[why].search(text)]
+    changes = [change for words, change in CHANGES if any(word in text for word in words)]
     chunked = "blocks." in text and any(map(CHUNKED.search, keys))
-    if not patterns and not wrapped and not chunked:
+    if not patterns and not changes and not chunked:
         return dict(zip(keys, keys, strict=True)), {}
     cleaned: dict[str, str] = {}
     aside: dict[str, str] = {}
-    has_teacher = "teacher." in text and any(re.search(r"(^|\.)teacher\.", key) for key in keys)
     for key in keys:
-        name = _unwrap(key, own) if wrapped and key not in whole else key
+        name = key
+        for change in changes if key not in whole else ():
+            name = change(name, own, whole)
         name = _joined(name, own) if chunked else name
         why = _why_aside(name, patterns, own)
-        if why == STUDENT and not has_teacher:
-            why = ""
         if not why and name in cleaned:
             why = f"second copy of {cleaned[name]}"
         if why:
@@ -98,8 +113,56 @@ def _joined(name: str, own: Container[str]) -> str:
     return name[: found.start()] + joined if joined in own else name
 
 
-def _unwrap(key: str, own: Container[str]) -> str:
-    name = WRAPPERS.sub("", key)
-    if name == key:
-        return key
-    return next((given for given in (key, LEADING.sub("", key)) if given in own and name not in own), name)
+def _unwrap(name: str, own: Container[str], whole: Container[str]) -> str:
+    """A name without its wrappers, but for those that the model has in this place as well."""
+    found = list(WRAPPERS.finditer(name))
+    if len(found) > MOST:
+        return WRAPPERS.sub("", name)
+    rows: list[int] = []  # where the first of those begins that stand before each without a module between them
+    for at, wrapper in enumerate(found):
+        rows.append(rows[-1] if at and found[at - 1].end() == wrapper.start() else wrapper.start())
+    for wrapper, row in zip(reversed(found), reversed(rows), strict=True):  # what is behind it is clean by then
+        kept, behind = name[wrapper.start() :], name[wrapper.end() :]
+        module = _last(name[:row])
+        if module:
+            stays = module + kept in own or name[row - len(module) :] in own
+            stays = stays or (kept in own and module + behind not in own)
+        else:  # whatever a file's names begin with is the file's, unless it is of the whole model
+            stays = kept in whole or name in whole
+        if not stays:
+            name = name[: wrapper.start()] + behind
+    return name
+
+
+def _plain(name: str, own: Container[str], whole: Container[str]) -> str:
+    """A parametrised parameter by its own name, unless the model has it parametrised, too."""
+    found = PARAMETRISED.search(name)
+    if not found:
+        return name
+    head, plain = name[: found.start()], found[1] + NORM_NAMES[found[2]]
+    module = _last(head)
+    if module + found[0] in own or (found[2] and module + plain not in own):
+        return name
+    return head + plain
+
+
+def _parametrised(name: str, own: Container[str], whole: Container[str]) -> str:
+    """A parameter of weight_norm as torch 2.0 has it, where the model has it so."""
+    found = NORMED.search(name)
+    if not found:
+        return name
+    head, ours = name[: found.start()], f"parametrizations.{found[1]}.original{'gv'.index(found[2])}"
+    module = _last(head)
+    return head + ours if module + ours in own and module + found[0] not in own else name
+
+
+def _last(head: str) -> str:
+    """The last module of a path, with the dot behind it."""
+    return head[head.rfind(".", 0, -1) + 1 :]
+
+
+CHANGES: tuple[tuple[tuple[str, ...], Callable[[str, Container[str], Container[str]], str]], ...] = (
+    (("module.", "_mod.", "base_layer.", "modules_to_save."), _unwrap),
+    (("parametrizations.",), _plain),
+    (("_g\n", "_v\n"), _parametrised),
+)

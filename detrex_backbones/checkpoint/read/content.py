@@ -16,7 +16,7 @@ from detrex_backbones.checkpoint.read.source import Source, open_source
 from detrex_backbones.errors import CheckpointFileError
 from detrex_backbones.text import visible
 
-__all__ = ["Content", "named", "open_content", "reading"]
+__all__ = ["Content", "content_of_bytes", "named", "open_content", "reading"]
 
 READABLE = (
     "a torch file (.pth, .pt, .bin), a pickle of arrays or tensors (.pkl), .safetensors, .npz, "
@@ -89,6 +89,18 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
+
+
+def content_of_bytes(path: Path, data: bytes) -> Content:
+    """What a file holds that was opened by somebody else, from its bytes.
+
+    Raises:
+        CheckpointFileError: as of `open_content`.
+    """
+    source = Source.of_memory(data)
+    kind = _format(path, source)
+    with reading(path, kind):
+        return Content(READERS[kind](source), kind)
 
 
 @contextmanager
