@@ -1,10 +1,10 @@
-"""Checkpoints in several files: read whole by their folder, their index or a piece; refused where anything disagrees."""
+"""Checkpoints in several files: read whole by folder, index or piece; refused where anything disagrees."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,14 +143,15 @@ def test_links_that_stay_inside_and_those_of_the_hubs_cache(tmp_path):
     index = write(tmp_path / "net")
     for file in list(index.parent.iterdir()):
         (index.parent / "real").mkdir(exist_ok=True)
-        os.symlink(os.path.join("real", file.name), shutil.move(file, index.parent / "real") and file)
+        shutil.move(file, index.parent / "real")
+        file.symlink_to(Path("real") / file.name)
     assert_read(index.parent)
     repository = tmp_path / "models--org--net"
     snapshot_folder = write(repository / "snapshots" / ("0" * 40)).parent
     (repository / "blobs").mkdir()
     for at, file in enumerate(list(snapshot_folder.iterdir())):
         shutil.move(file, repository / "blobs" / f"blob{at}")
-        file.symlink_to(os.path.join("..", "..", "blobs", f"blob{at}"))
+        file.symlink_to(Path("..", "..", "blobs", f"blob{at}"))
     assert_read(snapshot_folder)
     assert_read(snapshot_folder / piece("model.safetensors", 3))
 

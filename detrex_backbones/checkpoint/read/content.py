@@ -21,7 +21,7 @@ __all__ = ["Content", "named", "open_content", "piece_names", "reading"]
 READABLE = (
     "a torch file (.pth, .pt, .bin), a pickle of arrays or tensors (.pkl), .safetensors, .npz, "
     "or a folder of torch.distributed.checkpoint or of Hugging Face (with model.safetensors, pytorch_model.bin, or the "
-    "index of several files)"
+    "index of several files), or hf-hub:org/name"
 )
 SHARDED = "sharded"
 
