@@ -11,7 +11,16 @@ from typing import Any
 from torch import Tensor
 
 from detrex_backbones.checkpoint.fetch import resolve
-from detrex_backbones.checkpoint.read import Call, LazyTensor, Name, as_lazy, find_weights, load_tensors, open_content
+from detrex_backbones.checkpoint.read import (
+    Call,
+    LazyTensor,
+    Name,
+    OtherTensor,
+    as_lazy,
+    find_weights,
+    load_tensors,
+    open_content,
+)
 from detrex_backbones.checkpoint.read.content import named, reading
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
 from detrex_backbones.checkpoint.read.weights import tensors_in
@@ -32,7 +41,7 @@ class Checkpoint:
         tensors: name -> tensor, on the CPU, in memory of its own. While a file is open: where its bytes are.
         extra: what else is stored beside the weights: optimiser, iteration, author. Objects of classes that are not
             known stay inert records, see `read.Call`.
-        unread: name -> what it is, for tensors whose values are not plainly in the file: quantised or sparse ones.
+        others: those whose values are not plainly in the file: quantised or sparse ones.
     """
 
     path: Path
@@ -40,7 +49,12 @@ class Checkpoint:
     container: str
     tensors: Mapping[str, Tensor | LazyTensor]
     extra: dict[str, Any] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)
+    others: Mapping[str, OtherTensor] = field(default_factory=dict)
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Name -> what it is, of each of `others`."""
+        return {name: tensor.unread for name, tensor in self.others.items()}
 
 
 def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoint:
@@ -61,7 +75,7 @@ def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoin
         values = iter(load_tensors([*map(as_lazy, found.tensors.values()), *stored.values()]))
     tensors = {name: next(values) for name in found.tensors}
     extra = put_in(structure, {name: next(values) for name in stored})
-    return Checkpoint(found.path, found.format, found.container, tensors, extra, found.unread)
+    return Checkpoint(found.path, found.format, found.container, tensors, extra, found.others)
 
 
 @contextmanager
@@ -85,9 +99,9 @@ def open_checkpoint(path: str | Path | Mapping[str, Any], container: str | None 
             where = f"under {visible(repr(container))}" if container else "in any place that trainers put them"
             raise CheckpointFileError(f"{named(path)} holds no tensors {where}. It has: {_summary(value)}.")
         key, weights = found
-        tensors, unread = tensors_in(weights)
+        tensors, others = tensors_in(weights)
         extra = {str(name): item for name, item in value.items() if key and name != key}
-        yield Checkpoint(path, content.format, key, tensors, extra, unread)
+        yield Checkpoint(path, content.format, key, tensors, extra, others)
 
 
 def _given(content: Mapping[str, Any], container: str | None) -> Checkpoint:
@@ -96,8 +110,8 @@ def _given(content: Mapping[str, Any], container: str | None) -> Checkpoint:
         raise CheckpointFileError(f"the mapping holds no tensors. It has: {_summary(content)}.")
     key, weights = found
     on_cpu = {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in weights.items()}
-    tensors, unread = tensors_in(on_cpu)
-    return Checkpoint(Path("a mapping"), "mapping", key, tensors, {}, unread)
+    tensors, others = tensors_in(on_cpu)
+    return Checkpoint(Path("a mapping"), "mapping", key, tensors, {}, others)
 
 
 def load_values(checkpoint: Checkpoint, wanted: Mapping[str, Any], *, owned: bool = True) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 from detrex_backbones.checkpoint.entry import BATCH_COUNTER, Entry, Status
 from detrex_backbones.text import shorten, visible
 
-__all__ = ["LoadReport", "by_module", "describe"]
+__all__ = ["LoadReport", "by_module", "describe", "reasons"]
 
 WIDTH = 80
 NOT_DRAWN = (BATCH_COUNTER, "pixel_mean", "pixel_std")  # what has no random values

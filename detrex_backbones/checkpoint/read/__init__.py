@@ -1,7 +1,6 @@
 """From a file to what is stored in it: plain data, and tensors whose bytes are still in the file. Calls nothing."""
 
 from detrex_backbones.checkpoint.read.content import Content, open_content, piece_names
-from detrex_backbones.checkpoint.read.dtypes import OtherTensor
 from detrex_backbones.checkpoint.read.formats import HEAD, format_of, is_cut
 from detrex_backbones.checkpoint.read.records import Call, Name
 from detrex_backbones.checkpoint.read.several_files import WEIGHT_FILES
@@ -9,6 +8,7 @@ from detrex_backbones.checkpoint.read.stored import (
     DerivedTensor,
     GivenTensor,
     LazyTensor,
+    OtherTensor,
     StoredTensor,
     as_lazy,
     joined,

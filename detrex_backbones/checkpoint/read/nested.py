@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from detrex_backbones.checkpoint.read.stored import LazyTensor
+from detrex_backbones.checkpoint.read.stored import LazyTensor, OtherTensor
 
 __all__ = ["put_in", "take_out"]
 
@@ -30,7 +30,7 @@ def put_in(structure: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 # No closures that call themselves: these are cycles, and would keep tensors until they are collected.
 def _marked(item: Any, place: str, tensors: dict[str, Any]) -> Any:
-    if isinstance(item, Tensor | LazyTensor):
+    if isinstance(item, Tensor | LazyTensor) and not isinstance(item, OtherTensor):
         name = place
         while name in tensors:  # {"a.b": t, "a": {"b": u}}
             name += "'"

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detrex_backbones.checkpoint.read.dtypes import OtherTensor
-from detrex_backbones.checkpoint.read.stored import GivenTensor, LazyTensor
+from detrex_backbones.checkpoint.read.stored import GivenTensor, LazyTensor, OtherTensor
 
 __all__ = ["find_weights", "is_tensor", "tensors_in"]
 
@@ -47,16 +46,18 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, LazyTensor | Tensor) or (isinstance(value, np.generic) and value.dtype.kind in "fiub")
 
 
-def tensors_in(weights: Mapping[Any, Any]) -> tuple[dict[str, LazyTensor], dict[str, str]]:
-    """The tensors of a mapping by their names, and those whose values aren't plainly in the file with what they are."""
+def tensors_in(weights: Mapping[Any, Any]) -> tuple[dict[str, LazyTensor], dict[str, OtherTensor]]:
+    """The tensors of a mapping by their names, and those whose values aren't plainly in the file."""
     tensors = {str(name): _lazy(value) for name, value in weights.items() if is_tensor(value)}
-    others = {str(name): value.kind for name, value in weights.items() if isinstance(value, OtherTensor)}
-    return tensors, others
+    others = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, OtherTensor)}
+    return {name: tensor for name, tensor in tensors.items() if name not in others} if others else tensors, others
 
 
 def _lazy(value: Any) -> LazyTensor:
     if isinstance(value, LazyTensor):
         return value
+    if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized):
+        return OtherTensor("a sparse or quantised tensor; give tensor.to_dense() or .dequantize()", value.shape)
     return GivenTensor(value if isinstance(value, Tensor) else torch.from_numpy(np.array(value)))
 
 

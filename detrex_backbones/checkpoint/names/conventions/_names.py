@@ -47,8 +47,8 @@ class Names:
         )
         self._write = _table((pair.ours, pair.theirs, pair.rank) for pair in pairs if pair.theirs)
 
-    def read(self, key: str, rank: int) -> str | None:
-        """This library's name for a source's tensor of `rank` dimensions; None where the table has none."""
+    def read(self, key: str, rank: int | None) -> str | None:
+        """This library's name for a source's tensor of `rank` dimensions (None: of any); None where there is none."""
         return _translate(self._read, key, rank)
 
     def write(self, key: str, rank: int) -> str | None:
@@ -75,13 +75,13 @@ def _table(rows: Iterable[tuple[str, str, int | None]]) -> dict[str, list[_Row]]
     return dict(table)
 
 
-def _translate(table: dict[str, list[_Row]], key: str, rank: int) -> str | None:
+def _translate(table: dict[str, list[_Row]], key: str, rank: int | None) -> str | None:
     rows = table.get(NUMBER.sub("#", key))
     if rows is None:
         return None
     numbers = [int(number) for number in NUMBER.findall(key)]
     for row in rows:
-        if row.rank in (None, rank):
+        if rank is None or row.rank in (None, rank):
             bound = _bind(row, numbers)
             if bound is not None:
                 return PART.sub(lambda part: _fill(part, bound), row.result)  # noqa: B023  (used at once)
