@@ -41,7 +41,7 @@ class Checkpoint:
         tensors: name -> tensor, on the CPU, in memory of its own. While a file is open: where its bytes are.
         extra: what else is stored beside the weights: optimiser, iteration, author. Objects of classes that are not
             known stay inert records, see `read.Call`.
-        others: those whose values are not plainly in the file: quantised or sparse ones.
+        special: those whose values are not plainly in the file: quantised or sparse ones.
     """
 
     path: Path
@@ -49,12 +49,12 @@ class Checkpoint:
     container: str
     tensors: Mapping[str, Tensor | LazyTensor]
     extra: dict[str, Any] = field(default_factory=dict)
-    others: Mapping[str, OtherTensor] = field(default_factory=dict)
+    special: Mapping[str, OtherTensor] = field(default_factory=dict)
 
     @property
     def unread(self) -> dict[str, str]:
-        """Name -> what it is, of each of `others`."""
-        return {name: tensor.unread for name, tensor in self.others.items()}
+        """Name -> what it is, of each of `special`."""
+        return {name: tensor.unread for name, tensor in self.special.items()}
 
 
 def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoint:
@@ -75,7 +75,7 @@ def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoin
         values = iter(load_tensors([*map(as_lazy, found.tensors.values()), *stored.values()]))
     tensors = {name: next(values) for name in found.tensors}
     extra = put_in(structure, {name: next(values) for name in stored})
-    return Checkpoint(found.path, found.format, found.container, tensors, extra, found.others)
+    return Checkpoint(found.path, found.format, found.container, tensors, extra, found.special)
 
 
 @contextmanager
@@ -99,9 +99,9 @@ def open_checkpoint(path: str | Path | Mapping[str, Any], container: str | None 
             where = f"under {visible(repr(container))}" if container else "in any place that trainers put them"
             raise CheckpointFileError(f"{named(path)} holds no tensors {where}. It has: {_summary(value)}.")
         key, weights = found
-        tensors, others = tensors_in(weights)
+        tensors, special = tensors_in(weights)
         extra = {str(name): item for name, item in value.items() if key and name != key}
-        yield Checkpoint(path, content.format, key, tensors, extra, others)
+        yield Checkpoint(path, content.format, key, tensors, extra, special)
 
 
 def _given(content: Mapping[str, Any], container: str | None) -> Checkpoint:
@@ -110,8 +110,8 @@ def _given(content: Mapping[str, Any], container: str | None) -> Checkpoint:
         raise CheckpointFileError(f"the mapping holds no tensors. It has: {_summary(content)}.")
     key, weights = found
     on_cpu = {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in weights.items()}
-    tensors, others = tensors_in(on_cpu)
-    return Checkpoint(Path("a mapping"), "mapping", key, tensors, {}, others)
+    tensors, special = tensors_in(on_cpu)
+    return Checkpoint(Path("a mapping"), "mapping", key, tensors, {}, special)
 
 
 def load_values(checkpoint: Checkpoint, wanted: Mapping[str, Any], *, owned: bool = True) -> dict[str, Tensor]:

@@ -208,6 +208,13 @@ def test_tensors_of_a_tpu_are_read(tmp_path, monkeypatch, name):
     loads(tmp_path / "weights.pth", OnXla())
 
 
+@pytest.mark.parametrize("module", ["jax._src.array", "torch.nn.parameter", "mxnet.ndarray"])
+def test_objects_under_a_tensors_name_are_named(tmp_path, in_module, monkeypatch, module):
+    kind = in_module(module, type("Array", (), {})) if module != "torch.nn.parameter" else nn.UninitializedParameter
+    text = refusal(tmp_path / "weights.pth", kind())
+    assert text.startswith(f"an object of the class <{module}.{kind.__name__}>; save a plain tensor of it")
+
+
 def test_a_mapping_in_memory(tmp_path):
     for value in (plain().to_sparse(), rows().to_sparse_csr(), torch.quantize_per_tensor(plain(), 0.1, 0, torch.qint8)):
         with pytest.raises(CheckpointMatchError, match=r"a sparse or quantised tensor; give tensor\.to_dense"):

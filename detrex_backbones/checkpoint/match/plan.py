@@ -69,7 +69,7 @@ def plan_checkpoint(
         CheckpointMatchError: the file has none of the names that `source` is known by.
     """
     facts = facts or ModelFacts()
-    found = _plans(model, {**checkpoint.tensors, **checkpoint.others}, source, prefix, scope, facts)
+    found = _plans(model, {**checkpoint.tensors, **checkpoint.special}, source, prefix, scope, facts)
     plan, reading = max(found, key=lambda pair: len(pair[0].matched))
     plan.ambiguous = (why_a_piece(plan, model) if scope is None else "") or plan.ambiguous
     rivals = _rivals(plan, reading, found)

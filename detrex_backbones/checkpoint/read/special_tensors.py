@@ -105,9 +105,7 @@ QUANTISED = _other("a quantised tensor; save tensor.dequantize()", lambda given:
 SPECIAL: dict[tuple[str, str], Constructor] = {
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-    ("torch._utils", "_rebuild_qtensor"): _other(
-        "a quantised tensor; save tensor.dequantize()", lambda given: given[2]
-    ),
+    ("torch._utils", "_rebuild_qtensor"): QUANTISED,
     ("torch._utils", "_rebuild_sparse_tensor"): SPARSE,
     ("torch._utils", "_rebuild_sparse_csr_tensor"): SPARSE,
     ("torch._utils", "_rebuild_nested_tensor"): _other(NESTED),

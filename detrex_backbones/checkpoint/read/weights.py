@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detrex_backbones.checkpoint.read.records import Call, told
 from detrex_backbones.checkpoint.read.stored import GivenTensor, LazyTensor, OtherTensor
 
 __all__ = ["find_weights", "is_tensor", "tensors_in"]
@@ -48,9 +49,18 @@ def is_tensor(value: Any) -> bool:
 
 def tensors_in(weights: Mapping[Any, Any]) -> tuple[dict[str, LazyTensor], dict[str, OtherTensor]]:
     """The tensors of a mapping by their names, and those whose values aren't plainly in the file."""
-    tensors = {str(name): _lazy(value) for name, value in weights.items() if is_tensor(value)}
-    others = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, OtherTensor)}
-    return {name: tensor for name, tensor in tensors.items() if name not in others} if others else tensors, others
+    tensors: dict[str, LazyTensor] = {}
+    others: dict[str, OtherTensor] = {}
+    for key, value in weights.items():
+        name = str(key)
+        tensor = _lazy(value) if is_tensor(value) else None
+        if isinstance(value, Call) and "." in name:  # a name within a module: a tensor of whatever kind
+            tensor = OtherTensor(f"an object of the class {told(value.function)}; save a plain tensor of it")
+        if isinstance(tensor, OtherTensor):
+            others[name] = tensor
+        elif tensor is not None:
+            tensors[name] = tensor
+    return tensors, others
 
 
 def _lazy(value: Any) -> LazyTensor:
