@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from detrex_backbones.atomic_write import write_whole
+from detrex_backbones.checkpoint.entry import Entry
 from detrex_backbones.checkpoint.files import Checkpoint, load_values, only, open_checkpoint
 from detrex_backbones.checkpoint.names.conventions import Convention, conventions, sources
 from detrex_backbones.checkpoint.names.readings import AS_STORED, Reading, readings
+from detrex_backbones.checkpoint.report import reasons
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest
 from detrex_backbones.text import shorten
 
@@ -72,8 +74,9 @@ def convert_checkpoint(
         raise ArgumentError(f"to={to!r} is not known. Allowed: {', '.join(sources())}.{closest(to, sources())}")
     with open_checkpoint(path, container) as opened:
         checkpoint = only(opened, lambda each: _is_recognised(each, source))
-        reading = _only_reading(readings(checkpoint.tensors, source), str(path))
+        reading = _only_reading(readings({**checkpoint.tensors, **checkpoint.special}, source), str(path))
         names, target = _rename(reading, [conventions()[name] for name in sources()[to]], str(path))
+        _check_read([reading.named[ours] for ours in names], str(path))
         tensors = load_values(checkpoint, {ours: reading.named[ours].values for ours in names})
     dotted = prefix.rstrip(".") + "." if prefix else ""
     try:
@@ -91,6 +94,16 @@ def convert_checkpoint(
 def _is_recognised(checkpoint: Checkpoint, source: str | None) -> bool:
     """Whether the names of these weights bear the marks of a convention."""
     return any(reading.source != AS_STORED for reading in readings(checkpoint.tensors, source))
+
+
+def _check_read(entries: list[Entry], path: str) -> None:
+    """Refuse tensors whose values are not plainly in the file."""
+    unread = {entry.checkpoint_key: entry.values.unread for entry in entries if entry.values.unread}
+    if unread:
+        raise CheckpointError(
+            f"checkpoint {path!r} has {len(unread)} tensors without plain values: {'; '.join(reasons(unread))}. "
+            f"Nothing was written."
+        )
 
 
 def _only_reading(found: list[Reading], path: str) -> Reading:

@@ -18,6 +18,7 @@ from detrex_backbones.checkpoint.read import (
     Content,
     LazyTensor,
     Name,
+    OtherTensor,
     as_lazy,
     find_weights,
     load_tensors,
@@ -49,7 +50,7 @@ class Checkpoint:
         tensors: name -> tensor, on the CPU, in memory of its own. While a file is open: where its bytes are.
         extra: what else is stored beside the weights: optimiser, iteration, author. Objects of classes that are not
             known stay inert records, see `read.Call`.
-        unread: name -> what it is, for tensors whose values are not plainly in the file: quantised or sparse ones.
+        special: those whose values are not plainly in the file: quantised or sparse ones.
         rank: of several weights that fit, those of the lowest rank are taken.
         others: the other weights of the file, while it is open.
     """
@@ -59,9 +60,14 @@ class Checkpoint:
     container: str
     tensors: Mapping[str, Tensor | LazyTensor]
     extra: dict[str, Any] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)
+    special: Mapping[str, OtherTensor] = field(default_factory=dict)
     rank: int = 0
     others: tuple[Checkpoint, ...] = ()
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Name -> what it is, of each of `special`."""
+        return {name: tensor.unread for name, tensor in self.special.items()}
 
 
 Given = str | os.PathLike[str] | BinaryIO | Mapping[str, Any] | Checkpoint
@@ -193,14 +199,14 @@ def _checked(checkpoint: Checkpoint, container: str | None) -> Checkpoint:
 
 def _of(path: Path, content: Content, weights: Weights) -> Checkpoint:
     try:
-        tensors, unread = tensors_in(weights.mapping)
+        tensors, special = tensors_in(weights.mapping)
     except DamagedError as error:
         raise CheckpointFileError(
             f"{_named(path, content.format)} can't be read by names: {error}. Give each tensor a name of its own."
         ) from error
     extra = without(content.value, weights.steps)
     extra = extra if isinstance(extra, dict) else {str(place): item for place, item in enumerate(extra)}
-    return Checkpoint(path, content.format, weights.container, tensors, extra, unread, weights.rank)
+    return Checkpoint(path, content.format, weights.container, tensors, extra, special, weights.rank)
 
 
 def _nothing(path: Path, content: Content, container: str | None) -> CheckpointFileError:

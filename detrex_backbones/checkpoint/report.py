@@ -12,7 +12,7 @@ from typing import Any
 from detrex_backbones.checkpoint.entry import BATCH_COUNTER, Entry, Status
 from detrex_backbones.text import shorten, visible
 
-__all__ = ["LoadReport", "by_module", "choices", "describe"]
+__all__ = ["LoadReport", "by_module", "choices", "describe", "reasons"]
 
 WIDTH = 80
 SHOWN = 8  # containers

@@ -3,17 +3,20 @@
 import dataclasses
 import functools
 import hashlib
+import json
 import sys
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+import safetensors.torch
 import torch
 import torchvision
 
 from detrex_backbones import BasicStem, ResNet, load_checkpoint, make_stage
 from detrex_backbones.checkpoint.fetch import find_known, find_weight, local_file, resolve
 from detrex_backbones.checkpoint.fetch.catalog import lookup
+from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.errors import CheckpointFileError
 
 from .server import Server, body, status
@@ -127,6 +130,64 @@ def test_the_hub_gives_the_first_file_that_is_there(hub):
     assert resolve("hf-hub:org/net").read_bytes() == b"bin"
     hub.answers["/org/net/resolve/v2/other.pth"] = hub_file(b"other")
     assert resolve("hf-hub:org/net@v2:other.pth").read_bytes() == b"other"
+
+
+def several(
+    hub, name: str, head: str = "main", names=("conv.weight", "conv.bias"), folder: str = ""
+) -> dict[str, bytes]:
+    """A file of a repository in two pieces, and the index of them: name -> content, as the server has it."""
+    stem, _, ending = name.rpartition(".")
+    places = {key: f"{stem}-0000{at}-of-00002.{ending}" for at, key in enumerate(names, 1)}
+    files = {f"{name}.index.json": json.dumps({"weight_map": places}).encode()}
+    for key, place in places.items():
+        files[place] = safetensors.torch.save({key: torch.ones(2)})
+    for revision in (head, COMMIT):
+        for file, content in files.items():
+            hub.answers[f"/org/net/resolve/{revision}/{folder}{file}"] = hub_file(content)
+    return files
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        ("hf-hub:org/net", ""),
+        ("hf-hub:org/net:pytorch_model.safetensors.index.json", ""),
+        ("hf-hub:org/net:pytorch_model-00002-of-00002.safetensors", ""),
+        ("hf-hub:org/net:unet/pytorch_model.safetensors.index.json", "unet/"),
+        ("hf-hub:org/net@v2:unet/pytorch_model-00001-of-00002.safetensors", "unet/"),
+    ],
+)
+def test_all_pieces_are_fetched_of_one_commit(hub, given, folder):
+    name = "model.safetensors" if given == "hf-hub:org/net" else "pytorch_model.safetensors"
+    several(hub, name, "v2" if "@v2" in given else "main", folder=folder)
+    path = resolve(given)
+    assert {*read_checkpoint(path).tensors} == {"conv.weight", "conv.bias"}
+    wanted = [request.split("/resolve/")[1] for request in hub.requests if "-of-" in request]
+    assert {f"{COMMIT}/{folder}{name[:-12]}-0000{at}-of-00002.safetensors" for at in (1, 2)} - {*wanted} <= {
+        f"{COMMIT}/{given.rpartition(':')[2]}"  # the one that was named is there already
+    }
+    hub.close()  # no network: the hub's cache serves
+    assert resolve(given) == path
+
+
+@pytest.mark.parametrize("file", ["../../secrets", "/etc/passwd", "sub/piece.safetensors"])
+def test_an_index_of_the_hub_fetches_nothing_from_elsewhere(hub, file):
+    hub.answers["/org/net/resolve/main/model.safetensors.index.json"] = hub_file(
+        json.dumps({"weight_map": {"conv.weight": file}}).encode()
+    )
+    with pytest.raises(CheckpointFileError, match="it names a file elsewhere"):
+        resolve("hf-hub:org/net")
+    assert not [request for request in hub.requests if file.rpartition("/")[2] in request]
+
+
+def test_a_piece_that_the_hub_does_not_have_is_named(hub):
+    files = several(hub, "model.safetensors")
+    gone = max(files)
+    hub.answers |= {
+        f"/org/net/resolve/{COMMIT}/{name}": hub_status(404, "EntryNotFound") for name in files if name != gone
+    }
+    with pytest.raises(CheckpointFileError, match=r"has no file model-0000\d-of-00002.safetensors"):
+        resolve("hf-hub:org/net")
 
 
 def test_timms_names_come_from_the_hub_and_are_known_again(hub, monkeypatch):

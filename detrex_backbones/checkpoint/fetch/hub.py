@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from detrex_backbones.errors import CheckpointFileError
 from detrex_backbones.text import visible
 
-__all__ = ["FILES", "SCHEME", "from_hub", "split"]
+__all__ = ["SCHEME", "from_hub", "split"]
 
 SCHEME = "hf-hub:"
-FILES = ("model.safetensors", "pytorch_model.bin")  # looked for in this order
 NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<file>[^:]+))?")
 
 
@@ -34,20 +33,34 @@ def from_hub(repo: str, revision: str | None = None, file: str | None = None) ->
     Args:
         repo: "org/name".
         revision: branch, tag or commit; None for the main branch.
-        file: its path in the repository; None for the first of `FILES` that is there.
+        file: its path in the repository; None for the first of `WEIGHT_FILES` that is there. With an index or a
+            piece of a checkpoint in several files, all of these are fetched.
 
     Raises:
         CheckpointFileError: it isn't there, or can't be reached; the text says what to do without a network.
     """
+    from detrex_backbones.checkpoint.read import WEIGHT_FILES, piece_names  # needs torch, which the tables don't
+
+    found, name = _first_of(repo, revision, (file,) if file else WEIGHT_FILES)
+    steps = PurePosixPath(name)
+    for piece in piece_names(found):  # of the same commit, whose name is that of the folder
+        _first_of(repo, found.parents[len(steps.parts) - 1].name, (str(steps.with_name(piece)),))
+    return found
+
+
+def _first_of(repo: str, revision: str | None, wanted: tuple[str, ...]) -> tuple[Path, str]:
+    """The first of some files that a repository has, and its name."""
     hub = _import_hub()
-    wanted = (file,) if file else FILES
     for candidate in wanted:  # what is there already needs no network
         with suppress(hub.errors.LocalEntryNotFoundError, hub.errors.HFValidationError):
-            return Path(hub.hf_hub_download(repo, candidate, revision=revision, local_files_only=True))
+            return Path(hub.hf_hub_download(repo, candidate, revision=revision, local_files_only=True)), candidate
     for candidate in wanted:
         try:
-            return Path(hub.hf_hub_download(repo, candidate, revision=revision, library_name="detrex-backbones"))
+            path = hub.hf_hub_download(repo, candidate, revision=revision, library_name="detrex-backbones")
+            return Path(path), candidate
         except hub.errors.LocalEntryNotFoundError as error:  # before the next: it is one of them
+            if getattr(getattr(error.__cause__, "response", None), "status_code", None) == 404:
+                continue  # a mirror, which doesn't say what it is that isn't there
             raise _unreachable(hub, repo, wanted, error) from error
         except hub.errors.EntryNotFoundError:
             continue
@@ -57,7 +70,7 @@ def from_hub(repo: str, revision: str | None = None, file: str | None = None) ->
         except (OSError, RuntimeError) as error:
             raise _unreachable(hub, repo, wanted, error) from error
     raise CheckpointFileError(
-        f"the hub's repository {repo!r} has no file {' or '.join(wanted)}. Name one: hf-hub:{repo}:FILE."
+        f"the hub's repository {repo!r} has no file {' or '.join(map(visible, wanted))}. Name one: hf-hub:{repo}:FILE."
     )
 
 

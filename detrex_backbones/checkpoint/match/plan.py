@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from detrex_backbones.checkpoint.entry import Entry, Shapes, Status
+from detrex_backbones.checkpoint.entry import Shapes, Status
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match.first_convolution import fit_stem
 from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
@@ -71,7 +72,7 @@ def plan_checkpoint(
         CheckpointMatchError: the file has none of the names that `source` is known by.
     """
     facts = facts or ModelFacts()
-    found = _plans(model, checkpoint, source, prefix, scope, facts)
+    found = _plans(model, {**checkpoint.tensors, **checkpoint.special}, source, prefix, scope, facts)
     plan, reading = max(found, key=lambda pair: len(pair[0].matched))
     plan.ambiguous = (why_a_piece(plan, model) if scope is None else "") or plan.ambiguous
     rivals = _rivals(plan, reading, found)
@@ -86,6 +87,7 @@ def plan_checkpoint(
     take_back_resizing(plan, reading, model, grids)
     if resize_positions:
         fit_positions(plan, reading, model, grids)
+    _take_out_unread(plan, reading)
     values = _values(plan, reading)
     report = _report(checkpoint, reading, plan, model, facts.whole_networks)
     for entry in report.entries:
@@ -95,7 +97,7 @@ def plan_checkpoint(
 
 def _plans(
     model: Shapes,
-    checkpoint: Checkpoint,
+    tensors: Mapping[str, Tensor | LazyTensor],
     source: str | None,
     prefix: str | None,
     scope: str | None,
@@ -103,21 +105,21 @@ def _plans(
 ) -> list[tuple[Plan, Reading]]:
     """Every reading with its plan, except those that can be no better than the first."""
     found: list[tuple[Plan, Reading]] = []
-    for reading in each_reading(checkpoint.tensors, source, prefix, model) if source != ORIGINAL else ():
+    for reading in each_reading(tensors, source, prefix, model) if source != ORIGINAL else ():
         # Other conventions aren't asked for names that fill the whole model as they are.
         if found and len(found[0][0].matched) == len(model) and reading.source != found[0][1].source:
             break
         found.append((make_plan(model, reading.shapes, scope), reading))
         # Where all of the file has a place, or too little is left for a second network, there is nothing else in it.
         filled = len(found[0][0].matched)
-        left = len(checkpoint.tensors) - filled
+        left = len(tensors) - filled
         if not left or (filled == len(model) and left < filled):
             break
     # A filled network may still have norms for its maps around it, which only its own reader knows.
     original = any(_leads_to_authors(reading) for _, reading in found)
     if source != AS_STORED and (original or not any(_is_filled(plan, model) for plan, _ in found)):
         readers = facts.original_readers()
-        for path, reading in original_readings(checkpoint.tensors, source, prefix, model, readers):
+        for path, reading in original_readings(tensors, source, prefix, model, readers):
             if scope in (None, path):
                 found.append((make_plan(model, reading.shapes, path), reading))
     if not found:
@@ -126,6 +128,16 @@ def _plans(
             f"Networks of TimmBackbone do. Leave source out to have the names recognised."
         )
     return found
+
+
+def _take_out_unread(plan: Plan, reading: Reading) -> None:
+    """Let the model's keys whose values are not plainly in the file be missing, and say what the file has for them."""
+    for places in (plan.matched, plan.mismatched):
+        for key in [key for key, ours in places.items() if reading.named[ours].values.unread]:
+            entry = reading.named[places.pop(key)]
+            entry.model_key = key
+            entry.set(Status.UNREAD, entry.values.unread)
+            plan.missing.append(key)
 
 
 def _leads_to_authors(reading: Reading) -> bool:
@@ -164,7 +176,6 @@ def _report(
         entry.model_key, entry.model_shape = key, tuple(model[key])
         entry.set(Status.OTHER_SHAPE)
     explain_leftovers(reading, whole)
-    unread = [Entry(key, status=Status.UNREAD, why=what) for key, what in checkpoint.unread.items()]
     kept = {key: why for key in plan.missing if (why := _why_kept(key, reading))}
     return LoadReport(
         path=str(checkpoint.path),
@@ -173,7 +184,7 @@ def _report(
         source=reading.source,
         prefix=reading.prefix,
         scope=plan.scope.rstrip("."),
-        entries=[*reading.entries, *unread],
+        entries=reading.entries,
         missing=[key for key in plan.missing if key not in kept],
         kept=kept,
         outside=plan.outside,
@@ -205,6 +216,8 @@ def same_values(one: dict[str, LazyTensor], other: dict[str, LazyTensor]) -> boo
         return False
     different = [key for key, tensor in one.items() if tensor is not other[key]]
     if any((one[key].shape, one[key].dtype) != (other[key].shape, other[key].dtype) for key in different):
+        return False
+    if any(one[key].unread or other[key].unread for key in different):
         return False
     values = load_tensors([lazy for key in different for lazy in (one[key], other[key])])
     return all(map(torch.equal, values[::2], values[1::2]))

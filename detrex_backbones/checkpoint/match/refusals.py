@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from detrex_backbones.checkpoint.entry import Status
 from detrex_backbones.checkpoint.match.globs import fewest_globs, is_allowed
 from detrex_backbones.checkpoint.match.leftovers import MAP_NORM
 from detrex_backbones.checkpoint.names.conventions import conventions
-from detrex_backbones.checkpoint.report import LoadReport, by_module, choices, describe
+from detrex_backbones.checkpoint.report import LoadReport, by_module, choices, describe, reasons
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from detrex_backbones.text import shorten
 
@@ -29,7 +30,8 @@ def check_report(report: LoadReport, allow_missing: Iterable[str] = (), allow_un
     for name, globs in (("allow_missing", allow_missing), ("allow_unused", allow_unused)):
         if isinstance(globs, str):
             raise ArgumentError(f"{name}={globs!r} is a string. It takes a list: [{globs!r}].")
-    loaded, keys = len(report.loaded), len(report.loaded) + len(report.left_over)
+    unread = sum(1 for entry in report.of(Status.UNREAD) if entry.model_key)
+    loaded, keys = len(report.loaded) + unread, len(report.loaded) + len(report.left_over)
     whole = report.expected + len(report.outside)
     # Half of the scope or of the file, and of all the model or the file more than names share by accident.
     if not loaded or (2 * loaded < min(keys, report.expected)) or (10 * loaded < min(keys, whole)):
@@ -41,11 +43,27 @@ def check_report(report: LoadReport, allow_missing: Iterable[str] = (), allow_un
             f"{_note(report)}{_elsewhere(report)}",
             report,
         )
+    _check_read(report, list(allow_missing))
     if report.ambiguous:
         raise CheckpointMatchError(
             f"checkpoint {report.path!r} is ambiguous for this model: {report.ambiguous}", report
         )
     _check_complete(report, list(allow_missing), list(allow_unused))
+
+
+def _check_read(report: LoadReport, allow_missing: list[str]) -> None:
+    """Refuse a file that has tensors for the model, but not their values."""
+    unread = {
+        entry.checkpoint_key: entry.why
+        for entry in report.of(Status.UNREAD)
+        if entry.model_key and not is_allowed(entry.model_key, allow_missing, report.scope)
+    }
+    if unread:
+        raise CheckpointMatchError(
+            f"checkpoint {report.path!r} has {len(unread)} of the model's tensors without plain values: "
+            f"{'; '.join(reasons(unread))}.",
+            report,
+        )
 
 
 def check_random_maps(report: LoadReport, allow_missing: Iterable[str] = (), instead: str = "") -> None:

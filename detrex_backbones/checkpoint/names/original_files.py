@@ -183,6 +183,7 @@ class FilteredTensor(LazyTensor):
     def __init__(self, run: _Run, name: str, like: Tensor, origin: LazyTensor | None) -> None:
         super().__init__(like.shape, like.dtype)
         self._run, self._name, self.origin = run, name, origin
+        self.unread = origin.unread if origin is not None else ""
 
     def pieces(self) -> Iterator[Any]:
         for tensor in self._run.tensors.values():

@@ -252,7 +252,10 @@ def _read(
     network = {theirs: entry.values for theirs, entry in inside.items()}
     done: dict[str, str] = {}
     if convention.adapt is not None:
-        network, done = convention.adapt(network)
+        shapeless = {theirs: tensor for theirs, tensor in network.items() if tensor.shapeless}
+        given = {theirs: tensor for theirs, tensor in network.items() if theirs not in shapeless}
+        network, done = convention.adapt(given)
+        network = {**network, **shapeless}
     for theirs in network.keys() - inside.keys():  # what is in no file, but follows from what is
         inside[theirs] = Entry(theirs, None, (), theirs, theirs)
         entries.append(inside[theirs])
@@ -261,7 +264,8 @@ def _read(
     for theirs, entry in inside.items():
         if theirs in network:
             entry.tensor, entry.shape = network[theirs], network[theirs].shape
-            ours = convention.read(numbered.get(theirs, theirs), entry.values.dim())
+            rank = None if entry.values.shapeless else entry.values.dim()
+            ours = convention.read(numbered.get(theirs, theirs), rank)
             if ours is not None and other is not None:
                 ours = other.write(ours, entry.values.dim())
             if ours is not None and ours not in taken:

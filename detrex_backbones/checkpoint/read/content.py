@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detrex_backbones.checkpoint.read import distributed_folder, numpy_file, torch_file
+from detrex_backbones.checkpoint.read import distributed_folder, numpy_file, several_files, torch_file
 from detrex_backbones.checkpoint.read.formats import HEAD, format_of, other_format
 from detrex_backbones.checkpoint.read.safetensors_file import read_safetensors
 from detrex_backbones.checkpoint.read.source import Source, open_source
 from detrex_backbones.errors import CheckpointFileError
 from detrex_backbones.text import visible
 
-__all__ = ["Content", "content_of_bytes", "named", "open_content", "reading"]
+__all__ = ["Content", "content_of_bytes", "named", "open_content", "piece_names", "reading"]
 
 READABLE = (
     "a torch file (.pth, .pt, .bin), a pickle of arrays or tensors (.pkl), .safetensors, .npz, "
-    "or a folder of torch.distributed.checkpoint"
+    "or a folder of torch.distributed.checkpoint or of Hugging Face (with model.safetensors, pytorch_model.bin, or the "
+    "index of several files), or hf-hub:org/name"
 )
+SHARDED = "sharded"
 
 READERS: dict[str, Callable[[Source], Any]] = {
     "torch": torch_file.read_zip,
@@ -39,7 +41,7 @@ class Content:
 
     Args:
         value: plain data with `LazyTensor`s in it, which can be loaded while the file is open.
-        format: "torch", "torch-legacy", "pickle", "safetensors", "npz", "npy" or "dcp".
+        format: "torch", "torch-legacy", "pickle", "safetensors", "npz", "npy", "dcp", or "sharded" for several files.
     """
 
     value: Any
@@ -64,11 +66,41 @@ def open_content(path: Path) -> Iterator[Content]:
                 value = distributed_folder.read_folder(path, lambda file: opened.enter_context(open_source(file)))
             yield Content(value, "dcp")
             return
-        source = opened.enter_context(_opened(path))
-        kind = _format(path, source)
-        with reading(path, kind):
-            value = READERS[kind](source)
+        file = _in_folder(path)
+        value, kind = (None, SHARDED) if several_files.is_one_of_several(file) else _read_file(file, opened)
+        if kind == SHARDED:
+            with reading(path, kind):
+                pieces = several_files.pieces_of(file)
+                value = several_files.read_several(file.parent, pieces, lambda piece: _read_file(piece, opened)[0])
         yield Content(value, kind)
+
+
+def piece_names(path: Path) -> list[str]:
+    """The names of all files of a checkpoint that is in several, by the name of one or of its index; else none.
+
+    Raises:
+        CheckpointFileError: they contradict themselves, or name files elsewhere.
+    """
+    with reading(path, SHARDED):
+        return list(several_files.pieces_of(path)) if several_files.is_one_of_several(path) else []
+
+
+def _in_folder(path: Path) -> Path:
+    """The file that is to be read, of a folder the one with its weights."""
+    try:
+        folder = path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        folder = False
+    with reading(path, "folder"):
+        return (several_files.weights_in(path) if folder else None) or path
+
+
+def _read_file(path: Path, opened: ExitStack) -> tuple[Any, str]:
+    """What one file holds, and its format; nothing of an index."""
+    source = opened.enter_context(_opened(path))
+    kind = _format(path, source)
+    with reading(path, kind):
+        return READERS[kind](source) if kind != SHARDED else None, kind
 
 
 @contextmanager
@@ -133,6 +165,6 @@ def _format(path: Path, source: Source) -> str:
     if kind:
         raise CheckpointFileError(f"{named(path)} {kind}. Make a file of it that is read: {cure}.")
     found = format_of(head[:HEAD], source.size)
-    if not found:
+    if not found or (found == SHARDED and not several_files.is_index(source)):
         raise CheckpointFileError(f"{named(path)} is no checkpoint: it starts with {head[:16]!r}. Give {READABLE}.")
     return found

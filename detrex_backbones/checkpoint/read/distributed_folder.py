@@ -18,6 +18,7 @@ from detrex_backbones.checkpoint.read.nested import put_in
 from detrex_backbones.checkpoint.read.pickle_data import parse_pickle
 from detrex_backbones.checkpoint.read.rebuild import rebuild
 from detrex_backbones.checkpoint.read.records import Call, Data, Name, PickleError
+from detrex_backbones.checkpoint.read.several_files import file_in
 from detrex_backbones.checkpoint.read.source import DamagedError, Piece, Source
 from detrex_backbones.checkpoint.read.stored import LazyTensor, StoredTensor, Views
 from detrex_backbones.checkpoint.read.torch_file import read_zip
@@ -114,10 +115,8 @@ def _piece(folder: Path, info: dict[str, Any], files: dict[str, Source], open_fi
     if info.get("transform_descriptors"):
         raise DamagedError("a piece is compressed or encrypted; save it plain")
     name = _text(info["relative_path"])
-    if Path(name).name != name or "\\" in name:
-        raise DamagedError(f"it names a file elsewhere: {name!r}")
     if name not in files:
-        files[name] = open_file(folder / name)
+        files[name] = open_file(file_in(folder, name))
     start, size = whole_number(info["offset"]), whole_number(info["length"])
     if start + size > files[name].size:
         raise DamagedError(f"a piece reaches past the end of {name!r}")

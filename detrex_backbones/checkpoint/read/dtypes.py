@@ -16,7 +16,6 @@ __all__ = [
     "DTYPES",
     "NUMPY",
     "SIGNED",
-    "OtherTensor",
     "Storage",
     "check_inside",
     "numpy_dtype",
@@ -39,20 +38,6 @@ class Storage(NamedTuple):
     piece: Piece
     dtype: torch.dtype
     swapped: bool = False
-
-
-class OtherTensor:
-    """A tensor whose values are not plainly in the file.
-
-    Args:
-        kind: what it is, for people: "a quantised tensor".
-    """
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-    def __repr__(self) -> str:
-        return f"<{self.kind}>"
 
 
 def whole_number(value: Any) -> int:

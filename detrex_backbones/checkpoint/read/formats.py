@@ -28,7 +28,8 @@ OTHERS = {
 
 
 def format_of(head: bytes, size: int) -> str:
-    """ "torch", "torch-legacy", "safetensors", "pickle", "npz", "npy", or "" for none of them.
+    """ "torch", "torch-legacy", "safetensors", "pickle", "npz", "npy", "sharded" (an index in JSON, or
+    other JSON), or "" for none of them.
 
     Args:
         head: the first `HEAD` bytes of the file.
@@ -43,6 +44,8 @@ def format_of(head: bytes, size: int) -> str:
         return "safetensors"
     if head.startswith(numpy_file.MAGIC):
         return "npy"
+    if head.lstrip().startswith(b"{"):
+        return "sharded"
     if head[:1] == b"\x80" or head[:1] in (b"(", b"}"):  # protocols 2 and later; 0 and 1
         return "pickle"
     return ""

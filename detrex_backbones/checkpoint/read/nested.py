@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from detrex_backbones.checkpoint.read.stored import LazyTensor
+from detrex_backbones.checkpoint.read.stored import LazyTensor, OtherTensor
 
 __all__ = ["put_in", "take_out"]
 
@@ -22,7 +22,7 @@ def take_out(value: Any, path: str = "") -> tuple[Any, dict[str, Any]]:
     def mark(item: Any, place: str) -> Any:
         if _is_mark(item):
             raise ValueError(f"it has {MARK!r} in a tuple, which only this library writes")
-        if not isinstance(item, Tensor | LazyTensor):
+        if not isinstance(item, Tensor | LazyTensor) or isinstance(item, OtherTensor):
             return item
         while place in tensors:  # {"a.b": t, "a": {"b": u}}
             place += "'"

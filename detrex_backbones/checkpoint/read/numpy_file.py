@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from math import prod
 
-from detrex_backbones.checkpoint.read.dtypes import DIMENSIONS, NUMPY, OtherTensor
+from detrex_backbones.checkpoint.read.dtypes import DIMENSIONS, NUMPY
 from detrex_backbones.checkpoint.read.source import DamagedError, Piece, Source
-from detrex_backbones.checkpoint.read.stored import StoredTensor, strides_of
+from detrex_backbones.checkpoint.read.stored import LazyTensor, OtherTensor, StoredTensor, strides_of
 from detrex_backbones.checkpoint.read.zip_archive import ZipArchive
 
 __all__ = ["MAGIC", "read_archive", "read_array"]
@@ -24,7 +24,7 @@ HEADER = re.compile(
 )
 
 
-def read_archive(source: Source) -> dict[str, StoredTensor | OtherTensor]:
+def read_archive(source: Source) -> dict[str, LazyTensor]:
     """Name -> array of what `numpy.savez` wrote.
 
     Raises:
@@ -34,12 +34,12 @@ def read_archive(source: Source) -> dict[str, StoredTensor | OtherTensor]:
     return {name.removesuffix(".npy"): _array_at(piece) for name, piece in pieces.items()}
 
 
-def read_array(source: Source) -> StoredTensor | OtherTensor:
+def read_array(source: Source) -> LazyTensor:
     """The array of a `.npy`."""
     return _array_at(Piece(source, 0, source.size))
 
 
-def _array_at(piece: Piece) -> StoredTensor | OtherTensor:
+def _array_at(piece: Piece) -> LazyTensor:
     head = piece.source.read(piece.start, min(piece.size, 12))
     if not head.startswith(MAGIC) or len(head) < 12 or head[6] not in (1, 2, 3):
         raise DamagedError(f"{piece.name!r} is no array")
@@ -56,7 +56,7 @@ def _array_at(piece: Piece) -> StoredTensor | OtherTensor:
     shape = tuple(map(int, sizes))
     found = re.fullmatch(r"'([<>|=])([fiubc]\d{1,2})'", header[1])
     if not found or found[2] not in NUMPY:
-        return OtherTensor(f"an array of {header[1][:40]}")
+        return OtherTensor(f"an array of {header[1][:40]}, which torch doesn't have", shape)
     dtype = NUMPY[found[2]]
     data = start + length
     if len(shape) > DIMENSIONS or piece.size - data != prod(shape) * dtype.itemsize:

@@ -20,7 +20,6 @@ from detrex_backbones.checkpoint.read.dtypes import (
     DTYPES,
     NUMPY,
     SIGNED,
-    OtherTensor,
     Storage,
     check_inside,
     numpy_dtype,
@@ -36,12 +35,12 @@ from detrex_backbones.checkpoint.read.records import (
     PickleError,
     calls,
     is_safe_key,
-    told,
 )
 from detrex_backbones.checkpoint.read.source import Piece, Source
-from detrex_backbones.checkpoint.read.stored import LazyTensor, StoredTensor, strides_of
+from detrex_backbones.checkpoint.read.special_tensors import SPECIAL
+from detrex_backbones.checkpoint.read.stored import LazyTensor, OtherTensor, StoredTensor, strides_of
 
-__all__ = ["OtherTensor", "Storage", "rebuild", "storage_type", "whole_number"]
+__all__ = ["Storage", "rebuild", "storage_type", "whole_number"]
 
 DEPTH = 100  # containers in one another; a training run's state has about ten
 ODD_KEYS = 1000  # keys of a dict that are tuples or long integers
@@ -233,18 +232,6 @@ def _first_argument(run: _Rebuilder, call: Call, depth: int) -> Any:
     return run.value(run.arguments(call, depth)[0], depth)
 
 
-def _of_type(run: _Rebuilder, call: Call, depth: int) -> Any:
-    """A tensor with attributes of Python's, or of a class of its own."""
-    function, kind, arguments, *_ = run.arguments(call, depth)
-    if isinstance(kind, Name) and (kind.module, kind.name) in PLAIN_TYPES:
-        return run.value(Call(function, arguments), depth)
-    return OtherTensor(f"a tensor of the class {told(kind)}")
-
-
-def _other(kind: str) -> Constructor:
-    return lambda run, call, depth: OtherTensor(kind)
-
-
 def _mapping(run: _Rebuilder, call: Call, depth: int) -> Any:
     """A dict, an OrderedDict or a Counter; what a defaultdict makes of missing keys is left out."""
     name = call.function.name
@@ -299,7 +286,7 @@ def _array(run: _Rebuilder, call: Call, depth: int) -> Any:
         raise PickleError("an array has no values")
     shape, dtype, fortran, data = call.state[-4:]
     if isinstance(data, list):
-        return OtherTensor("an array of objects")
+        return OtherTensor("an array of objects; save one of numbers", run.sizes(shape))
     return _from_bytes(run, data, dtype, run.sizes(shape), first_fastest=fortran is True)
 
 
@@ -323,12 +310,10 @@ def _scalar(run: _Rebuilder, call: Call, depth: int) -> Any:
     return np.frombuffer(run.bytes_of(data), np.dtype(spec).newbyteorder(">" if swapped else "="), count=1)[0]
 
 
-def _from_bytes(
-    run: _Rebuilder, data: Any, dtype: Any, shape: tuple[int, ...], *, first_fastest: bool
-) -> LazyTensor | OtherTensor:
+def _from_bytes(run: _Rebuilder, data: Any, dtype: Any, shape: tuple[int, ...], *, first_fastest: bool) -> LazyTensor:
     spec, swapped = run.numpy_dtype(dtype)
     if spec not in NUMPY:
-        return OtherTensor(f"an array of {spec or 'structures'}, which torch doesn't have")
+        return OtherTensor(f"an array of {spec or 'structures'}, which torch doesn't have", shape)
     source, kind = run.source_of(data), NUMPY[spec]
     if source.size != prod(shape) * kind.itemsize:
         raise PickleError(f"an array of shape {shape} has {source.size} bytes")
@@ -337,9 +322,6 @@ def _from_bytes(
     return StoredTensor(piece, kind, shape, stride, swapped=swapped)
 
 
-PLAIN_TYPES = {("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch.nn.parameter", "Buffer")}
-
-QUANTISED = _other("a quantised tensor; save model.dequantize()'s or the float model's")
 TABLE: dict[tuple[str, str], Constructor] = {
     ("collections", "OrderedDict"): _mapping,
     ("collections", "Counter"): _mapping,
@@ -350,19 +332,10 @@ TABLE: dict[tuple[str, str], Constructor] = {
     ("torch._utils", "_rebuild_tensor"): _tensor(),
     ("torch._utils", "_rebuild_tensor_v2"): _tensor(),
     ("torch._utils", "_rebuild_tensor_v3"): _tensor(with_dtype=True),
-    ("torch._utils", "_rebuild_parameter"): _first_argument,
-    ("torch._utils", "_rebuild_parameter_with_state"): _first_argument,
     ("torch._utils", "_rebuild_device_tensor_from_numpy"): _first_argument,
     ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _first_argument,
     ("torch._utils", "_rebuild_xla_tensor"): _first_argument,
-    ("torch._utils", "_rebuild_qtensor"): QUANTISED,
-    ("torch._utils", "_rebuild_sparse_tensor"): _other("a sparse tensor; save tensor.to_dense()"),
-    ("torch._utils", "_rebuild_sparse_csr_tensor"): _other("a sparse tensor; save tensor.to_dense()"),
-    ("torch._utils", "_rebuild_nested_tensor"): _other("a nested tensor"),
-    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _other("a tensor of the meta device, which has no values"),
-    ("torch._utils", "_rebuild_wrapper_subclass"): _other("a tensor of a class of its own"),
-    ("torch._tensor", "_rebuild_from_type"): _of_type,
-    ("torch._tensor", "_rebuild_from_type_v2"): _of_type,
+    **SPECIAL,
 }
 for _module in ("builtins", "__builtin__"):
     TABLE |= {(_module, name): _number_of(kind) for name, kind in (("complex", complex), ("bool", bool))}

@@ -15,7 +15,7 @@ from detrex_backbones.checkpoint.read.records import without_halves
 from detrex_backbones.checkpoint.read.source import DamagedError, Piece, Source
 from detrex_backbones.checkpoint.read.stored import StoredTensor
 
-__all__ = ["read_header", "read_safetensors"]
+__all__ = ["parse_json", "read_header", "read_safetensors"]
 
 LENGTH = 8  # bytes of the number that the file begins with
 METADATA = "__metadata__"
@@ -75,13 +75,26 @@ def read_header(source: Source) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(source.read(0, LENGTH), "little")
     if length > source.size - LENGTH:
         raise DamagedError(f"its header of {length} bytes is longer than the file")
+    return parse_json(source.read(LENGTH, length), "its header"), LENGTH + length
+
+
+def parse_json(data: bytes, what: str) -> dict[str, Any]:
+    """A table in JSON.
+
+    Args:
+        data: the text.
+        what: it is, for messages.
+
+    Raises:
+        DamagedError: it isn't JSON, or something else than a table, or a name stands in it twice.
+    """
     try:
-        header = json.loads(source.read(LENGTH, length).decode("utf-8"), object_pairs_hook=_without_doubles)
+        table = json.loads(data.decode("utf-8"), object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError) as error:
-        raise DamagedError(f"its header is no JSON ({str(error)[:80]})") from error
-    if not isinstance(header, dict):
-        raise DamagedError("its header is no table of tensors")
-    return header, LENGTH + length
+        raise DamagedError(f"{what} is no JSON ({str(error)[:80]})") from error
+    if not isinstance(table, dict):
+        raise DamagedError(f"{what} is no table")
+    return table
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

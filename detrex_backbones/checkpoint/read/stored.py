@@ -15,6 +15,7 @@ __all__ = [
     "DerivedTensor",
     "GivenTensor",
     "LazyTensor",
+    "OtherTensor",
     "StoredTensor",
     "Views",
     "as_lazy",
@@ -88,6 +89,9 @@ class LazyTensor:
         shape: sizes.
         dtype: of the values.
     """
+
+    unread = ""  # what it is, for people, where its values are not plainly in the file
+    shapeless = False  # whether not even its shape is
 
     def __init__(self, shape: Iterable[int], dtype: torch.dtype) -> None:
         self.shape, self.dtype = tuple(shape), dtype
@@ -182,6 +186,25 @@ class StoredTensor(LazyTensor):
         return values.as_strided(self.shape, self.stride, self.offset)
 
 
+class OtherTensor(LazyTensor):
+    """A tensor whose values are not plainly in the file. It has a name and mostly a shape, and can't be loaded.
+
+    Args:
+        kind: what it is, and what to save in its place: "a sparse tensor; save tensor.to_dense()".
+        shape: None where the file doesn't tell it.
+    """
+
+    def __init__(self, kind: str, shape: Iterable[int] | None = None) -> None:
+        super().__init__(shape or (), torch.float32)
+        self.unread, self.shapeless = kind, shape is None
+
+    def __repr__(self) -> str:
+        return f"<{self.unread}>"
+
+    def build(self, views: Views) -> Tensor:
+        raise DamagedError(f"it has {self.unread}")
+
+
 class DerivedTensor(LazyTensor):
     """What a function makes of other tensors.
 
@@ -194,6 +217,7 @@ class DerivedTensor(LazyTensor):
     def __init__(self, parents: tuple[LazyTensor, ...], change: Callable[..., Tensor], shape: Iterable[int]) -> None:
         super().__init__(shape, parents[0].dtype)
         self._parents, self._change = parents, change
+        self.unread = next(filter(None, (parent.unread for parent in parents)), "")
 
     def pieces(self) -> Iterator[Piece]:
         for parent in self._parents:

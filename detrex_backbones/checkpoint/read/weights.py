@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detrex_backbones.checkpoint.read.dtypes import OtherTensor
+from detrex_backbones.checkpoint.read.records import Call, told
 from detrex_backbones.checkpoint.read.source import DamagedError
-from detrex_backbones.checkpoint.read.stored import GivenTensor, LazyTensor
+from detrex_backbones.checkpoint.read.stored import GivenTensor, LazyTensor, OtherTensor
 
 __all__ = ["DEPTH", "Weights", "as_text", "find_weights", "is_tensor", "tensors_in", "without"]
 
@@ -90,22 +90,25 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, LazyTensor | Tensor) or (isinstance(value, np.generic) and value.dtype.kind in "fiub")
 
 
-def tensors_in(weights: Mapping[Any, Any]) -> tuple[dict[str, LazyTensor], dict[str, str]]:
-    """The tensors of a mapping by their names, and those whose values aren't plainly in the file with what they are.
+def tensors_in(weights: Mapping[Any, Any]) -> tuple[dict[str, LazyTensor], dict[str, OtherTensor]]:
+    """The tensors of a mapping by their names, and those whose values aren't plainly in the file.
 
     Raises:
         DamagedError: two of its keys are the same name.
     """
     tensors: dict[str, LazyTensor] = {}
-    others: dict[str, str] = {}
+    others: dict[str, OtherTensor] = {}
     for key, value in weights.items():
         name = as_text(key)
         if name in tensors or name in others:
             raise DamagedError(f"two of its keys are the name {name!r}")
-        if is_tensor(value):
-            tensors[name] = _lazy(value)
-        elif isinstance(value, OtherTensor):
-            others[name] = value.kind
+        tensor = _lazy(value) if is_tensor(value) else None
+        if isinstance(value, Call) and "." in name:  # a name within a module: a tensor of whatever kind
+            tensor = OtherTensor(f"an object of the class {told(value.function)}; save a plain tensor of it")
+        if isinstance(tensor, OtherTensor):
+            others[name] = tensor
+        elif tensor is not None:
+            tensors[name] = tensor
     return tensors, others
 
 
@@ -161,6 +164,8 @@ def _has_size(value: Any) -> bool:
 def _lazy(value: Any) -> LazyTensor:
     if isinstance(value, LazyTensor):
         return value
+    if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized):
+        return OtherTensor("a sparse or quantised tensor; give tensor.to_dense() or .dequantize()", value.shape)
     return GivenTensor(value.cpu() if isinstance(value, Tensor) else torch.from_numpy(np.array(value)))
 
 

@@ -94,11 +94,11 @@ class Convention:
             len(wanted) == tensors[prefix + name].dim()
             and all(length in (None, given) for length, given in zip(wanted, tensors[prefix + name].shape, strict=True))
             for name, wanted in self.shapes.items()
-            if prefix + name in tensors
+            if prefix + name in tensors and not tensors[prefix + name].shapeless
         )
 
-    def read(self, key: str, rank: int) -> str | None:
-        """This library's name for `key`, a tensor of `rank` dimensions; None where there is none."""
+    def read(self, key: str, rank: int | None) -> str | None:
+        """This library's name for `key`, a tensor of `rank` dimensions (None: of any); None where there is none."""
         return (self.names.read(key, rank) if self.pairs else key) or (key if self.others_same else None)
 
     def write(self, key: str, rank: int) -> str | None:

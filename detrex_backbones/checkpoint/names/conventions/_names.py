@@ -50,8 +50,8 @@ class Names:
         )
         self._write = _table((pair.ours, pair.theirs, pair.rank) for pair in pairs if pair.theirs)
 
-    def read(self, key: str, rank: int) -> str | None:
-        """This library's name for a source's tensor of `rank` dimensions; None where the table has none."""
+    def read(self, key: str, rank: int | None) -> str | None:
+        """This library's name for a source's tensor of `rank` dimensions (None: of any); None where there is none."""
         return _translate(self._read, key, rank)
 
     def write(self, key: str, rank: int) -> str | None:
@@ -87,14 +87,14 @@ def _pieces(result: str) -> tuple[str | tuple[str, int], ...]:
     return tuple(found)
 
 
-def _translate(table: dict[str, list[_Row]], key: str, rank: int) -> str | None:
+def _translate(table: dict[str, list[_Row]], key: str, rank: int | None) -> str | None:
     parts = NUMBER.split(key)
     rows = table.get("#".join(parts[::2]))
     if rows is None:
         return None
     numbers = [number_in(part) for part in parts[1::2]]
     for row in rows:
-        if row.rank in (None, rank):
+        if rank is None or row.rank in (None, rank):
             bound = _bind(row, numbers)
             if bound is not None:
                 return "".join(
