@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from detrex_backbones.checkpoint.fetch import resolve
 from detrex_backbones.checkpoint.read import Call, LazyTensor, Name, as_lazy, find_weights, load_tensors, open_content
 from detrex_backbones.checkpoint.read.content import named, reading
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
-from detrex_backbones.checkpoint.read.weights import tensors_in
+from detrex_backbones.checkpoint.read.weights import extra_states, tensors_in, versions
 from detrex_backbones.errors import CheckpointFileError
 from detrex_backbones.text import visible
 
@@ -33,6 +33,8 @@ class Checkpoint:
         extra: what else is stored beside the weights: optimiser, iteration, author. Objects of classes that are not
             known stay inert records, see `read.Call`.
         unread: name -> what it is, for tensors whose values are not plainly in the file: quantised or sparse ones.
+        states: name -> plain data, of modules that keep more than tensors (`get_extra_state`).
+        metadata: path of a module -> what its loading code is told: the version that it was saved by.
     """
 
     path: Path
@@ -41,6 +43,8 @@ class Checkpoint:
     tensors: Mapping[str, Tensor | LazyTensor]
     extra: dict[str, Any] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
+    states: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoint:
@@ -61,7 +65,7 @@ def read_checkpoint(path: str | Path, container: str | None = None) -> Checkpoin
         values = iter(load_tensors([*map(as_lazy, found.tensors.values()), *stored.values()]))
     tensors = {name: next(values) for name in found.tensors}
     extra = put_in(structure, {name: next(values) for name in stored})
-    return Checkpoint(found.path, found.format, found.container, tensors, extra, found.unread)
+    return replace(found, tensors=tensors, extra=extra)
 
 
 @contextmanager
@@ -87,7 +91,7 @@ def open_checkpoint(path: str | Path | Mapping[str, Any], container: str | None 
         key, weights = found
         tensors, unread = tensors_in(weights)
         extra = {str(name): item for name, item in value.items() if key and name != key}
-        yield Checkpoint(path, content.format, key, tensors, extra, unread)
+        yield Checkpoint(path, content.format, key, tensors, extra, unread, extra_states(weights), versions(weights))
 
 
 def _given(content: Mapping[str, Any], container: str | None) -> Checkpoint:
@@ -97,7 +101,7 @@ def _given(content: Mapping[str, Any], container: str | None) -> Checkpoint:
     key, weights = found
     on_cpu = {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in weights.items()}
     tensors, unread = tensors_in(on_cpu)
-    return Checkpoint(Path("a mapping"), "mapping", key, tensors, {}, unread)
+    return Checkpoint(Path("a mapping"), "mapping", key, tensors, {}, unread, extra_states(weights), versions(weights))
 
 
 def load_values(checkpoint: Checkpoint, wanted: Mapping[str, Any], *, owned: bool = True) -> dict[str, Tensor]:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from detrex_backbones.checkpoint.read.dtypes import OtherTensor
+from detrex_backbones.checkpoint.read.records import Call, Name
 from detrex_backbones.checkpoint.read.stored import GivenTensor, LazyTensor
 
-__all__ = ["find_weights", "is_tensor", "tensors_in"]
+__all__ = ["extra_states", "find_weights", "is_tensor", "tensors_in", "versions"]
 
 # The keys that weights stand under, the preferred one first; "" is the top level.
 #   teacher: DINO, whose student is the noisier one.        model_state: pycls.      blobs: Detectron-1.
@@ -52,6 +53,28 @@ def tensors_in(weights: Mapping[Any, Any]) -> tuple[dict[str, LazyTensor], dict[
     tensors = {str(name): _lazy(value) for name, value in weights.items() if is_tensor(value)}
     others = {str(name): value.kind for name, value in weights.items() if isinstance(value, OtherTensor)}
     return tensors, others
+
+
+def extra_states(weights: Mapping[Any, Any]) -> dict[str, Any]:
+    """What modules keep that is no tensor, by its name in the file, where it is plain data."""
+    suffix = "_extra_state"
+    states = {str(name): value for name, value in weights.items() if str(name).endswith(suffix)}
+    return {name: value for name, value in states.items() if not is_tensor(value) and _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_plain, value))
+    return not isinstance(value, Call | Name | OtherTensor)
+
+
+def versions(weights: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
+    """What torch's state dicts say of each module beside its tensors: path -> {"version": 2}."""
+    metadata = getattr(weights, "_metadata", None)
+    found = metadata.items() if isinstance(metadata, Mapping) else ()
+    return {str(path): dict(said) for path, said in found if isinstance(said, Mapping) and _is_plain(said)}
 
 
 def _lazy(value: Any) -> LazyTensor:
