@@ -25,6 +25,7 @@ from detrex_backbones.checkpoint.read import (
     open_content,
 )
 from detrex_backbones.checkpoint.read.content import content_of_bytes, named, reading
+from detrex_backbones.checkpoint.read.module_states import extra_states, versions
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
 from detrex_backbones.checkpoint.read.source import DamagedError
 from detrex_backbones.checkpoint.read.weights import DEPTH, Weights, tensors_in, without
@@ -51,6 +52,8 @@ class Checkpoint:
         extra: what else is stored beside the weights: optimiser, iteration, author. Objects of classes that are not
             known stay inert records, see `read.Call`.
         special: those whose values are not plainly in the file: quantised or sparse ones.
+        states: name -> plain data, of modules that keep more than tensors (`get_extra_state`).
+        metadata: path of a module -> what its loading code is told: the version that it was saved by.
         rank: of several weights that fit, those of the lowest rank are taken.
         others: the other weights of the file, while it is open.
     """
@@ -61,6 +64,8 @@ class Checkpoint:
     tensors: Mapping[str, Tensor | LazyTensor]
     extra: dict[str, Any] = field(default_factory=dict)
     special: Mapping[str, OtherTensor] = field(default_factory=dict)
+    states: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     rank: int = 0
     others: tuple[Checkpoint, ...] = ()
 
@@ -206,7 +211,9 @@ def _of(path: Path, content: Content, weights: Weights) -> Checkpoint:
         ) from error
     extra = without(content.value, weights.steps)
     extra = extra if isinstance(extra, dict) else {str(place): item for place, item in enumerate(extra)}
-    return Checkpoint(path, content.format, weights.container, tensors, extra, special, weights.rank)
+    states, metadata = extra_states(weights.mapping), versions(weights.mapping)
+    where = (path, content.format, weights.container)
+    return Checkpoint(*where, tensors, extra, special, states, metadata, weights.rank)
 
 
 def _nothing(path: Path, content: Content, container: str | None) -> CheckpointFileError:

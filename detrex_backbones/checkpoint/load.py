@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from detrex_backbones.checkpoint.files import Checkpoint, Given, load_values, open_checkpoint
 from detrex_backbones.checkpoint.match.choice import plan_best
@@ -16,6 +17,7 @@ from detrex_backbones.checkpoint.match.model_facts import ModelFacts, random_bef
 from detrex_backbones.checkpoint.match.plan import Attempt
 from detrex_backbones.checkpoint.match.refusals import check_report
 from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
+from detrex_backbones.checkpoint.place.by_themselves import ByThemselves
 from detrex_backbones.checkpoint.place.dense import check_casts, place_values, targets_of
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
@@ -156,8 +158,7 @@ def apply_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOpti
     """`load_checkpoint` for a checkpoint that was read already."""
     targets = targets_of(model)
     attempt = _check(model, targets, checkpoint, options)
-    values = load_values(checkpoint, attempt.values, owned=False)
-    place_values(model, targets, values, attempt.report)
+    _place(model, targets, checkpoint, attempt)
     return attempt.report
 
 
@@ -173,12 +174,22 @@ def copy_checkpoint(
     beside: Callable[[], Callable[[], object]] = lambda: lambda: None,
 ) -> None:
     """Do what `check_checkpoint` found, all or nothing; see `place_values`."""
+    _place(model, targets_of(model), checkpoint, attempt, beside)
+
+
+def _place(
+    model: nn.Module,
+    targets: dict[str, Tensor],
+    checkpoint: Checkpoint,
+    attempt: Attempt,
+    beside: Callable[[], Callable[[], object]] = lambda: lambda: None,
+) -> None:
     values = load_values(checkpoint, attempt.values, owned=False)
-    place_values(model, targets_of(model), values, attempt.report, beside)
+    place_values(model, targets, values, attempt.report, beside, ByThemselves(model, attempt.tasks, checkpoint))
 
 
 def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
-    shapes = {key: tuple(value.shape) for key, value in targets.items()}
+    shapes = {key: () if is_lazy(value) else tuple(value.shape) for key, value in targets.items()}
     attempt = plan_best(shapes, checkpoint, facts=ModelFacts(model), **options.reading)
     report, values = attempt.report, attempt.values
     report.before_maps = random_before_maps(model, report)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
 
 from detrex_backbones.checkpoint.entry import Shapes
 from detrex_backbones.checkpoint.match.positions import Grid, grids_of
@@ -38,9 +41,31 @@ class ModelFacts:
         found = {path: getattr(module, "from_original", None) for path, module in self._model.named_modules()}
         return {path: read for path, read in found.items() if callable(read)}
 
+    def submodule(self, scope: str) -> nn.Module | None:
+        """The module whose keys start with a scope; None where that is no module."""
+        try:
+            return self._model.get_submodule(scope.rstrip("."))
+        except AttributeError:
+            return None
+
+    def same_tensors(self) -> list[set[str]]:
+        """Keys under which the model has one tensor: tied weights, a module that stands in it twice."""
+        found: dict[tuple[object, ...], set[str]] = defaultdict(set)
+        for key, value in self._model.state_dict(keep_vars=True).items():
+            if isinstance(value, Tensor):
+                found[_memory(value)].add(key)
+        return [keys for keys in found.values() if len(keys) > 1]
+
     def position_grids(self) -> dict[str, Grid]:
         """Key of each table of positions -> the grid that it is of; see `positions`."""
         return grids_of(self._model)
+
+
+def _memory(value: Tensor) -> tuple[object, ...]:
+    """What two keys of one tensor have in common: the object, or the same numbers of one storage."""
+    if type(value) not in (Tensor, nn.Parameter) or value.layout is not torch.strided or not value.data_ptr():
+        return (id(value),)
+    return (value.data_ptr(), value.dtype, value.shape, value.stride())
 
 
 def random_before_maps(model: nn.Module, report: LoadReport) -> list[str]:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from detrex_backbones.checkpoint.entry import Shapes, Status
 from detrex_backbones.checkpoint.files import Checkpoint
+from detrex_backbones.checkpoint.match.by_modules import ByModules, read_by_modules
 from detrex_backbones.checkpoint.match.first_convolution import fit_stem
 from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
+from detrex_backbones.checkpoint.match.loading_code import Task, loading_modules
 from detrex_backbones.checkpoint.match.model_facts import ModelFacts
 from detrex_backbones.checkpoint.match.positions import POSITION_TABLES, fit_positions, take_back_resizing
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
@@ -35,11 +37,15 @@ class Attempt:
         report: of every key; it holds no values, and so outlives the file.
         values: model key -> what it will hold.
         extra: what is stored beside the weights that it is of.
+        tasks: what modules with loading code of their own are to load themselves.
+        shapes: model key -> the shape that it has then.
     """
 
     report: LoadReport
     values: dict[str, LazyTensor]
     extra: dict[str, Any] = field(default_factory=dict)
+    tasks: list[Task] = field(default_factory=list)
+    shapes: Shapes = field(default_factory=dict)
 
 
 def plan_checkpoint(
@@ -73,7 +79,14 @@ def plan_checkpoint(
     """
     facts = facts or ModelFacts()
     found = _plans(model, {**checkpoint.tensors, **checkpoint.special}, source, prefix, scope, facts)
-    plan, reading = max(found, key=lambda pair: len(pair[0].matched))
+    best = max(found, key=lambda pair: len(pair[0].matched))
+    plan, reading = best
+    by_modules = _by_modules(plan, reading, checkpoint, facts)
+    if by_modules is not None:
+        model, reading = {**model, **by_modules.shapes}, by_modules.reading
+        plan = make_plan(model, reading.shapes, plan.scope)
+        plan.missing += by_modules.missing
+        found = [(plan, reading) if pair is best else pair for pair in found]
     plan.ambiguous = (why_a_piece(plan, model) if scope is None else "") or plan.ambiguous
     rivals = _rivals(plan, reading, found)
     if plan.matched and not plan.ambiguous and rivals:
@@ -89,10 +102,26 @@ def plan_checkpoint(
         fit_positions(plan, reading, model, grids)
     _take_out_unread(plan, reading)
     values = _values(plan, reading)
+    _keep_tied(plan, reading, facts)
     report = _report(checkpoint, reading, plan, model, facts.whole_networks)
     for entry in report.entries:
         entry.tensor = None
-    return Attempt(report, values, checkpoint.extra)
+    return Attempt(report, values, checkpoint.extra, by_modules.tasks if by_modules else [], model)
+
+
+def _by_modules(plan: Plan, reading: Reading, checkpoint: Checkpoint, facts: ModelFacts) -> ByModules | None:
+    """What the modules make of names that are the model's own; None where none has loading code."""
+    root = facts.submodule(plan.scope)
+    if reading.source != AS_STORED or plan.ambiguous or root is None or next(loading_modules(root), None) is None:
+        return None
+    return read_by_modules(reading, plan.scope, root, checkpoint)
+
+
+def _keep_tied(plan: Plan, reading: Reading, facts: ModelFacts) -> None:
+    """A tensor with several names has its value by any of them."""
+    for keys in facts.same_tensors() if plan.missing else ():
+        loaded = sorted(keys & plan.matched.keys())
+        reading.kept |= {key: f"the same tensor as {loaded[0]!r}" for key in keys - plan.matched.keys() if loaded}
 
 
 def _plans(
@@ -169,7 +198,7 @@ def _report(
 ) -> LoadReport:
     for key, ours in plan.matched.items():
         entry = reading.named[ours]
-        entry.model_key, entry.rule = key, _rule(plan, reading, key, ours)
+        entry.model_key, entry.rule = key, entry.rule or _rule(plan, reading, key, ours)
         entry.set(Status.LOADED)
     for key, ours in plan.mismatched.items():
         entry = reading.named[ours]
@@ -203,7 +232,8 @@ def _why_kept(key: str, reading: Reading) -> str:
     """What a key of the model is that files of this source, or of one whose marks they bear, never hold."""
     known = conventions()
     sources = [reading.source, *(name for name, _ in reading.known_by)]
-    return next(filter(None, (known[name].why_kept(key) for name in sources if name in known)), "")
+    reasons = (known[name].why_kept(key) for name in sources if name in known)
+    return reading.kept.get(key) or next(filter(None, reasons), "")
 
 
 def _values(plan: Plan, reading: Reading) -> dict[str, LazyTensor]:

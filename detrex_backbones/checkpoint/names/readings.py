@@ -42,6 +42,7 @@ class Reading:
         lookalikes: what else these names can be.
         known_by: the conventions that know what the entries' `theirs` are, and what stands before the names that they
             know.
+        kept: model key -> why it needs no value of the file.
     """
 
     source: str
@@ -49,6 +50,7 @@ class Reading:
     entries: list[Entry]
     lookalikes: str = ""
     known_by: list[tuple[str, str]] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.named = {entry.ours: entry for entry in self.entries if entry.ours}

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from detrex_backbones.checkpoint.place.interrupts import interrupts_wait
+from detrex_backbones.checkpoint.interrupts import interrupts_wait
+from detrex_backbones.checkpoint.place.by_themselves import ByThemselves
 from detrex_backbones.checkpoint.place.sharded import local, part
 from detrex_backbones.checkpoint.place.writable import check_writable, is_plain, why_not_cast
 from detrex_backbones.checkpoint.report import LoadReport
@@ -63,6 +65,7 @@ def place_values(
     values: Mapping[str, Tensor],
     report: LoadReport,
     beside: Callable[[], Callable[[], object]] = lambda: lambda: None,
+    by_themselves: ByThemselves | None = None,
 ) -> None:
     """Copy values into a model, all or none.
 
@@ -75,16 +78,19 @@ def place_values(
         values: model key -> value, in memory.
         report: gets to know what isn't finite, as the model has it.
         beside: changes what changes with the model (the optimiser), or fails; gives what takes it back.
+        by_themselves: the modules that load their values by code of their own, before all others get theirs.
 
     Raises:
         CheckpointMatchError: the model has something else than was written to it. It has its old values again.
         ArgumentError: a tensor that can't be written to.
     """
-    held = {key: local(targets[key]) for key in values}
+    modules = by_themselves or ByThemselves(model)
+    held = {key: local(targets[key]) for key in values if not is_lazy(targets[key])}
     check_writable(held)
+    held = {key: target for key, target in held.items() if key not in modules.gives}
     doubted = doubtful(model, targets, held)
     fragile = [key for key, target in held.items() if not is_plain(target)]
-    kept = {key: held[key].detach().clone() for key in (values if doubted else fragile)}
+    kept = {key: held[key].detach().clone() for key in (held if doubted or modules.tasks else fragile)}
     plain = [key for key, target in held.items() if is_plain(target)]
     sums: dict[torch.device, dict[str, Tensor]] = defaultdict(dict)
     small: dict[tuple[torch.device, torch.dtype], list[str]] = defaultdict(list)
@@ -102,14 +108,16 @@ def place_values(
     with interrupts_wait(), torch.no_grad():
         take_back = beside()
         try:
+            modules.load()
             for key in fragile:
                 write(key)
             interrupted = _write_all(plain, write)
-            report.not_finite = _not_finite(held, sums, small.values())
-            _verify(model, {key: values[key] for key in doubted}, report)
+            report.not_finite = _not_finite(held, sums, small.values()) | modules.not_finite(count_not_finite)
+            _verify(model, {key: values[key] for key in (*doubted, *modules.unchanged)}, report)
         except BaseException:
             for key, value in kept.items():
                 held[key].copy_(value)
+            modules.take_back()
             take_back()
             raise
     if interrupted is not None:

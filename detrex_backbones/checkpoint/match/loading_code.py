@@ -1,0 +1,199 @@
+"""Modules with loading code of their own: hooks, an own `_load_from_state_dict`, an extra state. Finding and running it.
+
+It renames keys of older files, takes shapes from the file, or keeps what is no tensor. Nobody knows what it makes of a
+file but itself: it's run once on copies of the module's tensors, to learn that, and once more for good.
+"""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from detrex_backbones.checkpoint.files import Checkpoint, load_values
+from detrex_backbones.checkpoint.interrupts import interrupts_wait
+from detrex_backbones.checkpoint.read.nested import put_in, take_out
+
+__all__ = [
+    "EXTRA_STATE",
+    "Snapshot",
+    "Task",
+    "Trial",
+    "inside_of",
+    "loading_modules",
+    "run_task",
+    "same_values",
+    "try_task",
+]
+
+EXTRA_STATE = "_extra_state"
+COPYING = ("torch.nn.modules.", "detrex_backbones.")  # whose classes only copy, apart from hooks
+
+
+def loading_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The outermost modules with loading code of their own, each with what stands before its keys: "", "fpn."."""
+    if type(root).load_state_dict is not nn.Module.load_state_dict:
+        yield "", root
+    else:
+        yield from _loading(root, "")
+
+
+def _loading(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    if (
+        module._load_state_dict_pre_hooks
+        or module._load_state_dict_post_hooks
+        or not module._load_from_state_dict.__module__.startswith(COPYING)
+        or type(module).set_extra_state is not nn.Module.set_extra_state
+    ):
+        yield path, module
+        return
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _loading(child, f"{path}{name}.")
+
+
+@dataclass
+class Task:
+    """What a module is to load by itself.
+
+    Args:
+        path: what stands before its keys in the model.
+        state: key behind the path -> tensor of the file, or extra state.
+        metadata: path of a module within -> its versions, as torch's state dicts have them.
+        gives: model key -> whether its value is as it is in the file, for all that the module gave a value.
+        beyond: whether it did more than giving values to tensors of the model's shapes.
+    """
+
+    path: str
+    state: dict[str, Any]
+    metadata: dict[str, dict[str, Any]]
+    gives: dict[str, bool] = field(default_factory=dict)
+    beyond: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a module made of a state: each key is one of its state dict's.
+
+    Args:
+        before: tensors that it had.
+        after: tensors that it has then.
+        missing: keys that it would have had a value for.
+        unexpected: keys of the state that it has no use for.
+    """
+
+    before: dict[str, Tensor]
+    after: dict[str, Tensor]
+    missing: set[str]
+    unexpected: set[str]
+
+
+def run_task(module: nn.Module, task: Task, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
+    """Have a module load by itself. What was missing and what was unexpected, as torch gives it."""
+    structure, stored = take_out(task.state)
+    values = load_values(checkpoint, stored, owned=False)
+    state = OrderedDict(put_in(structure, {name: value.clone() for name, value in values.items()}))
+    state._metadata = copy.deepcopy(task.metadata)  # type: ignore[attr-defined]
+    found = module.load_state_dict(state, strict=False)
+    return (found.missing_keys, found.unexpected_keys) if found else ([], [])
+
+
+def try_task(module: nn.Module, task: Task, checkpoint: Checkpoint) -> Trial:
+    """What would become of it. The module is as it was afterwards, whatever happens."""
+    with interrupts_wait(), torch.no_grad(), torch.random.fork_rng(devices=()):
+        snapshot = Snapshot(module)
+        try:
+            snapshot.put_copies()
+            before = {name: value.clone() for name, value in _tensors(module).items() if not is_lazy(value)}
+            missing, unexpected = run_task(module, task, checkpoint)
+            after = {name: value for name, value in _tensors(module).items() if not is_lazy(value)}
+        finally:
+            snapshot.restore()
+    return Trial(before, after, set(missing), set(unexpected))
+
+
+def inside_of(path: str, names: list[str]) -> list[str]:
+    """Those of sorted names that start with a path, which is "" or ends with a dot."""
+    return names[bisect_left(names, path) : bisect_left(names, f"{path[:-1]}/")] if path else names
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+
+
+class Snapshot:
+    """A module as it is: its attributes, what its lists and dicts hold, and those of all modules in it.
+
+    Args:
+        module: to be restored.
+        values: whether the numbers of its tensors are kept too.
+    """
+
+    def __init__(self, module: nn.Module, *, values: bool = False) -> None:
+        modules = list(module.modules())
+        self._attributes = [(inner, dict(vars(inner))) for inner in modules]
+        self._containers = [
+            (held, held.copy())
+            for inner in modules
+            for held in vars(inner).values()
+            if type(held) in (dict, OrderedDict, list, set)
+        ]
+        tensors = {id(value): value for held in self._holders() for value in held.values() if isinstance(value, Tensor)}
+        self._values = [
+            (value, type(value), value.data if is_lazy(value) else value.detach().clone())
+            for value in (tensors.values() if values else ())
+        ]
+
+    def _holders(self) -> Iterator[dict[str, Any]]:
+        for module, _ in self._attributes:
+            yield from (module._parameters, module._buffers, vars(module))
+
+    def put_copies(self) -> None:
+        """Have copies in the place of the module's tensors, until it's restored."""
+        made: dict[int, Tensor] = {}
+        for held in self._holders():
+            for name, value in held.items():
+                if isinstance(value, Tensor):
+                    if id(value) not in made:
+                        made[id(value)] = _copy_of(value)
+                    held[name] = made[id(value)]
+
+    def restore(self) -> None:
+        """Make the module what it was."""
+        for module, attributes in self._attributes:
+            vars(module).clear()
+            vars(module).update(attributes)
+        for held, content in self._containers:
+            held.clear()
+            held.extend(content) if isinstance(held, list) else held.update(content)
+        for value, kind, numbers in self._values:
+            if type(value) is not kind or value.shape != numbers.shape:
+                value.data = numbers
+                value.__class__ = kind
+            elif not is_lazy(value):
+                value.detach().copy_(numbers)
+
+
+def _copy_of(value: Tensor) -> Tensor:
+    """The same in memory of its own; on the CPU and without its numbers where this process doesn't have all of it."""
+    if not is_lazy(value) and (value.is_meta or hasattr(value, "placements")):
+        whole = torch.zeros(value.shape, dtype=value.dtype)
+        return nn.Parameter(whole, value.requires_grad) if isinstance(value, nn.Parameter) else whole
+    return copy.deepcopy(value) if value.is_leaf else value.detach().clone()
+
+
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same once the first is cast to the other's dtype; NaN equals itself."""
+    if one.shape != other.shape:
+        return False
+    cast = one.to(other.device, other.dtype)
+    if not other.is_floating_point():
+        return torch.equal(cast, other)
+    return torch.allclose(cast.double(), other.double(), rtol=0, atol=0, equal_nan=True)
