@@ -42,6 +42,7 @@ from detrex_backbones.checkpoint.read.stored import LazyTensor, OtherTensor, Sto
 
 __all__ = ["Storage", "rebuild", "storage_type", "whole_number"]
 
+PLAIN = (str, int, float, bytes)  # no union: Python makes that anew at every look, twice for each tensor
 DEPTH = 100  # containers in one another; a training run's state has about ten
 ODD_KEYS = 1000  # keys of a dict that are tuples or long integers
 
@@ -72,7 +73,7 @@ class _Rebuilder:
 
     def value(self, item: Any, depth: int) -> Any:
         """What a record stands for."""
-        if item is None or isinstance(item, str | int | float | bytes):
+        if item is None or isinstance(item, PLAIN):
             return item
         if id(item) in self.made:
             return self.made[id(item)][1]
@@ -174,7 +175,7 @@ class _Rebuilder:
             if id(record) not in self.encoded:
                 self.encoded[id(record)] = record.encode("latin1")
             return memoryview(self.encoded[id(record)])
-        if not isinstance(record, bytes | memoryview):
+        if not isinstance(record, (bytes, memoryview)):
             raise PickleError(f"bytes were expected where a {type(record).__name__} stands")
         return memoryview(record)
 
@@ -201,7 +202,7 @@ class _Rebuilder:
         """A shape or strides."""
         if calls(record, "torch", "Size"):
             (record,) = self.arguments(record, 0)
-        if not isinstance(record, tuple | list) or len(record) > DIMENSIONS:
+        if not isinstance(record, (tuple, list)) or len(record) > DIMENSIONS:
             raise PickleError(f"a tensor has no shape, or more than {DIMENSIONS} dimensions")
         return tuple(map(whole_number, record))
 
