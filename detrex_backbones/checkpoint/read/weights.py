@@ -79,10 +79,10 @@ def without(content: Any, steps: Steps) -> Any:
         return {}
     inner = without(content[steps[0]], steps[1:])
     if not isinstance(content, Mapping):
-        kept = [inner or None if place == steps[0] else item for place, item in enumerate(content)]
-        return kept if any(item is not None for item in kept) else []
-    kept = {key: inner if key == steps[0] else item for key, item in content.items() if key != steps[0] or inner}
-    return {as_text(key): item for key, item in kept.items()}
+        others = [inner or None if place == steps[0] else item for place, item in enumerate(content)]
+        return others if any(item is not None for item in others) else []
+    kept = {as_text(key): item for key, item in content.items() if key != steps[0]}
+    return {**kept, as_text(steps[0]): inner} if inner else kept
 
 
 def is_tensor(value: Any) -> bool:
@@ -174,5 +174,6 @@ def _rank(path: str, better: str) -> int:
 def _better_average(content: Any) -> str:
     """pycls says which of the raw and the averaged weights made fewer errors."""
     raw, averaged = (content.get(name) if isinstance(content, Mapping) else None for name in ("test_err", "ema_err"))
-    numbers = isinstance(raw, int | float) and isinstance(averaged, int | float)
-    return "ema_state" if numbers and averaged < raw else ""
+    if isinstance(raw, int | float) and isinstance(averaged, int | float) and averaged < raw:
+        return "ema_state"
+    return ""
