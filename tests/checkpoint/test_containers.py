@@ -66,6 +66,8 @@ def loaded(content, **options):
         ({"nets": (WIDE, WANTED)}, "nets.1"),
         ({"discriminator": DEEP, "generator": WANTED, "criterion": {"empty_weight": torch.ones(92)}}, "generator"),
         ({"model.ema.0": WANTED}, "model.ema.0"),
+        ({"optimized": WANTED}, "optimized"),
+        ({"model_and_optimizer": {"model": WANTED, "optimizer": optimizer_state()}}, "model_and_optimizer.model"),
         ({"model": {"visual": WANTED, "text": {"table": torch.ones(4, 4)}}}, "model.visual"),
     ],
 )
@@ -150,6 +152,7 @@ def test_averages_are_taken_where_trainers_evaluate_them(content, container, oth
     [
         optimizer_state(),
         {"optimizer": {"momentum": {"conv1.weight": torch.ones(8, 3, 3, 3)}}},
+        {"Optim": {"momentum": WANTED}, "optimizerG": OTHER, "optimiser_states": [OTHER]},
         {"trainer": [optimizer_state()]},
         {"opt": {"state.conv1.weight.exp_avg": torch.ones(8, 3, 3, 3), "param_groups.conv1.weight.lr": 0.1}},
     ],
@@ -160,6 +163,8 @@ def test_the_state_of_an_optimiser_is_no_weights(content, tmp_path):
     assert loaded({"opt": content, "network": WANTED}).other_containers == []
     with pytest.raises(CheckpointFileError, match=r"has no weights under container='optimizer'.*container='network'"):
         loaded({"optimizer": content, "network": WANTED}, container="optimizer")
+    with pytest.raises(CheckpointFileError, match="no weights under"):
+        loaded({"opt": optimizer_state(), "network": WANTED}, container="opt.state.0")
 
 
 def test_errors_name_the_containers(tmp_path):

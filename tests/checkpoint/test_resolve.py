@@ -51,6 +51,44 @@ def test_a_path_stays_as_it_is(tmp_path):
     assert resolve("C:\\weights\\a.pth") == Path("C:\\weights\\a.pth")
 
 
+HEURISTICS = "?matching_heuristics=True"
+
+
+def test_detectron2s_matching_heuristics_are_what_is_done_anyway(tmp_path, server):
+    path = tmp_path / "a.pth"
+    torch.save(random_resnet18(), path)
+    server.answers["/b.pth?key=1"] = server.answers["/b.pth"] = body(path.read_bytes())
+    for name in (str(path), path, path.as_uri(), f"{server.url}/b.pth", f"{server.url}/b.pth?key=1"):
+        found = resolve(f"{name}{'&' if '?' in str(name) else '?'}{HEURISTICS[1:]}")
+        assert found.read_bytes() == path.read_bytes()
+    assert resolve(f"{server.url}/b.pth{HEURISTICS}&key=1") == resolve(f"{server.url}/b.pth?key=1")
+    assert resolve(Path(f"{path}{HEURISTICS}")) == path
+    assert load_checkpoint(our_resnet18(), f"{path}{HEURISTICS}").path == str(path)
+    assert resolve(f"no/such/file.pth{HEURISTICS}") == Path("no/such/file.pth")
+    assert find_weight(f"torchvision://resnet50-v2{HEURISTICS}").name == "torchvision://resnet50-v2"
+
+
+def test_a_question_mark_in_the_name_of_a_file(tmp_path):
+    path = tmp_path / "a?b=1.pth"
+    torch.save(random_resnet18(), path)
+    assert resolve(path) == path
+    assert load_checkpoint(our_resnet18(), f"{path}{HEURISTICS.replace('?', '&')}").coverage == 1
+
+
+@pytest.mark.parametrize("option", ["other=1", "matching_heuristics=True&other=1", "other"])
+def test_other_options_of_local_files_are_refused(tmp_path, option):
+    torch.save(random_resnet18(), tmp_path / "a.pth")
+    for name in (f"{tmp_path / 'a.pth'}?{option}", f"{(tmp_path / 'a.pth').as_uri()}?{option}"):
+        with pytest.raises(CheckpointFileError, match=r"other.*but matching_heuristics=True"):
+            resolve(name)
+
+
+@pytest.mark.parametrize("value", ["False", "0", ""])
+def test_names_that_are_not_to_be_recognised_are_asked_for_otherwise(tmp_path, value):
+    with pytest.raises(CheckpointFileError, match="taken as they are stored with source='as stored'"):
+        resolve(f"{tmp_path / 'a.pth'}?matching_heuristics={value}")
+
+
 def test_a_name_is_downloaded_checked_and_loaded(server, tmp_path, monkeypatch):
     """torchvision's own metadata, its host replaced by one that is here."""
     torch.save(random_resnet18(), tmp_path / "file.pth")

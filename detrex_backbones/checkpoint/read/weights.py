@@ -26,6 +26,7 @@ MOST = 16  # mappings with tensors that are told of, the largest: an optimiser o
 AVERAGED = {"ema", "swa", "teacher", "averaged", "averages"}
 # Except these. ema_state: detrex and d2go evaluate with `model`, pycls with the better of the two.
 # ema_state_dict: OpenMMLab's `state_dict` holds the averages, and this what they were made of; so does Lightning's.
+OPTIMIZER = re.compile("(?<![a-z])[Oo]ptim(i[sz]er)?s?(?![a-z])")
 SECOND = {"ema_state", "ema_state_dict", "current_model_state"}
 
 
@@ -63,8 +64,9 @@ def find_weights(content: Any, wanted: str | None = None, depth: int = DEPTH) ->
     start = content
     for step in steps:
         start = start[step]
-    alone = wanted is not None and isinstance(start, Mapping) and any(map(is_tensor, start.values()))
-    found = [(steps, start)] if alone else list(_search(start, steps, depth, set()))
+    found = list(_search(start, steps, depth, set()))
+    if wanted is not None and found and found[0][0] == steps:
+        found = found[:1]
     # What has no tensor of any size is a loss, a metric or the number of a step, unless there is nothing else.
     found = [pair for pair in found if any(map(_has_size, pair[1].values()))] or found
     found = sorted(found, key=lambda pair: -len(pair[1]))[:MOST]
@@ -79,10 +81,10 @@ def without(content: Any, steps: Steps) -> Any:
         return {}
     inner = without(content[steps[0]], steps[1:])
     if not isinstance(content, Mapping):
-        kept = [inner or None if place == steps[0] else item for place, item in enumerate(content)]
-        return kept if any(item is not None for item in kept) else []
-    kept = {key: inner if key == steps[0] else item for key, item in content.items() if key != steps[0] or inner}
-    return {as_text(key): item for key, item in kept.items()}
+        others = [inner or None if place == steps[0] else item for place, item in enumerate(content)]
+        return others if any(item is not None for item in others) else []
+    kept = {as_text(key): item for key, item in content.items() if key != steps[0]}
+    return {**kept, as_text(steps[0]): inner} if inner else kept
 
 
 def is_tensor(value: Any) -> bool:
@@ -135,21 +137,22 @@ def _items(item: Any) -> Iterable[tuple[Any, Any]]:
 
 def _is_of_optimizer(item: Any, steps: Steps) -> bool:
     """Whether it is the state of an optimiser, whose tensors are no weights: by what torch's have, or by its name."""
-    if steps and "optim" in as_text(steps[-1]).lower():
+    name = as_text(steps[-1]) if steps else ""
+    if OPTIMIZER.search(name) and "model" not in name.lower():
         return True
     return isinstance(item, Mapping) and any(isinstance(key, str) and key.startswith("param_groups") for key in item)
 
 
-def _steps_of(item: Any, path: str) -> Steps | None:
+def _steps_of(item: Any, path: str, steps: Steps = ()) -> Steps | None:
     """The steps that a dotted path stands for; None where it leads nowhere. A key may have dots itself."""
-    if not path:
-        return ()
+    if not path or _is_of_optimizer(item, steps):
+        return None if path else steps
     for key, inner in _items(item):
         name = as_text(key)
         if path == name or path.startswith(f"{name}."):
-            steps = _steps_of(inner, path[len(name) + 1 :])
-            if steps is not None:
-                return (key, *steps)
+            found = _steps_of(inner, path[len(name) + 1 :], (*steps, key))
+            if found is not None:
+                return found
     return None
 
 
@@ -179,5 +182,6 @@ def _rank(path: str, better: str) -> int:
 def _better_average(content: Any) -> str:
     """pycls says which of the raw and the averaged weights made fewer errors."""
     raw, averaged = (content.get(name) if isinstance(content, Mapping) else None for name in ("test_err", "ema_err"))
-    numbers = isinstance(raw, int | float) and isinstance(averaged, int | float)
-    return "ema_state" if numbers and averaged < raw else ""
+    if isinstance(raw, int | float) and isinstance(averaged, int | float) and averaged < raw:
+        return "ema_state"
+    return ""
