@@ -218,11 +218,14 @@ def _deform(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     given = next((offset for offset in offsets if offset), None)
     if given is None:
         return {}
-    modulated = given[0] % 27 == 0 and given[0] % 18 != 0
+    # 54 channels are those of two groups with factors or of three without; groups divide the channels that they move.
+    numbers = {
+        each: given[0] // each for each in (18, 27) if given[0] % each == 0 and not given[1] % (given[0] // each)
+    }
     return {
         "deform_on_per_stage": [offset is not None for offset in offsets],
-        "deform_modulated": modulated,
-        "deform_num_groups": given[0] // (27 if modulated else 18),
+        "deform_modulated": 18 not in numbers,
+        "deform_num_groups": numbers.get(18) or numbers.get(27, 1),
     }
 
 
