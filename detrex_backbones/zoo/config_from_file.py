@@ -154,9 +154,8 @@ def _assumed(channels: int, source: str) -> dict[str, tuple[Any, str]]:
     if channels == 3:
         suggests = conventions()[source].suggests if source in conventions() else {}
         why = f"files in {source}'s names have it as a rule"
-        return ASSUMED | {
-            name: (value, why) for name, value in suggests.items() if ASSUMED.get(name, (value,))[0] != value
-        }
+        usual = {name: value for name, (value, _) in ASSUMED.items()}
+        return ASSUMED | {name: (value, why) for name, value in suggests.items() if usual.get(name, value) != value}
     why = f"preprocessing is in no tensor; this is the average of ImageNet's for each of the {channels} channels"
     pixels = {name: ([round(sum(ASSUMED[name][0]) / 3, 3)] * channels, why) for name in ("pixel_mean", "pixel_std")}
     order = "RGB", f"the order of the {channels} channels is in no tensor; 'RGB' takes them as they are given"

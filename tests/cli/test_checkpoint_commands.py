@@ -169,10 +169,9 @@ def test_infer_of_three_channels_says_what_it_said(tmp_path, capsys):
 
 
 def test_infer_takes_what_a_source_has_as_a_rule(tmp_path, capsys):
-    state = {
-        f"stem.{key}" if key[:4] in ("conv", "bn1.") else key: v for key, v in with_channels(3).state_dict().items()
-    }
-    torch.save({f"backbone.body.{key}": v for key, v in state.items()}, tmp_path / "weights.pth")
+    stem = {"conv1.weight": "stem.conv1.weight", "bn1.weight": "stem.bn1.weight", "bn1.bias": "stem.bn1.bias"}
+    state = {f"backbone.body.{stem.get(key, key)}": value for key, value in with_channels(3).state_dict().items()}
+    torch.save(state, tmp_path / "weights.pth")
     _, text, _ = run(capsys, "infer", tmp_path / "weights.pth")
     assert "# input_format='BGR' is assumed: files in maskrcnn-benchmark's names have it as a rule" in text
     assert "pixel_mean=[102.9801, 115.9465, 122.7717]" in text
