@@ -27,7 +27,7 @@ MARK = "res2.0.conv1.weight"
 ASSUMED: dict[str, tuple[Any, str]] = {
     "stride_in_1x1": (False, "the weights have the same names and shapes either way"),
     "dilation": (1, "a dilated network (DC5) has the same weights"),
-    "input_format": ("RGB", "the first convolution has three channels in either order"),
+    "input_format": ("RGB", "the first convolution has the same shape for any order of its channels"),
     "pixel_mean": (list(IMAGENET.pixel_mean), "preprocessing is in no tensor; this is ImageNet's"),
     "pixel_std": (list(IMAGENET.pixel_std), "preprocessing is in no tensor; this is ImageNet's"),
     "norm_eps": (1e-5, "eps is in no tensor"),
@@ -130,16 +130,17 @@ def infer_config(
         raise CheckpointError(f"checkpoint {visible(path)!r} holds {what}. It has: {shorten(checkpoint.tensors)}.")
     reading = found[-1]  # by its convention where it has one, as stored otherwise
     shapes = dict(reading.shapes)
-    stages, assumed = _stages(shapes, reading), dict(ASSUMED)
+    channels = shapes["stem.conv1.weight"][1]
+    stages, assumed = _stages(shapes, reading), _assumed(channels, reading.source)
     if "conv3" not in "".join(name for name in shapes if name.startswith("res2.0.")):
         del assumed["stride_in_1x1"]
-    weight = find_known(checkpoint.path)
+    weight = find_known(checkpoint.path) if channels == 3 else None  # a first convolution of its own is no known one
     traits = dict(weight.traits) if weight else {}
+    preprocessing = {name: traits.get(name, assumed[name][0]) for name in ("pixel_mean", "pixel_std", "input_format")}
     for name in traits:
         assumed.pop(name, None)
     if traits.get("stride_in_1x1"):
         stages["stride_in_1x1"] = True
-    preprocessing = {name: traits.get(name, ASSUMED[name][0]) for name in ("pixel_mean", "pixel_std", "input_format")}
     return Inferred(
         source=reading.source,
         prefix=reading.prefix,
@@ -155,6 +156,19 @@ def infer_config(
 def _resnets(checkpoint: Checkpoint, source: str | None, prefix: str | None) -> list[Reading]:
     """The ways to read weights that find a ResNet."""
     return [reading for reading in readings(checkpoint.tensors, source, prefix) if MARK in reading.named]
+
+
+def _assumed(channels: int, source: str) -> dict[str, tuple[Any, str]]:
+    """`ASSUMED` for a first convolution of so many channels, in a file of this source."""
+    if channels == 3:
+        suggests = conventions()[source].suggests if source in conventions() else {}
+        why = f"files in {source}'s names have it as a rule"
+        usual = {name: value for name, (value, _) in ASSUMED.items()}
+        return ASSUMED | {name: (value, why) for name, value in suggests.items() if usual.get(name, value) != value}
+    why = f"preprocessing is in no tensor; this is the average of ImageNet's for each of the {channels} channels"
+    pixels = {name: ([round(sum(ASSUMED[name][0]) / 3, 3)] * channels, why) for name in ("pixel_mean", "pixel_std")}
+    order = "RGB", f"the order of the {channels} channels is in no tensor; 'RGB' takes them as they are given"
+    return ASSUMED | pixels | {"input_format": order}
 
 
 def _stem(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]]:
@@ -227,11 +241,14 @@ def _deform(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     given = next((offset for offset in offsets if offset), None)
     if given is None:
         return {}
-    modulated = given[0] % 27 == 0 and given[0] % 18 != 0
+    # 54 channels are those of two groups with factors or of three without; groups divide the channels that they move.
+    numbers = {
+        each: given[0] // each for each in (18, 27) if given[0] % each == 0 and not given[1] % (given[0] // each)
+    }
     return {
         "deform_on_per_stage": [offset is not None for offset in offsets],
-        "deform_modulated": modulated,
-        "deform_num_groups": given[0] // (27 if modulated else 18),
+        "deform_modulated": 18 not in numbers,
+        "deform_num_groups": numbers.get(18) or numbers.get(27, 1),
     }
 
 

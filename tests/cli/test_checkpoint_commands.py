@@ -122,6 +122,61 @@ def test_infer_writes_a_config_that_loads_the_file(tmp_path, name, capsys):
     assert model.backbone.linear.out_features == 5
 
 
+def with_channels(channels, name="resnet18", **options):
+    """A network of torchvision or timm for images of so many channels."""
+    if name == "resnet18d":
+        return timm.create_model(name, in_chans=channels, num_classes=5)
+    net = torchvision.models.resnet18(num_classes=5)
+    net.conv1 = torch.nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+    return net
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18d"])
+@pytest.mark.parametrize("channels", [1, 2, 4, 6, 13])
+def test_infer_of_other_images_writes_a_config_that_runs(tmp_path, capsys, caplog, name, channels):
+    net = with_channels(channels, name).eval()
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
+    status, text, _ = run(capsys, "infer", tmp_path / "weights.pth")
+    assert status == 0
+    comments = {line.split("=")[0]: line for line in text.splitlines() if line.startswith("# ")}
+    for pixels in ("# pixel_mean", "# pixel_std"):
+        assert comments[pixels].endswith(f"the average of ImageNet's for each of the {channels} channels")
+    assert f"the order of the {channels} channels is in no tensor" in comments["# input_format"]
+    (tmp_path / "config.py").write_text(text)
+    assert run(capsys, "show", tmp_path / "config.py")[0] == 0
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(tmp_path / "config.py"), ["train.device=cpu"])
+    with caplog.at_level("WARNING"):
+        model = build_model(cfg).eval()
+    assert not caplog.records
+    assert len(model.pixel_mean) == len(model.pixel_std) == channels
+    images = 255 * torch.rand(1, channels, 64, 96)
+    with torch.no_grad():
+        maps = model(images)
+        normalised = (images - model.pixel_mean) / model.pixel_std
+        reference = timm.create_model("resnet18", in_chans=channels, num_classes=5, features_only=True)
+        if name == "resnet18d":
+            reference = timm.create_model(name, in_chans=channels, num_classes=5, features_only=True)
+        reference.load_state_dict({key: v for key, v in net.state_dict().items() if not key.startswith("fc.")})
+        expected = reference.eval()(normalised)
+    for ours, theirs in zip(maps.values(), expected[1:], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_infer_of_three_channels_says_what_it_said(tmp_path, capsys):
+    torch.save(with_channels(3).state_dict(), tmp_path / "weights.pth")
+    _, text, _ = run(capsys, "infer", tmp_path / "weights.pth")
+    assert "pixel_mean=[123.675, 116.28, 103.53]" in text and "this is ImageNet's" in text
+
+
+def test_infer_takes_what_a_source_has_as_a_rule(tmp_path, capsys):
+    stem = {"conv1.weight": "stem.conv1.weight", "bn1.weight": "stem.bn1.weight", "bn1.bias": "stem.bn1.bias"}
+    state = {f"backbone.body.{stem.get(key, key)}": value for key, value in with_channels(3).state_dict().items()}
+    torch.save(state, tmp_path / "weights.pth")
+    _, text, _ = run(capsys, "infer", tmp_path / "weights.pth")
+    assert "# input_format='BGR' is assumed: files in maskrcnn-benchmark's names have it as a rule" in text
+    assert "pixel_mean=[102.9801, 115.9465, 122.7717]" in text
+
+
 def test_infer_knows_a_published_file_by_its_name(tmp_path, capsys):
     path = tmp_path / "resnet50_msra-5891d200.pth"
     torch.save({"state_dict": torchvision.models.resnet50().state_dict()}, path)

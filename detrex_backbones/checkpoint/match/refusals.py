@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from detrex_backbones.checkpoint.entry import Status
@@ -13,6 +14,10 @@ from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from detrex_backbones.text import shorten
 
 __all__ = ["check_random_maps", "check_report"]
+
+
+# What OpenMMLab, detectron2 and maskrcnn-benchmark call the convolution that gives a deformable one its offsets.
+OFFSETS = re.compile(r"\.conv2(_offset|\.conv_offset|\.offset)\.")
 
 
 def check_report(report: LoadReport, allow_missing: Iterable[str] = (), allow_unused: Iterable[str] = ()) -> None:
@@ -109,6 +114,11 @@ def _check_complete(report: LoadReport, allow_missing: list[str], allow_unused: 
         )
     if unplaced and all(MAP_NORM.match(key.removeprefix(report.prefix)) for key in unplaced):
         what += " They are the norms of a detector's maps: TimmBackbone(..., output_norms=True) has them."
+    if any(OFFSETS.search(key) for key in unplaced):
+        what += (
+            " It has the offsets of deformable convolutions: make_stage(..., deform_on_per_stage=[...]) has them, and "
+            "`detrex-backbones infer FILE` writes the config."
+        )
     lines = [f"checkpoint {report.path!r} {what}"]
     if missing:
         lines.append(f"{len(missing)} are not in the file: {shorten(missing)}.")

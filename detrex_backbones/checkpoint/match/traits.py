@@ -72,6 +72,8 @@ def check_traits(actual: Mapping[str, Any], report: LoadReport, mode: str) -> No
             raise PreprocessingError(text)
         logger.warning(text)
     likely = compare_traits(convention.suggests, actual) if convention and not weight else {}
+    if len(likely.get("pixel_mean", ((), ()))[0]) != len(likely.get("pixel_mean", ((), ()))[1]):
+        likely = {}  # of images with other channels than the source's
     if likely:
         logger.warning(_sentence(f"files in {report.source}'s names, as a rule,", likely, report.scope, actual))
 

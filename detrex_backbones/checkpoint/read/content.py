@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from detrex_backbones.checkpoint.read import distributed_folder, numpy_file, several_files, torch_file
-from detrex_backbones.checkpoint.read.formats import HEAD, format_of, other_format
+from detrex_backbones.checkpoint.read.formats import (
+    HEAD,
+    OF_TENSORFLOW,
+    TENSORFLOW,
+    TENSORFLOW_NAME,
+    format_of,
+    other_format,
+)
 from detrex_backbones.checkpoint.read.safetensors_file import read_safetensors
-from detrex_backbones.checkpoint.read.source import Source, open_source
+from detrex_backbones.checkpoint.read.source import OtherFormatError, Source, open_source
 from detrex_backbones.errors import CheckpointFileError
-from detrex_backbones.text import visible
+from detrex_backbones.text import LONGEST_PATH, visible
 
 __all__ = ["Content", "content_of_bytes", "named", "open_content", "piece_names", "reading"]
 
@@ -31,7 +38,7 @@ READERS: dict[str, Callable[[Source], Any]] = {
     "pickle": torch_file.read_pickle,
     "safetensors": read_safetensors,
     "npz": numpy_file.read_archive,
-    "npy": numpy_file.read_array,
+    "npy": numpy_file.refuse_array,
 }
 
 
@@ -112,6 +119,8 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         yield
     except CheckpointFileError:
         raise
+    except OtherFormatError as error:
+        raise _not_read(path, f"can't be read as {kind}: it {error}", error.line) from error
     except (ValueError, LookupError, OSError, MemoryError, RecursionError, OverflowError) as error:
         reason = visible(error) or type(error).__name__
         raise CheckpointFileError(
@@ -143,6 +152,8 @@ def _opened(path: Path) -> Iterator[Source]:
         context = open_source(path)
         source = context.__enter__()
     except FileNotFoundError:
+        if path.with_name(f"{path.name}.index").is_file():
+            raise _not_read(path, OF_TENSORFLOW, TENSORFLOW) from None
         reason = "does not exist"
     except IsADirectoryError:
         reason = "is a folder"
@@ -160,11 +171,21 @@ def _opened(path: Path) -> Iterator[Source]:
 def _format(path: Path, source: Source) -> str:
     if not source.size:
         raise CheckpointFileError(f"{named(path)} is empty (0 bytes). Fetch it again.")
-    head = bytes(source.read(0, min(source.size, 8 * HEAD)))
-    kind, cure = other_format(head)
-    if kind:
-        raise CheckpointFileError(f"{named(path)} {kind}. Make a file of it that is read: {cure}.")
-    found = format_of(head[:HEAD], source.size)
-    if not found or (found == SHARDED and not several_files.is_index(source)):
-        raise CheckpointFileError(f"{named(path)} is no checkpoint: it starts with {head[:16]!r}. Give {READABLE}.")
-    return found
+    head = source.read(0, min(source.size, HEAD))
+    found = format_of(head, source.size)
+    if found:
+        return found
+    if head.lstrip().startswith(b"{") and several_files.is_index(source):
+        return SHARDED
+    other = other_format(path, source)
+    if other is not None:
+        raise _not_read(path, str(other), other.line)
+    raise CheckpointFileError(f"{named(path)} is no checkpoint: it starts with {head[:16]!r}. Give {READABLE}.")
+
+
+def _not_read(path: Path, what: str, line: str) -> CheckpointFileError:
+    """The error for a file of another format, with the line of Python that makes one of it that is read."""
+    # A TensorFlow checkpoint is called by what its files' names begin with.
+    file = visible(repr(TENSORFLOW_NAME.sub("", str(path))), longest=LONGEST_PATH)
+    made = f" Make a file of it that is read:\n    {line.replace('FILE', file)}" if line else ""
+    return CheckpointFileError(f"{named(path)} {visible(what, longest=1000)}.{made}")

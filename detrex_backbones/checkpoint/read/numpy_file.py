@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from math import prod
+from typing import NoReturn
 
 from detrex_backbones.checkpoint.read.dtypes import DIMENSIONS, NUMPY
-from detrex_backbones.checkpoint.read.source import DamagedError, Piece, Source
+from detrex_backbones.checkpoint.read.source import DamagedError, OtherFormatError, Piece, Source
 from detrex_backbones.checkpoint.read.stored import LazyTensor, OtherTensor, StoredTensor, strides_of
 from detrex_backbones.checkpoint.read.zip_archive import ZipArchive
 
-__all__ = ["MAGIC", "read_archive", "read_array"]
+__all__ = ["MAGIC", "read_archive", "read_array", "refuse_array"]
 
 MAGIC = b"\x93NUMPY"
 HEADER_BYTES = 1 << 16  # more than any array of numbers needs
@@ -30,13 +31,33 @@ def read_archive(source: Source) -> dict[str, LazyTensor]:
     Raises:
         DamagedError: it is damaged, or compressed.
     """
-    pieces = ZipArchive(source).entries
-    return {name.removesuffix(".npy"): _array_at(piece) for name, piece in pieces.items()}
+    archive = ZipArchive(source)
+    if archive.compressed:
+        raise OtherFormatError("has compressed arrays", "import numpy; numpy.savez('weights.npz', **numpy.load(FILE))")
+    return {name.removesuffix(".npy"): _array_at(piece) for name, piece in archive.entries.items()}
 
 
 def read_array(source: Source) -> LazyTensor:
     """The array of a `.npy`."""
     return _array_at(Piece(source, 0, source.size))
+
+
+def refuse_array(source: Source) -> NoReturn:
+    """Say how a `.npy`, which has one array and no name, becomes a file of tensors by their names.
+
+    Raises:
+        OtherFormatError: always, if the file is whole.
+    """
+    found = read_array(source)
+    if "'|O'" in found.unread:
+        raise OtherFormatError(
+            "has a pickled object, as numpy.save writes a dict. Loading it runs what is in it: only where you trust it",
+            "import numpy; numpy.savez('weights.npz', **numpy.load(FILE, allow_pickle=True).item())",
+        )
+    raise OtherFormatError(
+        f"has one array of shape {found.shape}, and no name for it",
+        "import numpy; numpy.savez('weights.npz', **{'NAME': numpy.load(FILE)})",
+    )
 
 
 def _array_at(piece: Piece) -> LazyTensor:

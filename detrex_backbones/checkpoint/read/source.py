@@ -28,7 +28,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["DamagedError", "Piece", "Source", "open_source", "read_pieces"]
+__all__ = ["DamagedError", "OtherFormatError", "Piece", "Source", "open_source", "read_pieces"]
 
 CHUNK = 1 << 20  # bytes that are read and counted at once, so that they are still in the processor's cache
 UNIT = 1 << 22  # bytes that are worth a thread's while
@@ -38,6 +38,19 @@ ALIGN = 64  # bytes; a tensor begins in memory where it would if the file began 
 
 class DamagedError(ValueError):
     """Bytes that aren't those that were written."""
+
+
+class OtherFormatError(DamagedError):
+    """A file that isn't read here, though it is whole.
+
+    Args:
+        what: it is: "is a tar archive".
+        line: of Python that makes a file of it that is read, with FILE for its path; "" where none does.
+    """
+
+    def __init__(self, what: str, line: str = "") -> None:
+        super().__init__(what)
+        self.line = line
 
 
 class Source:

@@ -11,8 +11,9 @@ from detrex_backbones.checkpoint.read.dtypes import Storage, storage_type, whole
 from detrex_backbones.checkpoint.read.pickle_data import parse_pickle
 from detrex_backbones.checkpoint.read.rebuild import rebuild
 from detrex_backbones.checkpoint.read.records import PersistentId, PickleError
-from detrex_backbones.checkpoint.read.source import Piece, Source
+from detrex_backbones.checkpoint.read.source import OtherFormatError, Piece, Source
 from detrex_backbones.checkpoint.read.zip_archive import ArchiveError, ZipArchive
+from detrex_backbones.text import shorten
 
 __all__ = ["LEGACY_MAGIC", "read_legacy", "read_pickle", "read_zip"]
 
@@ -33,7 +34,7 @@ def read_zip(source: Source, start: int = 0, size: int | None = None) -> Any:
         ValueError: it is damaged, contradicts itself, or holds a program.
     """
     archive = ZipArchive(source, start, size)
-    _refuse_programs(archive.names)
+    _refuse_others(archive.names)
     folders = {name.rpartition("/")[0] for name in archive.entries if name.rpartition("/")[2] == "data.pkl"}
     if len(folders) != 1:
         raise ArchiveError(f"it has {len(folders)} entries called data.pkl, where torch.save writes one")
@@ -55,17 +56,22 @@ def read_zip(source: Source, start: int = 0, size: int | None = None) -> Any:
     return rebuild(value, storage)
 
 
-def _refuse_programs(names: list[str]) -> None:
+def _refuse_others(names: list[str]) -> None:
     files = {name.rpartition("/")[2].casefold() for name in names}
     if "constants.pkl" in files:
-        raise ArchiveError(
-            "it is a TorchScript program. Where you trust it, make weights of it: "
+        raise OtherFormatError(
+            "is a TorchScript program. Where you trust it, make weights of it: "
             "torch.save(torch.jit.load('file.pt').state_dict(), 'weights.pth')"
         )
     if files & {"archive_format", "serialized_exported_program.json"}:
-        raise ArchiveError(
-            "it is a program of torch.export. Where you trust it, make weights of it: "
+        raise OtherFormatError(
+            "is a program of torch.export. Where you trust it, make weights of it: "
             "torch.save(torch.export.load('file.pt2').state_dict, 'weights.pth')"
+        )
+    if "data.pkl" not in files:
+        raise OtherFormatError(
+            f"is a zip archive that torch.save didn't write, of {shorten(names, 3)}",
+            "import zipfile; zipfile.ZipFile(FILE).extractall('weights')",
         )
 
 

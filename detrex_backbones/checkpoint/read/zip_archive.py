@@ -65,6 +65,11 @@ class ZipArchive:
         self._headers, self._end = headers, directory
         self.names = [header.name.decode("utf-8", "replace") for header in headers]
 
+    @property
+    def compressed(self) -> bool:
+        """Whether an entry is, so that none is read."""
+        return any(header.packed == "compressed" for header in self._headers)
+
     @cached_property
     def entries(self) -> dict[str, Piece]:
         """Name -> bytes of each entry, where all of them are as a checkpoint's are."""

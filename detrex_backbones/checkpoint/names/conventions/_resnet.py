@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detrex_backbones.checkpoint.names.conventions._convention import Pair
 
-__all__ = ["BLOCKS", "DEEP_STEM", "HEAD", "HEADS", "POOLS", "RGB", "STEM", "STRIDES", "shortcut", "squeeze"]
+__all__ = ["BLOCKS", "DEEP_STEM", "HEAD", "HEADS", "OFFSETS", "POOLS", "RGB", "STEM", "STRIDES", "shortcut", "squeeze"]
 
 # The preprocessing of ImageNet that almost all weights with RGB images take, in numbers from 0 to 255.
 RGB = {"pixel_mean": [123.675, 116.28, 103.53], "pixel_std": [58.395, 57.12, 57.375], "input_format": "RGB"}
@@ -26,9 +26,17 @@ DEEP_STEM = (
 POOLS = {"shortcut": "avg_pool"}
 STRIDES = {"shortcut": "conv1x1"}
 
+# The convolution that a deformable one gets its offsets from. OpenMMLab's names, of before mmcv 1.0 the second.
+OFFSETS = Pair(
+    "layer{s}.{i}.conv2.conv_offset.{leaf}",
+    "res{s+1}.{i}.conv2_offset.{leaf}",
+    also=("layer{s}.{i}.conv2_offset.{leaf}",),
+)
+
 BLOCKS = (
     Pair("layer{s}.{i}.conv{k}.{leaf}", "res{s+1}.{i}.conv{k}.{leaf}"),
     Pair("layer{s}.{i}.bn{k}.{leaf}", "res{s+1}.{i}.conv{k}.norm.{leaf}"),
+    OFFSETS,
 )
 
 HEAD = Pair("fc.{leaf}", "linear.{leaf}")
