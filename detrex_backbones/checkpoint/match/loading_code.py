@@ -21,7 +21,18 @@ from detrex_backbones.checkpoint.files import Checkpoint, load_values
 from detrex_backbones.checkpoint.interrupts import interrupts_wait
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
 
-__all__ = ["EXTRA_STATE", "Snapshot", "Task", "Trial", "inside_of", "loading_modules", "run_task", "same_values", "try_task"]
+__all__ = [
+    "EXTRA_STATE",
+    "Snapshot",
+    "Task",
+    "Trial",
+    "inside_of",
+    "loading_modules",
+    "run_task",
+    "same_values",
+    "tensors_of",
+    "try_task",
+]
 
 EXTRA_STATE = "_extra_state"
 COPYING = ("torch.nn.modules.", "detrex_backbones.")  # whose classes only copy, apart from hooks
@@ -101,9 +112,9 @@ def try_task(module: nn.Module, task: Task, checkpoint: Checkpoint) -> Trial:
         snapshot = Snapshot(module)
         try:
             snapshot.put_copies()
-            before = {name: value.clone() for name, value in _tensors(module).items() if not is_lazy(value)}
+            before = {name: value.clone() for name, value in tensors_of(module).items()}
             missing, unexpected = run_task(module, task, checkpoint)
-            after = {name: value for name, value in _tensors(module).items() if not is_lazy(value)}
+            after = tensors_of(module)
         finally:
             snapshot.restore()
     return Trial(before, after, set(missing), set(unexpected))
@@ -114,8 +125,10 @@ def inside_of(path: str, names: list[str]) -> list[str]:
     return names[bisect_left(names, path) : bisect_left(names, f"{path[:-1]}/")] if path else names
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """What a module's state dict has of tensors with a shape."""
+    state = module.state_dict().items()
+    return {name: value for name, value in state if isinstance(value, Tensor) and not is_lazy(value)}
 
 
 class Snapshot:
@@ -164,16 +177,20 @@ class Snapshot:
             held.clear()
             held.extend(content) if isinstance(held, list) else held.update(content)
         for value, kind, numbers in self._values:
+            if type(value) is kind and is_lazy(value):
+                continue
             if type(value) is not kind or value.shape != numbers.shape:
                 value.data = numbers
                 value.__class__ = kind
-            elif not is_lazy(value):
+            else:
                 value.detach().copy_(numbers)
 
 
 def _copy_of(value: Tensor) -> Tensor:
     """The same in memory of its own; on the CPU and without its numbers where this process doesn't have all of it."""
-    if not is_lazy(value) and (value.is_meta or hasattr(value, "placements")):
+    if is_lazy(value):
+        return type(value)(value.requires_grad, value.device, value.dtype)  # type: ignore[call-arg]
+    if value.is_meta or hasattr(value, "placements"):
         whole = torch.zeros(value.shape, dtype=value.dtype)
         return nn.Parameter(whole, value.requires_grad) if isinstance(value, nn.Parameter) else whole
     return copy.deepcopy(value) if value.is_leaf else value.detach().clone()
