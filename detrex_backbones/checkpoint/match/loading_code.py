@@ -1,4 +1,4 @@
-"""Modules with loading code of their own: hooks, an own `_load_from_state_dict`, an extra state. Finding and running it.
+"""Modules with loading code of their own (hooks, `_load_from_state_dict`, an extra state): finding and running it.
 
 It renames keys of older files, takes shapes from the file, or keeps what is no tensor. Nobody knows what it makes of a
 file but itself: it's run once on copies of the module's tensors, to learn that, and once more for good.
@@ -36,6 +36,7 @@ __all__ = [
 
 EXTRA_STATE = "_extra_state"
 COPYING = ("torch.nn.modules.", "detrex_backbones.")  # whose classes only copy, apart from hooks
+SHARDING = "torch.distributed."  # whose hooks change nothing of a file
 
 
 def loading_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -47,9 +48,9 @@ def loading_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _loading(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    hooks = (*module._load_state_dict_pre_hooks.values(), *module._load_state_dict_post_hooks.values())
     if (
-        module._load_state_dict_pre_hooks
-        or module._load_state_dict_post_hooks
+        any(map(_changes_files, hooks))
         or not module._load_from_state_dict.__module__.startswith(COPYING)
         or type(module).set_extra_state is not nn.Module.set_extra_state
     ):
@@ -58,6 +59,11 @@ def _loading(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     for name, child in module._modules.items():
         if child is not None:
             yield from _loading(child, f"{path}{name}.")
+
+
+def _changes_files(hook: Any) -> bool:
+    inner = getattr(hook, "hook", hook)  # torch wraps those that are to be given the module
+    return not str(getattr(inner, "__module__", "")).startswith(SHARDING)
 
 
 @dataclass
@@ -189,7 +195,8 @@ class Snapshot:
 def _copy_of(value: Tensor) -> Tensor:
     """The same in memory of its own; on the CPU and without its numbers where this process doesn't have all of it."""
     if is_lazy(value):
-        return type(value)(value.requires_grad, value.device, value.dtype)  # type: ignore[call-arg]
+        kind: Any = type(value)
+        return kind(value.requires_grad, value.device, value.dtype)  # type: ignore[no-any-return]
     if value.is_meta or hasattr(value, "placements"):
         whole = torch.zeros(value.shape, dtype=value.dtype)
         return nn.Parameter(whole, value.requires_grad) if isinstance(value, nn.Parameter) else whole
