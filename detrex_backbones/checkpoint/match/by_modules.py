@@ -17,6 +17,7 @@ from detrex_backbones.checkpoint.match.loading_code import (
     inside_of,
     loading_modules,
     same_values,
+    tensors_of,
     try_task,
 )
 from detrex_backbones.checkpoint.names.readings import Reading
@@ -110,14 +111,12 @@ def _tried(module: nn.Module, task: Task, inside: dict[str, Entry], checkpoint: 
     """What a module makes of it; where it refuses, without what has another shape. None where it isn't asked."""
     try:
         return try_task(module, task, checkpoint)
-    except Exception:  # whatever its code does
-        shapes = {name: tuple(value.shape) for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-        for name, entry in inside.items():
-            if name in shapes and entry.shape != shapes[name]:
-                del task.state[name]
-    try:
-        return try_task(module, task, checkpoint)
-    except Exception as error:
+    except Exception as error:  # whatever its code does
+        tensors = tensors_of(module)
+        others = [name for name, entry in inside.items() if name in tensors and entry.shape != tensors[name].shape]
+        if others:
+            task.state = {name: value for name, value in task.state.items() if name not in others}
+            return _tried(module, task, {name: inside[name] for name in inside if name not in others}, checkpoint)
         if not inside:
             return None
         place = task.path.rstrip(".") or "the model"

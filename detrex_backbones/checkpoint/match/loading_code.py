@@ -1,4 +1,4 @@
-"""Modules with loading code of their own: hooks, an own `_load_from_state_dict`, an extra state. Finding and running it.
+"""Modules with loading code of their own (hooks, `_load_from_state_dict`, an extra state): finding and running it.
 
 It renames keys of older files, takes shapes from the file, or keeps what is no tensor. Nobody knows what it makes of a
 file but itself: it's run once on copies of the module's tensors, to learn that, and once more for good.
@@ -30,11 +30,13 @@ __all__ = [
     "loading_modules",
     "run_task",
     "same_values",
+    "tensors_of",
     "try_task",
 ]
 
 EXTRA_STATE = "_extra_state"
 COPYING = ("torch.nn.modules.", "detrex_backbones.")  # whose classes only copy, apart from hooks
+SHARDING = "torch.distributed."  # whose hooks change nothing of a file
 
 
 def loading_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -46,9 +48,9 @@ def loading_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _loading(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    hooks = (*module._load_state_dict_pre_hooks.values(), *module._load_state_dict_post_hooks.values())
     if (
-        module._load_state_dict_pre_hooks
-        or module._load_state_dict_post_hooks
+        any(map(_changes_files, hooks))
         or not module._load_from_state_dict.__module__.startswith(COPYING)
         or type(module).set_extra_state is not nn.Module.set_extra_state
     ):
@@ -57,6 +59,11 @@ def _loading(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     for name, child in module._modules.items():
         if child is not None:
             yield from _loading(child, f"{path}{name}.")
+
+
+def _changes_files(hook: Any) -> bool:
+    inner = getattr(hook, "hook", hook)  # torch wraps those that are to be given the module
+    return not str(getattr(inner, "__module__", "")).startswith(SHARDING)
 
 
 @dataclass
@@ -111,9 +118,9 @@ def try_task(module: nn.Module, task: Task, checkpoint: Checkpoint) -> Trial:
         snapshot = Snapshot(module)
         try:
             snapshot.put_copies()
-            before = {name: value.clone() for name, value in _tensors(module).items() if not is_lazy(value)}
+            before = {name: value.clone() for name, value in tensors_of(module).items()}
             missing, unexpected = run_task(module, task, checkpoint)
-            after = {name: value for name, value in _tensors(module).items() if not is_lazy(value)}
+            after = tensors_of(module)
         finally:
             snapshot.restore()
     return Trial(before, after, set(missing), set(unexpected))
@@ -124,8 +131,10 @@ def inside_of(path: str, names: list[str]) -> list[str]:
     return names[bisect_left(names, path) : bisect_left(names, f"{path[:-1]}/")] if path else names
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """What a module's state dict has of tensors with a shape."""
+    state = module.state_dict().items()
+    return {name: value for name, value in state if isinstance(value, Tensor) and not is_lazy(value)}
 
 
 class Snapshot:
@@ -174,16 +183,21 @@ class Snapshot:
             held.clear()
             held.extend(content) if isinstance(held, list) else held.update(content)
         for value, kind, numbers in self._values:
+            if type(value) is kind and is_lazy(value):
+                continue
             if type(value) is not kind or value.shape != numbers.shape:
                 value.data = numbers
                 value.__class__ = kind
-            elif not is_lazy(value):
+            else:
                 value.detach().copy_(numbers)
 
 
 def _copy_of(value: Tensor) -> Tensor:
     """The same in memory of its own; on the CPU and without its numbers where this process doesn't have all of it."""
-    if not is_lazy(value) and (value.is_meta or hasattr(value, "placements")):
+    if is_lazy(value):
+        kind: Any = type(value)
+        return kind(value.requires_grad, value.device, value.dtype)  # type: ignore[no-any-return]
+    if value.is_meta or hasattr(value, "placements"):
         whole = torch.zeros(value.shape, dtype=value.dtype)
         return nn.Parameter(whole, value.requires_grad) if isinstance(value, nn.Parameter) else whole
     return copy.deepcopy(value) if value.is_leaf else value.detach().clone()

@@ -18,6 +18,7 @@ from torch import Tensor, distributed, nn
 
 from detrex_backbones.checkpoint.files import Checkpoint, load_values, open_checkpoint
 from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, load_checkpoint, log_report
+from detrex_backbones.checkpoint.match.plan import Attempt
 from detrex_backbones.checkpoint.match.traits import traits_of
 from detrex_backbones.checkpoint.place.dense import count_not_finite, doubtful, is_there, refuse_wrong, targets_of
 from detrex_backbones.checkpoint.place.ranks import Ranks, several
@@ -26,6 +27,7 @@ from detrex_backbones.checkpoint.place.writable import check_writable
 from detrex_backbones.checkpoint.read import as_lazy, load_tensors
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
 from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.errors import ArgumentError
 from detrex_backbones.text import shorten
 
 __all__ = ["TIMEOUT", "distribute_checkpoint", "load_checkpoint_distributed", "receive_nested"]
@@ -98,7 +100,7 @@ def distribute_checkpoint(
     targets = ranks.together(lambda: targets_of(model))
     ranks.together(lambda: check_writable({key: local(target) for key, target in targets.items()}))
     ranks.agree("the model", _table(targets), "Build the same model on every process, and shard it the same way.")
-    attempt = ranks.together(lambda: check_checkpoint(model, checkpoint, options) if checkpoint else None)
+    attempt = ranks.together(lambda: _checked(model, checkpoint, options) if checkpoint else None)
     # All of them are there, and their checksums right, before the first is sent.
     values = ranks.together(
         lambda: load_values(checkpoint, attempt.values, owned=False) if checkpoint and attempt else {}
@@ -122,6 +124,18 @@ def distribute_checkpoint(
     if report.not_finite:
         logger.warning("%s: NaN or infinite values in %s", report.path, shorten(report.not_finite))
     return report  # type: ignore[no-any-return]
+
+
+def _checked(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
+    """What a load will do, where it's done by copying alone."""
+    attempt = check_checkpoint(model, checkpoint, options)
+    beyond = [task.path.rstrip(".") or "the model" for task in attempt.tasks if task.beyond]
+    if beyond:
+        raise ArgumentError(
+            f"{shorten(beyond)}: its loading code does more than to give tensors their values, which only a process "
+            f"that reads for itself can let it do: load_checkpoint, or DetectionCheckpointer(..., read_once=False)."
+        )
+    return attempt
 
 
 def receive_nested(ranks: Ranks, value: dict[str, Any], keep: Callable[[str, Tensor], Tensor]) -> dict[str, Any]:
