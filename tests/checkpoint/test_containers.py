@@ -147,6 +147,14 @@ def test_averages_are_taken_where_trainers_evaluate_them(content, container, oth
     assert report.to_dict()["other_containers"] == others
 
 
+def test_averages_come_first_where_both_lack_something():
+    lacking = [{key: value for key, value in state.items() if "conv2" not in key} for state in (OTHER, WANTED)]
+    model = net(seed=2)
+    report = load_checkpoint(model, {"net": lacking[0], "ema": lacking[1]}, allow_missing=["conv2.*"])
+    assert (report.container, report.other_containers) == ("ema", ["net"])
+    assert torch.equal(model["conv1"].weight, WANTED["conv1.weight"])
+
+
 @pytest.mark.parametrize(
     "content",
     [
