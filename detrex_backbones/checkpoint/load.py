@@ -185,7 +185,7 @@ def _place(
     beside: Callable[[], Callable[[], object]] = lambda: lambda: None,
 ) -> None:
     values = load_values(checkpoint, attempt.values, owned=False)
-    place_values(model, targets, values, attempt.report, beside, ByThemselves(model, attempt.tasks, checkpoint))
+    place_values(model, targets, values, attempt.report, beside, ByThemselves(model, attempt.tasks))
 
 
 def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint, options: LoadOptions) -> Attempt:

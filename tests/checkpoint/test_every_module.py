@@ -43,3 +43,31 @@ def test_each_resumes_what_was_saved_of_it(tmp_path, name, around):
                 torch.testing.assert_close(state[key], value, rtol=0, atol=0, equal_nan=True)
             else:
                 assert state[key] == value
+
+
+NAMES = ("student", "teacher", "encoder_k", "momentum_encoder", "key_encoder", "backbone_k", "teacher_ema", "ema_net",
+         "decoder", "mask_token", "module", "blocks")  # fmt: skip
+BUFFERS = ("queue", "queue_ptr", "steps", "n_averaged", "total_ops", "weight_momentum", "num_batches_tracked",
+           "attn_mask", "relative_position_index", "cls_token", "ema_weight", "pixel_mean")  # fmt: skip
+
+
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod."])
+@pytest.mark.parametrize("name", NAMES + BUFFERS)
+def test_a_name_of_the_model_is_the_models(tmp_path, name, wrapper):
+    """Whatever else files mean by it: an optimiser's, a queue's, a teacher's, a counter's."""
+
+    def made():
+        net = nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 1), "head": nn.Linear(4, 4)})
+        if name in NAMES:
+            net[name] = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        else:
+            net.register_buffer(name, torch.rand(3))
+            net["head"].register_buffer(name, torch.tensor(5))
+        return net
+
+    saved, model = used(made()), made()
+    torch.save({f"{wrapper}{key}": value for key, value in saved.state_dict().items()}, tmp_path / "w.pth")
+    report = DetectionCheckpointer(model).load(tmp_path / "w.pth")
+    assert report == {}
+    for key, value in saved.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key

@@ -22,6 +22,7 @@ from detrex_backbones.checkpoint.match.loading_code import (
 )
 from detrex_backbones.checkpoint.names.readings import Reading
 from detrex_backbones.checkpoint.read import GivenTensor
+from detrex_backbones.checkpoint.read.nested import take_out
 from detrex_backbones.errors import CheckpointMatchError
 
 __all__ = ["ByModules", "read_by_modules"]
@@ -67,7 +68,7 @@ def read_by_modules(reading: Reading, scope: str, root: nn.Module, checkpoint: C
             continue
         made.tasks.append(task)
         told = f"the loading code of {type(module).__name__}"
-        for name, old, new in _placed(trial, inside, checkpoint, told):
+        for name, old, new in _placed(trial, inside, task.values, told):
             key = task.path + name
             if new is None:
                 kept[key] = f"{told} asks for no value"
@@ -97,25 +98,26 @@ def _task(scope: str, path: str, inside: dict[str, Entry], reading: Reading, che
         entry.checkpoint_key.removesuffix(name) for name, entry in inside.items() if entry.checkpoint_key.endswith(name)
     )
     head = next(heads, reading.prefix + path)
-    state = {name: entry.values for name, entry in inside.items()}
     extra = {name[len(head) :]: value for name, value in checkpoint.states.items() if name.startswith(head)}
     metadata = {
         f"{name}."[len(head) :].rstrip("."): value
         for name, value in checkpoint.metadata.items()
         if not head or f"{name}.".startswith(head)
     }
-    return Task(scope + path, state | extra, metadata, beyond=bool(extra))
+    structure, stored = take_out({name: entry.values for name, entry in inside.items()} | extra)
+    values = load_values(checkpoint, stored, owned=False)
+    return Task(scope + path, structure, values, metadata, beyond=bool(extra))
 
 
 def _tried(module: nn.Module, task: Task, inside: dict[str, Entry], checkpoint: Checkpoint) -> Trial | None:
     """What a module makes of it; where it refuses, without what has another shape. None where it isn't asked."""
     try:
-        return try_task(module, task, checkpoint)
+        return try_task(module, task)
     except Exception as error:  # whatever its code does
         tensors = tensors_of(module)
         others = [name for name, entry in inside.items() if name in tensors and entry.shape != tensors[name].shape]
         if others:
-            task.state = {name: value for name, value in task.state.items() if name not in others}
+            task.structure = {name: value for name, value in task.structure.items() if name not in others}
             return _tried(module, task, {name: inside[name] for name in inside if name not in others}, checkpoint)
         if not inside:
             return None
@@ -128,13 +130,12 @@ def _tried(module: nn.Module, task: Task, inside: dict[str, Entry], checkpoint: 
 
 
 def _placed(
-    trial: Trial, inside: dict[str, Entry], checkpoint: Checkpoint, told: str
+    trial: Trial, inside: dict[str, Entry], values: dict[str, Tensor], told: str
 ) -> Iterator[tuple[str, Entry | None, Entry | None]]:
     """Each key that needs no other value, with the entry of the file that it had, and with what it gets.
 
     The latter is None where the module gave it no value, and asks for none.
     """
-    values = load_values(checkpoint, {name: entry.values for name, entry in inside.items()}, owned=False)
     given = {name: value for name, value in trial.after.items() if name not in trial.missing}
     same = {name for name, value in given.items() if name in values and same_values(values[name], value)}
     free: dict[tuple[int, ...], list[str]] = defaultdict(list)

@@ -7,6 +7,7 @@ file but itself: it's run once on copies of the module's tensors, to learn that,
 from __future__ import annotations
 
 import copy
+import functools
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,9 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from detrex_backbones.checkpoint.files import Checkpoint, load_values
 from detrex_backbones.checkpoint.interrupts import interrupts_wait
-from detrex_backbones.checkpoint.read.nested import put_in, take_out
+from detrex_backbones.checkpoint.read.nested import put_in
 
 __all__ = [
     "EXTRA_STATE",
@@ -48,12 +48,8 @@ def loading_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _loading(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-    hooks = (*module._load_state_dict_pre_hooks.values(), *module._load_state_dict_post_hooks.values())
-    if (
-        any(map(_changes_files, hooks))
-        or not module._load_from_state_dict.__module__.startswith(COPYING)
-        or type(module).set_extra_state is not nn.Module.set_extra_state
-    ):
+    hooks = module._load_state_dict_pre_hooks or module._load_state_dict_post_hooks
+    if _has_own_code(type(module)) or (hooks and _has_own_hooks(module)):
         yield path, module
         return
     for name, child in module._modules.items():
@@ -61,9 +57,18 @@ def _loading(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
             yield from _loading(child, f"{path}{name}.")
 
 
-def _changes_files(hook: Any) -> bool:
-    inner = getattr(hook, "hook", hook)  # torch wraps those that are to be given the module
-    return not str(getattr(inner, "__module__", "")).startswith(SHARDING)
+@functools.cache
+def _has_own_code(kind: type[nn.Module]) -> bool:
+    copies = kind._load_from_state_dict.__module__.startswith(COPYING)
+    return not copies or kind.set_extra_state is not nn.Module.set_extra_state
+
+
+def _has_own_hooks(module: nn.Module) -> bool:
+    for hook in (*module._load_state_dict_pre_hooks.values(), *module._load_state_dict_post_hooks.values()):
+        inner = getattr(hook, "hook", hook)  # torch wraps those that are to be given the module
+        if not str(getattr(inner, "__module__", "")).startswith(SHARDING):
+            return True
+    return False
 
 
 @dataclass
@@ -72,14 +77,16 @@ class Task:
 
     Args:
         path: what stands before its keys in the model.
-        state: key behind the path -> tensor of the file, or extra state.
+        structure: key behind the path -> extra state, or what stands for a tensor; see `read.nested`.
+        values: the tensors of the file that stand in it, not to be written to.
         metadata: path of a module within -> its versions, as torch's state dicts have them.
         gives: model key -> whether its value is as it is in the file, for all that the module gave a value.
         beyond: whether it did more than giving values to tensors of the model's shapes.
     """
 
     path: str
-    state: dict[str, Any]
+    structure: dict[str, Any]
+    values: dict[str, Tensor]
     metadata: dict[str, dict[str, Any]]
     gives: dict[str, bool] = field(default_factory=dict)
     beyond: bool = False
@@ -102,24 +109,22 @@ class Trial:
     unexpected: set[str]
 
 
-def run_task(module: nn.Module, task: Task, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
+def run_task(module: nn.Module, task: Task) -> tuple[list[str], list[str]]:
     """Have a module load by itself. What was missing and what was unexpected, as torch gives it."""
-    structure, stored = take_out(task.state)
-    values = load_values(checkpoint, stored, owned=False)
-    state = OrderedDict(put_in(structure, {name: value.clone() for name, value in values.items()}))
+    state = OrderedDict(put_in(task.structure, {name: value.clone() for name, value in task.values.items()}))
     state._metadata = copy.deepcopy(task.metadata)  # type: ignore[attr-defined]
     found = module.load_state_dict(state, strict=False)
     return (found.missing_keys, found.unexpected_keys) if found else ([], [])
 
 
-def try_task(module: nn.Module, task: Task, checkpoint: Checkpoint) -> Trial:
+def try_task(module: nn.Module, task: Task) -> Trial:
     """What would become of it. The module is as it was afterwards, whatever happens."""
     with interrupts_wait(), torch.no_grad(), torch.random.fork_rng(devices=()):
         snapshot = Snapshot(module)
         try:
             snapshot.put_copies()
             before = {name: value.clone() for name, value in tensors_of(module).items()}
-            missing, unexpected = run_task(module, task, checkpoint)
+            missing, unexpected = run_task(module, task)
             after = tensors_of(module)
         finally:
             snapshot.restore()
@@ -208,6 +213,6 @@ def same_values(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
     cast = one.to(other.device, other.dtype)
-    if not other.is_floating_point():
-        return torch.equal(cast, other)
-    return torch.allclose(cast.double(), other.double(), rtol=0, atol=0, equal_nan=True)
+    if torch.equal(cast, other):
+        return True
+    return other.is_floating_point() and torch.allclose(cast.double(), other.double(), rtol=0, atol=0, equal_nan=True)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match.loading_code import Snapshot, Task, run_task
 
 __all__ = ["ByThemselves"]
@@ -18,22 +17,20 @@ class ByThemselves:
     Args:
         model: whose modules these are.
         tasks: one for each.
-        checkpoint: the file, open; None where there are none.
     """
 
-    def __init__(self, model: nn.Module, tasks: Sequence[Task] = (), checkpoint: Checkpoint | None = None) -> None:
-        self._model, self.tasks, self._checkpoint = model, tasks, checkpoint
+    def __init__(self, model: nn.Module, tasks: Sequence[Task] = ()) -> None:
+        self._model, self._tasks = model, tasks
         self._before: list[Snapshot] = []
         self.gives = {key for task in tasks for key in task.gives}
         self.unchanged = [key for task in tasks for key, as_stored in task.gives.items() if as_stored]
 
     def load(self) -> None:
         """Have them load."""
-        for task in self.tasks:
+        for task in self._tasks:
             module = self._model.get_submodule(task.path.rstrip("."))
             self._before.append(Snapshot(module, values=True))
-            if self._checkpoint is not None:
-                run_task(module, task, self._checkpoint)
+            run_task(module, task)
 
     def take_back(self) -> None:
         """Make them what they were."""

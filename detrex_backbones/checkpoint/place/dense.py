@@ -90,7 +90,7 @@ def place_values(
     held = {key: target for key, target in held.items() if key not in modules.gives}
     doubted = doubtful(model, targets, held)
     fragile = [key for key, target in held.items() if not is_plain(target)]
-    kept = {key: held[key].detach().clone() for key in (held if doubted or modules.tasks else fragile)}
+    kept = {key: held[key].detach().clone() for key in (held if doubted else fragile)}
     plain = [key for key, target in held.items() if is_plain(target)]
     sums: dict[torch.device, dict[str, Tensor]] = defaultdict(dict)
     small: dict[tuple[torch.device, torch.dtype], list[str]] = defaultdict(list)
@@ -109,11 +109,13 @@ def place_values(
         take_back = beside()
         try:
             modules.load()
+            report.not_finite = modules.not_finite(_count_where_any)
+            _verify(model, {key: values[key] for key in modules.unchanged}, report)
             for key in fragile:
                 write(key)
             interrupted = _write_all(plain, write)
-            report.not_finite = _not_finite(held, sums, small.values()) | modules.not_finite(count_not_finite)
-            _verify(model, {key: values[key] for key in (*doubted, *modules.unchanged)}, report)
+            report.not_finite |= _not_finite(held, sums, small.values())
+            _verify(model, {key: values[key] for key in doubted}, report)
         except BaseException:
             for key, value in kept.items():
                 held[key].copy_(value)
@@ -209,6 +211,11 @@ def _not_finite(
     }
     counts = {key: count_not_finite(value) for key, value in held.items() if key in doubted}
     return {key: count for key, count in counts.items() if count}
+
+
+def _count_where_any(tensor: Tensor) -> int:
+    """The same as `count_not_finite`, at once where all are finite. Their sum is, then, unless it overflows."""
+    return 0 if bool(torch.isfinite(_sum_of(tensor))) else count_not_finite(tensor)
 
 
 def count_not_finite(tensor: Tensor) -> int:
