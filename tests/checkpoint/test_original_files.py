@@ -86,6 +86,24 @@ def test_the_same_values_as_by_timms_own_filter(name, prefix, tmp_path):
             assert torch.equal(ours[key], theirs[key])
 
 
+@pytest.mark.parametrize("container", ["model", "state_dict", ""])
+def test_a_classifier_with_the_buffers_of_microsofts_and_old_timms_swin(tmp_path, container):
+    name = "swin_tiny_patch4_window7_224"
+    state = authors_file(name)
+    extra = {"head.weight": torch.rand(10, 192), "head.bias": torch.rand(10)}
+    for stage, depth in enumerate(CASES[name][1]["depths"]):
+        for block in range(depth):
+            place = f"layers.{stage}.blocks.{block}."
+            extra[f"{place}attn.relative_position_index"] = torch.zeros(49, 49, dtype=torch.int64)
+            extra[f"{place}attn_mask"] = torch.zeros(4, 49, 49)
+    model = backbone(name)
+    path = tmp_path / "file.pth"
+    torch.save({container: state | extra} if container else state | extra, path)
+    report = load_checkpoint(model, path)
+    assert (report.source, report.coverage, report.file_coverage) == ("original", 1, 1)
+    assert {report.left_over[key] for key in extra} == {"head", "computed by the model"}
+
+
 def detector_file(name: str, prefix: str) -> dict[str, torch.Tensor]:
     """A detector's: a norm for each map, no norm before a classifier, and what stands beside the backbone."""
     state = {key: value for key, value in authors_file(name).items() if not key.startswith("norm.")}

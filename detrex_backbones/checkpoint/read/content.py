@@ -68,6 +68,7 @@ def open_content(path: Path) -> Iterator[Content]:
         CheckpointFileError: it is missing, no ordinary file, of no known format, damaged, or contradicts itself.
     """
     with ExitStack() as opened:
+        value: Any
         if distributed_folder.is_folder(path):
             with reading(path, "dcp"):
                 value = distributed_folder.read_folder(path, lambda file: opened.enter_context(open_source(file)))

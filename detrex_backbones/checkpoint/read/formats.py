@@ -11,7 +11,7 @@ from detrex_backbones.checkpoint.read.zip_archive import ZipArchive
 
 __all__ = ["HEAD", "OF_TENSORFLOW", "TENSORFLOW", "TENSORFLOW_NAME", "format_of", "is_cut", "other_format"]
 
-HEAD = 64  # bytes from which the format is known
+HEAD = 512  # bytes from which the format is known: the name of a zip archive's first entry is among them
 
 # Python that makes a file that is read of one that isn't; FILE is its path.
 UNPACKED = "import {0}, pathlib; pathlib.Path('weights').write_bytes({0}.open(FILE).read())"
@@ -75,7 +75,7 @@ def format_of(head: bytes, size: int) -> str:
 
 def other_format(path: Path, source: Source) -> OtherFormatError | None:
     """What a file is that isn't read, and how to make one that is; None where that isn't known."""
-    head = source.read(0, min(source.size, 8 * HEAD))
+    head = source.read(0, min(source.size, HEAD))
     for start, what, line in OTHERS:
         if re.match(start, head, re.DOTALL):
             return OtherFormatError(what, line)

@@ -99,13 +99,13 @@ def read_several(folder: Path, pieces: Pieces, read: Callable[[Path], Any]) -> d
     return whole
 
 
-def file_in(folder: Path, name: Any) -> Path:
+def file_in(folder: Path, name: str) -> Path:
     """Where a file of a folder is whose name stands in another file.
 
     Raises:
         DamagedError: the name is that of no file in the folder, or of a link that leads out of it.
     """
-    plain = isinstance(name, str) and name.isprintable() and name not in ("", "..") and {*"/\\:"}.isdisjoint(name)
+    plain = name.isprintable() and name not in ("", "..") and {*"/\\:"}.isdisjoint(name)
     if not plain or Path(name).name != name:
         raise DamagedError(f"it names a file elsewhere: {name!r}")
     home, real = folder.resolve(), (folder / name).resolve()

@@ -134,6 +134,12 @@ def test_arrays_that_are_cut(end):
         read_array(Source.of_memory(npy(GOOD, bytes(16))[:end]))
 
 
+@pytest.mark.parametrize("length", [30, 60, 250])
+def test_an_archive_whose_first_name_is_long(tmp_path, length):
+    np.savez(tmp_path / "w.npz", **{"a" * length: np.ones(3), "b/c:0": np.zeros(2)})
+    assert [*read_checkpoint(tmp_path / "w.npz").tensors] == ["a" * length, "b/c:0"]
+
+
 def test_a_compressed_archive_says_so(tmp_path):
     np.savez_compressed(tmp_path / "w.npz", x=np.ones(100))
     with pytest.raises(CheckpointFileError, match="compressed"):
