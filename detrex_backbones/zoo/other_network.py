@@ -1,9 +1,13 @@
-"""Which network a file holds that a config's model refused, and the overrides that would take it."""
+"""Which network a file holds that a config's model refused, and the overrides that would take it.
+
+It is told by `infer_config`, which knows ResNets of this library's, or by the shapes of timm's networks. A config with a
+ResNet in it is asked for the former first, any other one for the latter.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from detrex_backbones.checkpoint.load import LoadOptions
 from detrex_backbones.config.nodes import is_call
 from detrex_backbones.config.targets import describe
-from detrex_backbones.errors import CheckpointError, CheckpointMatchError, DetrexBackbonesError
+from detrex_backbones.errors import CheckpointMatchError, DetrexBackbonesError
 from detrex_backbones.zoo.config_from_file import Inferred, infer_config
+from detrex_backbones.zoo.timm_network import IS_TAKEN, name_timms_network
 
 __all__ = ["name_the_network"]
 
@@ -42,29 +47,50 @@ def name_the_network(cfg: DictConfig, checkpoint: str, options: LoadOptions) -> 
 
 
 def _text(cfg: DictConfig, checkpoint: str, options: LoadOptions) -> str:
-    try:
-        found = infer_config(checkpoint, options.source, options.prefix, options.container)
-    except (CheckpointError, DetrexBackbonesError):
-        return ""  # no ResNet, or one that nothing here can name
+    nodes = list(_nodes(cfg.model, "model"))
+    ours = [(path, node) for path, node in nodes if _is_node(node, "stages") and _is_node(node, "stem")]
+    timms = [path for path, node in nodes if is_call(node) and describe(node["_target_"]).endswith(".TimmBackbone")]
+
+    def by_inferring() -> str:
+        return _resnets(checkpoint, options, *ours[:1])
+
+    def by_shapes() -> str:
+        return name_timms_network(cfg, checkpoint, options, next(iter(timms), ""))
+
+    texts = []
+    for ask in (by_inferring, by_shapes) if ours else (by_shapes, by_inferring):
+        with suppress(DetrexBackbonesError):  # nothing that this way knows
+            texts.append(ask())
+            if IS_TAKEN in texts[-1]:
+                return texts[-1]
+    return next(filter(None, texts), "")
+
+
+def _resnets(checkpoint: str, options: LoadOptions, *place: tuple[str, DictConfig]) -> str:
+    """A ResNet of this library's, and the overrides of the config's own one."""
+    found = infer_config(checkpoint, options.source, options.prefix, options.container)
     arguments = ", ".join(f"{name}={value!r}" for name, value in found.stages.items())
     text = f"The file holds a ResNet in {found.source} names with a {found.stem[0]} and stages of {arguments}."
-    path = next(_with_stages(cfg.model, "model"), None)
-    if path is None:
+    if not place:
         plain = not set(found.stages) - {"depth"} and found.stem[0] == "BasicStem"
-        return f"{text} It is taken with backbone=resnet{found.stages['depth']}." if plain else text
-    overrides = _overrides(path[1], found, path[0])
-    return f"{text} It is taken with {' '.join(overrides)}." if overrides else text
+        return f"{text} {IS_TAKEN} backbone=resnet{found.stages['depth']}." if plain else text
+    ((path, node),) = place
+    overrides = _overrides(node, found, path)
+    return f"{text} {IS_TAKEN} {' '.join(overrides)}." if overrides else text
 
 
-def _with_stages(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
-    """Where a node of a ResNet stands in a config: the first that has a stem and stages."""
+def _nodes(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """Every mapping in a config, with its path; none that is written as an interpolation."""
     if not isinstance(node, DictConfig):
         return
-    if isinstance(node.get("stages"), DictConfig) and isinstance(node.get("stem"), DictConfig):
-        yield path, node
+    yield path, node
     for key in map(str, node):
         if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-            yield from _with_stages(node[key], f"{path}.{key}")
+            yield from _nodes(node[key], f"{path}.{key}")
+
+
+def _is_node(node: DictConfig, key: str) -> bool:
+    return isinstance(node.get(key), DictConfig)
 
 
 def _overrides(node: DictConfig, found: Inferred, path: str) -> list[str]:

@@ -3,39 +3,16 @@
 Every file here does load as long as nothing is wrong with it, into the network alone and into a detector that holds it.
 """
 
-import itertools
 import random
-import re
-from functools import cache, partial
 
 import pytest
-import timm
-import torch
-import torchvision
 from torch import nn
 
-from detrex_backbones import (
-    BasicStem,
-    ConvNeXt,
-    DeepStem,
-    EVA02_ViT,
-    FocalNet,
-    InternImage,
-    MViT,
-    ResNet,
-    SwinTransformer,
-    TimmBackbone,
-    TorchvisionBackbone,
-    ViT,
-    make_stage,
-)
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.model_names import ModelNames
 from detrex_backbones.errors import CheckpointMatchError
-from tests.checkpoint.cut_files import shapes_of, try_load, wrong_files
-from tests.checkpoint.detr import detectors
-from tests.checkpoint.detr.files import model_of, random_tensors
-from tests.checkpoint.detr.test_huggingface import to_huggingface
+from tests.checkpoint.cut_files import try_load, wrong_files
+from tests.checkpoint.whole_files import file_in, of_timm
 
 FAMILIES = (
     *("resnet18", "resnet26d", "regnetx_002", "convnext_atto", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"),
@@ -65,42 +42,6 @@ SIBLINGS = (
     ("xcit_nano_12_p16_224", "xcit_tiny_12_p16_224"),
     ("poolformer_s12", "poolformer_s24"),
 )
-
-# A network of timm's whose names the table of a convention leads from.
-OF_TIMM = {
-    **dict.fromkeys(("pycls", "mmdet-regnet", "torchvision-regnet", "timm-regnet", "timm"), "regnetx_002"),
-    **dict.fromkeys(("mmdet-darknet", "timm-darknet"), "darknet53"),
-    **dict.fromkeys(("mmdet-resnest", "mmpretrain-resnest", "detectron2-resnest", "timm-resnest"), "resnest14d"),
-    "mmdet-res2net": "res2net50d",
-    "timm-hrnet": "hrnet_w18_small",
-    "cadene": "legacy_seresnet18",
-    "mmdet-ssd": "vgg16",
-    "timm-efficientnet": "efficientnet_b0",
-}
-# Classes of ours whose names are the authors'.
-OF_CLASSES = {
-    "swin": SwinTransformer,
-    "convnext": ConvNeXt,
-    "focalnet": FocalNet,
-    "mvitv2": MViT,
-    "vit": ViT,
-    "eva02": EVA02_ViT,
-    "internimage": partial(InternImage, groups=[4, 8, 16, 32]),
-}
-FEW = detectors.Size(layers=2, stem=1)
-DETRS = {
-    "detr": detectors.detr,
-    "conditional-detr": detectors.conditional,
-    "deformable-detr": detectors.deformable,
-    "dn-deformable-detr": detectors.dn_deformable,
-}
-
-
-@cache
-def of_timm(name):
-    """The backbone without memory, and the names and shapes of timm's file."""
-    with torch.device("meta"):
-        return TimmBackbone(name, out_indices=None), shapes_of(timm.create_model(name))
 
 
 def detector_of(backbone):
@@ -157,74 +98,6 @@ def test_another_network_of_the_family_is_refused(names, turned):
             try_load(holder, file)
         with pytest.raises(CheckpointMatchError):
             try_load(holder, {f"backbone.{key}": shape for key, shape in file.items()})
-
-
-@cache
-def of_ours(norm, deep, shortcut, squeeze):
-    """A ResNet-18 of ours without memory."""
-    kwargs = {"se_reduction": 16} if squeeze else {}
-    with torch.device("meta"):
-        stem = DeepStem(out_channels=64, norm=norm) if deep else BasicStem(norm=norm)
-        stages = make_stage(depth=18, norm=norm, in_channels=64, shortcut=shortcut, **kwargs)
-        return ResNet(stem, stages, num_classes=10, out_features=["res2", "res3", "res4", "res5", "linear"])
-
-
-OURS = list(itertools.product(("FrozenBN", "GN"), (False, True), ("conv1x1", "avg_pool"), (False, True)))
-
-
-def file_in(name):
-    """A network, and the names and shapes of a file in the names of this convention."""
-    convention = conventions()[name]
-    if name in DETRS or name.startswith("detrex") or name == "huggingface-detr":
-        entries = DETRS.get(name, detectors.detr)(FEW)
-        if name.startswith("detrex"):
-            names = {convention.write(entry.ours, len(entry.our_shape)): entry.our_shape for entry in entries}
-            return model_of(entries), names
-        tensors = random_tensors(entries)
-        tensors = to_huggingface(tensors) if name == "huggingface-detr" else tensors
-        return model_of(entries), {key: tuple(value.shape) for key, value in tensors.items()}
-    if name == "torchvision-mobilenet":
-        with torch.device("meta"):
-            file = shapes_of(torchvision.models.mobilenet_v3_small())
-            return TorchvisionBackbone("mobilenet_v3_small", return_nodes=["features.3", "features.12"]), file
-    if name in OF_CLASSES:
-        with torch.device("meta"):
-            model = OF_CLASSES[name]()
-        state = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-        own = {key: shape for key, shape in state.items() if not convention.why_kept(key)}
-        return model, own | ({"cls_token": (1, 1, 8)} if "pos_embed" in own else {})
-    if name == "mmdet-ssd":
-        model, own = of_timm("vgg16")
-        own = {key: shape for key, shape in own.items() if key.startswith("features.")}
-        return model, own | {"features.31.weight": (1024, 512, 3, 3), "features.33.weight": (1024, 1024, 1, 1)}
-    for model, own, whole in networks_for(name):
-        # What files of this source never hold; Detectron's norms are folded into two vectors.
-        left = {key for key in own if convention.why_kept(key) or (name == "detectron" and "running_" in key)}
-        names = {key: convention.write(key, len(shape)) for key, shape in own.items() if key not in left}
-        if not whole:  # the classifier has no name in some of them
-            names = {key: written for key, written in names.items() if written or not HEAD.match(key)}
-        if None not in names.values() and (convention.prefixes(names.values()) or not convention.anchors):
-            return model, {names[key]: own[key] for key in names}
-    pytest.skip("its files take more than names: tests/checkpoint/conventions makes them of the authors' own classes")
-
-
-HEAD = re.compile(r"head|fc\.|classifier|norm\.|conv_head|bn2|last_linear|final|incre_modules|downsamp_modules")
-# Of a source that isn't named here, the first of these whose names its table has.
-SMALL = (
-    *("convnext_atto", "swin_tiny_patch4_window7_224", "pvt_v2_b0", "mobilenetv2_050", "efficientnet_b0", "test_vit"),
-    *("hiera_tiny_224", "swinv2_tiny_window8_256", "hgnetv2_b0", "resnetv2_50", "focalnet_tiny_srf"),
-)
-
-
-def networks_for(name):
-    """Networks that may have files of this source, the names and shapes of each, and whether all must have a name."""
-    if name in OF_TIMM:
-        yield *of_timm(OF_TIMM[name]), False
-        return
-    for kinds in OURS:
-        yield of_ours(*kinds), shapes_of(of_ours(*kinds)), True
-    for other in SMALL:
-        yield *of_timm(other), False
 
 
 QUICK_ONES = (

@@ -321,27 +321,6 @@ def test_the_fewest_globs(keys, others, globs):
     assert not found or all(is_allowed(key, found) for key in keys)
 
 
-# Refusals name the network
-
-
-@pytest.mark.parametrize(
-    ("name", "mend"),
-    [
-        ("resnet101", "It is taken with model.backbone.stages.depth=101."),
-        ("resnext50_32x4d", "model.backbone.stages.num_groups=32 model.backbone.stages.width_per_group=4."),
-    ],
-)
-def test_a_refusal_names_the_network_and_the_override(tmp_path, monkeypatch, capsys, name, mend):
-    monkeypatch.chdir(tmp_path)
-    net = timm.create_model(name)
-    save(tmp_path, net.state_dict(), "other.pth")
-    assert main(["match", "resnet/resnet50.py", "other.pth"]) == 1
-    error = " ".join(capsys.readouterr().err.split())
-    assert "The file holds a ResNet in torchvision names with a BasicStem" in error and mend in error
-    overrides = re.search(r"It is taken with (.*)\.$", error)[1].split()
-    assert main(["match", "resnet/resnet50.py", "other.pth", *overrides]) == 0
-
-
 def test_the_question_which_network_is_whole_is_asked_only_if_need_be():
     def asked():
         raise AssertionError

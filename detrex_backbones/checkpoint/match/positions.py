@@ -72,6 +72,8 @@ def fit_positions(plan: Plan, reading: Reading, model: Shapes, grids: Mapping[st
         model: name -> shape.
         grids: of the model's tables, see `grids_of`; what isn't there is taken to be square.
     """
+    if _is_exchanged(plan, reading, model):
+        return
     for key, ours in list(plan.mismatched.items()):
         entry, wanted = reading.named[ours], tuple(model[key])
         change = _change(key, entry.shape, model, grids.get(key)) if entry.values.dtype.is_floating_point else None
@@ -80,6 +82,13 @@ def fit_positions(plan: Plan, reading: Reading, model: Shapes, grids: Mapping[st
             entry.tensor, entry.shape = entry.values.then(function, wanted), wanted
             entry.adapted = "; ".join(filter(None, (entry.adapted, what)))
             plan.matched[key] = plan.mismatched.pop(key)
+
+
+def _is_exchanged(plan: Plan, reading: Reading, model: Shapes) -> bool:
+    """Whether the tables have the model's sizes, at other places: then blocks are exchanged, and no size is another."""
+    tables = {key: ours for key, ours in plan.mismatched.items() if key.endswith((*DISTANCES, BIAS))}
+    wanted = sorted(tuple(model[key]) for key in tables)
+    return bool(tables) and wanted == sorted(tuple(reading.named[ours].shape) for ours in tables.values())
 
 
 def take_back_resizing(plan: Plan, reading: Reading, model: Shapes, grids: Mapping[str, Grid]) -> None:

@@ -1,0 +1,88 @@
+"""Which network of timm a file holds that a config's model refused, and the override that takes it."""
+
+from __future__ import annotations
+
+import shlex
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from detrex_backbones.checkpoint.fetch.catalog.timm_shapes import networks_of_shapes
+from detrex_backbones.checkpoint.files import Checkpoint, open_checkpoint
+from detrex_backbones.checkpoint.load import LoadOptions
+from detrex_backbones.checkpoint.match.model_facts import ModelFacts
+from detrex_backbones.checkpoint.match.plan import plan_checkpoint
+from detrex_backbones.checkpoint.match.refusals import check_report
+from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
+from detrex_backbones.checkpoint.names.readings import AS_STORED, each_reading
+from detrex_backbones.config import LazyConfig
+from detrex_backbones.config.nodes import clone
+from detrex_backbones.errors import DetrexBackbonesError
+from detrex_backbones.text import visible
+from detrex_backbones.zoo.meta_build import build_on_meta
+
+__all__ = ["IS_TAKEN", "name_timms_network"]
+
+IS_TAKEN = "It is taken with"
+TRIED, NAMED = 8, 4  # networks of the same shapes: more are not built, more fitting ones not named
+
+
+def name_timms_network(cfg: DictConfig, checkpoint: str, options: LoadOptions, wrapper: str) -> str:
+    """Sentences that name the network, or the few that it may be; "" where none or too many fit.
+
+    Each that is named was tried: the config takes the file with the override that stands there.
+
+    Args:
+        cfg: with the `model` that the file is for.
+        checkpoint: as of `load_checkpoint`.
+        options: how it is loaded.
+        wrapper: path of a TimmBackbone in the config, "model.backbone"; "" where there is none.
+
+    Raises:
+        CheckpointError: the file can't be read.
+    """
+    if not wrapper and "backbone" in cfg:
+        return ""  # `backbone=` is a key of this config, and swaps nothing
+    with open_checkpoint(checkpoint, options.container) as opened:
+        names = _candidates(opened, options)
+        tried = {name: _resized(cfg, name, wrapper, opened, options) for name in names if len(names) <= TRIED}
+    fewest = min((count for count in tried.values() if count is not None), default=None)
+    fitting = [name for name, count in tried.items() if count is not None and count == fewest]
+    if not 0 < len(fitting) <= NAMED:
+        return ""
+    more = f", or {', '.join(fitting[1:])}, which have the same names and shapes" if fitting[1:] else ""
+    override = f"{wrapper}.model_name={fitting[0]}" if wrapper else f"backbone=timm/{fitting[0]}"
+    if not wrapper and OmegaConf.select(cfg, "train.init_checkpoint") == checkpoint == visible(checkpoint):
+        override += f" train.init_checkpoint={shlex.quote(checkpoint)}"  # swapping names timm's weights there
+    return f"The file holds timm's {fitting[0]}{more}. {IS_TAKEN} {override}."
+
+
+def _candidates(opened: Checkpoint, options: LoadOptions) -> list[str]:
+    """Networks of these shapes, as the file has them or as a convention reads them."""
+    found: list[str] = []
+    stored = {name: tensor.shape for name, tensor in opened.tensors.items() if tensor.dtype.is_floating_point}
+    found += networks_of_shapes(stored)
+    for reading in each_reading(opened.tensors, options.source, options.prefix):
+        if reading.source != AS_STORED:
+            found += networks_of_shapes(reading.shapes)
+    return list(dict.fromkeys(found))
+
+
+def _resized(cfg: DictConfig, name: str, wrapper: str, opened: Checkpoint, options: LoadOptions) -> int | None:
+    """How many values would be changed on the way into the config's model with this network; None if it doesn't fit."""
+    from detrex_backbones.zoo.swap import swap_backbone  # which knows how models are built
+
+    changed = clone(cfg)
+    try:
+        if wrapper:
+            LazyConfig.apply_overrides(changed, [f"{wrapper}.model_name={name}"])
+        else:
+            swap_backbone(changed, f"timm/{name}", pretrained=False)
+        model = build_on_meta(changed.model)
+        shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if torch.is_tensor(value)}
+        report = plan_checkpoint(shapes, opened, facts=ModelFacts(model), **options.reading).report
+        check_report(report, options.allow_missing, options.allow_unused)
+        check_traits(traits_of(model, report.scope), report, options.check_preprocessing)
+    except DetrexBackbonesError:
+        return None
+    return sum(bool(entry.adapted) for entry in report.loaded)
