@@ -12,6 +12,7 @@ from detrex_backbones.checkpoint.read.zip_archive import ZipArchive
 __all__ = ["HEAD", "OF_TENSORFLOW", "TENSORFLOW", "TENSORFLOW_NAME", "format_of", "is_cut", "other_format"]
 
 HEAD = 512  # bytes from which the format is known: the name of a zip archive's first entry is among them
+LEGACY_HEAD = 64  # further on there are tensors that were pickled, each of which is a legacy file of its own
 
 # Python that makes a file that is read of one that isn't; FILE is its path.
 UNPACKED = "import {0}, pathlib; pathlib.Path('weights').write_bytes({0}.open(FILE).read())"
@@ -62,7 +63,7 @@ def format_of(head: bytes, size: int) -> str:
     if head.startswith(b"PK\x03\x04"):
         first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
         return "npz" if first.endswith(b".npy") else "torch"
-    if head[:1] == b"\x80" and torch_file.LEGACY_MAGIC.to_bytes(10, "little") in head:
+    if head[:1] == b"\x80" and torch_file.LEGACY_MAGIC.to_bytes(10, "little") in head[:LEGACY_HEAD]:
         return "torch-legacy"
     if len(head) > 8 and int.from_bytes(head[:8], "little") <= size and head[8:].lstrip(b" ")[:1] in (b"{", b""):
         return "safetensors"

@@ -103,14 +103,6 @@ class _Machine:
         """Say how many containers and calls were too many."""
         raise PickleError(f"the pickle has more than {self.most:,} lists, dicts, tuples and calls")
 
-    def last(self, count: int) -> list[Any]:
-        """The last values, which leave the stack."""
-        values = self.stack[-count:]
-        if len(values) < count:
-            raise IndexError
-        del self.stack[-count:]
-        return values
-
     def marked(self) -> list[Any]:
         """The values above the last mark, which leave the stack."""
         start = self.marks.pop()
@@ -268,13 +260,6 @@ def _set_state(target: Any, values: list[Any]) -> None:
     target.state = values[0]
 
 
-def _pop(run: _Machine) -> None:
-    if run.marks and run.marks[-1] == len(run.stack):
-        run.marks.pop()
-    else:
-        run.stack.pop()
-
-
 def _name(name: Any, module: Any) -> Name:
     if not isinstance(module, str) or not isinstance(name, str):
         raise PickleError("the pickle names something by what is no text")
@@ -324,14 +309,10 @@ def _change(how: Callable[[Any, list[Any]], None], count: int = 0) -> Operation:
     """Change the value below by `count` values, or by those above the last mark."""
 
     def operation(run: _Machine, at: int) -> None:
-        values = run.last(count) if count else run.marked()
+        values = [run.stack.pop() for _ in range(count)][::-1] if count else run.marked()
         how(run.stack[-1], values)
 
     return operation
-
-
-def _built_in(name: str, *arguments: Any) -> Call:
-    return Call(Name("builtins", name), arguments)
 
 
 def _codes(table: dict[bytes, Any]) -> dict[int, Any]:
@@ -356,11 +337,12 @@ PUTS: dict[int, Reader] = _codes({b"q": _number("<B"), b"p": _written(_written_i
 OPERATIONS: dict[int, Operation] = _codes({
     b"\x80": lambda run, at: at + 1,  # PROTO
     b"\x95": lambda run, at: at + 8,  # FRAME, a hint for buffering
-    b"(": lambda run, at: run.marks.append(len(run.stack)), b"0": lambda run, at: _pop(run),
+    b"(": lambda run, at: run.marks.append(len(run.stack)),
+    b"0": lambda run, at: (run.marks if run.marks[-1:] == [len(run.stack)] else run.stack).pop() and None,
     b"1": lambda run, at: run.marked() and None, b"2": lambda run, at: run.stack.append(run.stack[-1]),
     b"]": lambda run, at: run.push([]), b"}": lambda run, at: run.push(Data()),
-    b"\x8f": lambda run, at: run.push(_built_in("set")),
-    b"\x91": _gather(lambda values: _built_in("frozenset", values)),
+    b"\x8f": lambda run, at: run.push(Call(Name("builtins", "set"), ())),
+    b"\x91": _gather(lambda values: Call(Name("builtins", "frozenset"), (values,))),
     b"\x85": _of_last(1), b"\x86": _of_last(2), b"\x87": _of_last(3), b"t": _gather(tuple), b"l": _gather(list),
     b"d": _gather(_as_dict), b"o": _gather(lambda values: Call(values[0], tuple(values[1:]))), b"i": _instance,
     b"a": _change(_extend, 1), b"e": _change(_extend), b"\x90": _change(_extend),

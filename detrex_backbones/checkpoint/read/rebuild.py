@@ -218,9 +218,8 @@ def _tensor(with_dtype: bool = False) -> Constructor:
         shape, steps = run.sizes(size), run.sizes(stride)
         if with_dtype:
             dtype = DTYPES[rest[2].module, rest[2].name]
-        metadata = rest[3 if with_dtype else 2] if len(rest) > (3 if with_dtype else 2) else None
         check_inside(piece.size // dtype.itemsize, offset, shape, steps)
-        bits = metadata if isinstance(metadata, dict) else {}
+        bits = next((given for given in rest[2:] if isinstance(given, dict)), {})
         negative, conjugate = bits.get("neg") is True, bits.get("conj") is True
         if (negative and dtype not in SIGNED) or (conjugate and not dtype.is_complex):
             raise PickleError(f"a tensor of {dtype} has a bit that says that it is negated or conjugated")
