@@ -46,7 +46,7 @@ def test_each_resumes_what_was_saved_of_it(tmp_path, name, around):
 
 
 NAMES = ("student", "teacher", "encoder_k", "momentum_encoder", "key_encoder", "backbone_k", "teacher_ema", "ema_net",
-         "decoder", "mask_token", "module", "blocks")  # fmt: skip
+         "decoder", "mask_token", "blocks")  # fmt: skip
 BUFFERS = ("queue", "queue_ptr", "steps", "n_averaged", "total_ops", "weight_momentum", "num_batches_tracked",
            "attn_mask", "relative_position_index", "cls_token", "ema_weight", "pixel_mean")  # fmt: skip
 
