@@ -62,7 +62,7 @@ def format_of(head: bytes, size: int) -> str:
     if head.startswith(b"PK\x03\x04"):
         first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
         return "npz" if first.endswith(b".npy") else "torch"
-    if head[:1] == b"\x80" and torch_file.LEGACY_MAGIC.to_bytes(10, "little") in head:
+    if head[:1] == b"\x80" and torch_file.LEGACY_MAGIC.to_bytes(10, "little") in head[:64]:
         return "torch-legacy"
     if len(head) > 8 and int.from_bytes(head[:8], "little") <= size and head[8:].lstrip(b" ")[:1] in (b"{", b""):
         return "safetensors"
