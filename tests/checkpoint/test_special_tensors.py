@@ -11,7 +11,7 @@ from torch import nn
 
 from detrex_backbones import load_checkpoint
 from detrex_backbones.checkpoint.files import read_checkpoint
-from detrex_backbones.errors import CheckpointMatchError
+from detrex_backbones.errors import CheckpointFileError, CheckpointMatchError
 from tests.checkpoint.nets import assert_same_tensors, empty, snapshot, weights
 
 KEY, OURS = "layer2.0.conv1.weight", "res3.0.conv1.weight"
@@ -213,6 +213,16 @@ def test_objects_under_a_tensors_name_are_named(tmp_path, in_module, monkeypatch
     kind = in_module(module, type("Array", (), {})) if module != "torch.nn.parameter" else nn.UninitializedParameter
     text = refusal(tmp_path / "weights.pth", kind())
     assert text.startswith(f"an object of the class <{module}.{kind.__name__}>; save a plain tensor of it")
+
+
+@pytest.mark.parametrize("count", [101, 5000])
+def test_attributes_are_few(tmp_path, count):
+    """Any number of tensors can share one state, which is looked at in each."""
+    value = plain()
+    value.__dict__.update({f"a{number}": number for number in range(count)})
+    torch.save({**weights(), KEY: value}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointFileError, match="a tensor has more than 100 attributes"):
+        load_checkpoint(empty(), tmp_path / "weights.pth")
 
 
 def test_a_mapping_in_memory(tmp_path):

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from detrex_backbones.checkpoint.read.records import Call, Name, calls, told
+from detrex_backbones.checkpoint.read.dtypes import DIMENSIONS
+from detrex_backbones.checkpoint.read.records import Call, Name, PickleError, calls, told
 from detrex_backbones.checkpoint.read.stored import LazyTensor, OtherTensor, StoredTensor
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["SPECIAL"]
 
 PLAIN_TYPES = {("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch.nn.parameter", "Buffer")}
+ATTRIBUTES = 100  # of a tensor; trainers leave a handful
 WHOLE = ("Shard", "Replicate", "_StridedShard")  # placements that leave values as they are; others are parts of sums
 
 Constructor = Callable[["_Rebuilder", Call, int], Any]
@@ -40,7 +42,7 @@ def _of_type(run: _Rebuilder, call: Call, depth: int) -> Any:
     plain = isinstance(kind, Name) and (kind.module, kind.name) in PLAIN_TYPES
     if plain or (isinstance(value, StoredTensor) and _is_real(value) and not _records(state)):
         return value
-    return OtherTensor(f"a tensor of the class {told(kind)}; {SAVE_PLAIN}", _shape_of(value))
+    return OtherTensor(f"a tensor of the class {told(kind):.200}; {SAVE_PLAIN}", _shape_of(value))
 
 
 def _with_attributes(value: Any, state: Any) -> Any:
@@ -48,7 +50,7 @@ def _with_attributes(value: Any, state: Any) -> Any:
     names = _records(state)
     if not isinstance(value, LazyTensor) or _is_real(value) or not names:
         return value
-    kind = f"a quantised tensor, of {value.dtype} with the attributes {', '.join(map(repr, names[:4]))}; {SAVE_PLAIN}"
+    kind = f"a quantised tensor, of {value.dtype} with the attributes {', '.join(names[:4])}; {SAVE_PLAIN}"
     return OtherTensor(kind, value.shape)
 
 
@@ -57,12 +59,16 @@ def _of_others(
 ) -> LazyTensor:
     """A tensor that is made of others: a DTensor, a quantised one of torchao, a masked one."""
     if not (isinstance(kind, Name) and kind.name == "DTensor" and kind.module.startswith("torch.distributed.")):
-        return OtherTensor(f"a tensor of the class {told(kind)}, made of other tensors; {SAVE_PLAIN}", shape)
+        return OtherTensor(f"a tensor of the class {told(kind):.200}, made of other tensors; {SAVE_PLAIN}", shape)
     local, spec = run.value(attributes.get("_local_tensor"), depth), attributes.get("_spec")
     placements = _attributes(spec.state).get("placements") if isinstance(spec, Call) else None
-    known = isinstance(placements, tuple | list) and all(
-        isinstance(part, Call) and isinstance(part.function, Name) and part.function.name in WHOLE
-        for part in placements
+    known = (
+        isinstance(placements, tuple | list)
+        and len(placements) <= DIMENSIONS
+        and all(
+            isinstance(part, Call) and isinstance(part.function, Name) and part.function.name in WHOLE
+            for part in placements
+        )
     )
     if known and isinstance(local, StoredTensor) and local.shape == shape:
         return local
@@ -70,14 +76,16 @@ def _of_others(
 
 
 def _attributes(state: Any) -> dict[Any, Any]:
-    """Of an object's state: a dict, or one and that of its slots."""
-    parts = state if isinstance(state, tuple) else (state,)
-    return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+    """Of an object's state: a dict, or one and that of its slots. It is looked at anew in each tensor that has it."""
+    parts = [part for part in (state[:2] if isinstance(state, tuple) else (state,)) if isinstance(part, dict)]
+    if sum(map(len, parts)) > ATTRIBUTES:
+        raise PickleError(f"a tensor has more than {ATTRIBUTES} attributes")
+    return {name: value for part in parts for name, value in part.items()}
 
 
-def _records(state: Any) -> list[Any]:
+def _records(state: Any) -> list[str]:
     """The attributes that are tensors or objects."""
-    return [name for name, value in _attributes(state).items() if isinstance(value, Call)]
+    return [f"{str(name)[:40]!r}" for name, value in _attributes(state).items() if isinstance(value, Call)]
 
 
 def _is_real(value: LazyTensor) -> bool:
@@ -99,7 +107,7 @@ SAVE_PLAIN = "save a plain tensor of it, as tensor.dequantize() or tensor.to_den
 NESTED = "a nested tensor; save its parts, tensor.unbind()"
 SPARSE = _other(
     "a sparse tensor; save tensor.to_dense()",
-    lambda given: next(part for part in given[1] if isinstance(part, tuple) or calls(part, "torch", "Size")),
+    lambda given: next(part for part in given[1][:4] if isinstance(part, tuple) or calls(part, "torch", "Size")),
 )
 QUANTISED = _other("a quantised tensor; save tensor.dequantize()", lambda given: given[2])
 SPECIAL: dict[tuple[str, str], Constructor] = {

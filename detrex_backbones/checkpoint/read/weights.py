@@ -106,7 +106,7 @@ def tensors_in(weights: Mapping[Any, Any]) -> tuple[dict[str, LazyTensor], dict[
             raise DamagedError(f"two of its keys are the name {name!r}")
         tensor = _lazy(value) if is_tensor(value) else None
         if isinstance(value, Call) and "." in name:  # a name within a module: a tensor of whatever kind
-            tensor = OtherTensor(f"an object of the class {told(value.function)}; save a plain tensor of it")
+            tensor = OtherTensor(f"an object of the class {told(value.function):.200}; save a plain tensor of it")
         if isinstance(tensor, OtherTensor):
             others[name] = tensor
         elif tensor is not None:
