@@ -1,5 +1,7 @@
 """A detector's file fills a network whose parameter names are the detector's: what stands around it is left alone."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -14,10 +16,12 @@ from detrex_backbones import (
     ResBottleneckBlock,
     SimpleFeaturePyramid,
     SimpleStem,
+    TimmBackbone,
+    ViT,
     load_checkpoint,
 )
 from detrex_backbones.errors import CheckpointMatchError
-from tests.reference import randomise_parameters
+from tests.reference import assert_close, randomise_parameters
 
 REGNET = {"stem_class": SimpleStem, "stem_width": 8, "block_class": ResBottleneckBlock, "norm": "FrozenBN"}
 VIT = {"img_size": 64, "embed_dim": 24, "depth": 2, "num_heads": 2, "window_size": 2, "window_block_indexes": [0]}
@@ -78,6 +82,24 @@ def test_a_pyramids_file_fills_the_pyramid_and_the_network_in_it(name, tmp_path)
     wanted = source.backbone.state_dict()
     assert all(torch.equal(value, wanted[key]) for key, value in pyramid.state_dict().items())
     assert all(torch.equal(value, wanted[f"net.{key}"]) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_a_vitdets_file_fills_a_pyramid_over_timms_network(size, tmp_path):
+    """The same maps from timm's ViT as from detectron2's, in float64."""
+    window = {**VIT, "norm_layer": partial(nn.LayerNorm, eps=1e-6), "use_rel_pos": True}
+    source = trained(lambda: SimpleFeaturePyramid(ViT(**window), "last_feat", 16, (2.0, 1.0, 0.5)))
+    path = write(source, tmp_path / "detector.pth")
+    small = {"embed_dim": 24, "depth": 2, "num_heads": 2, "window_size": 2, "global_attn_indexes": (1,)}
+    net = TimmBackbone("samvit_base_patch16", img_size=size, out_indices=(1,), **small)
+    pyramid = SimpleFeaturePyramid(net, *net.output_shape(), 16, (2.0, 1.0, 0.5))
+    report = load_checkpoint(pyramid, path)
+    assert (report.coverage, report.file_coverage) == (1, 1)
+    image = torch.randn(1, 3, size, size, dtype=torch.float64)
+    with torch.no_grad():
+        theirs, ours = (net.double().eval()(image).values() for net in (source.backbone, pyramid))
+    for one, other in zip(theirs, ours, strict=True):
+        assert_close(other, one)
 
 
 @pytest.mark.parametrize("kind", ["cut", "renamed", "of another width"])

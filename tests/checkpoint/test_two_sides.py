@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from detrex_backbones import FeatureExtractor, SimpleFeaturePyramid, TimmBackbone, load_checkpoint
+from detrex_backbones import FPN, FeatureExtractor, SimpleFeaturePyramid, TimmBackbone, load_checkpoint
 from detrex_backbones.checkpoint.match.globs import fewest_globs, is_allowed
 from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
 from detrex_backbones.checkpoint.match.refusals import check_random_maps
@@ -112,15 +112,52 @@ def test_a_piece_is_not_offered_where_it_fits_several_times(tmp_path):
 # All of the file, behind the prefix, has a place
 
 
-@pytest.mark.parametrize("holder", ["backbone", "detector"])
-def test_a_pyramid_in_the_file_is_not_left_out(tmp_path, holder):
-    """A ViTDet's file: `backbone.net.*` and `backbone.simfp_*`."""
-    state = pyramid().state_dict()
-    names = {key: f"{holder}.{key.replace('net.timm_model.model', 'net')}" for key in state}
-    file = save(tmp_path, {names[key]: value for key, value in state.items()})
-    count = sum(key.startswith("simfp_") for key in state)
-    for model in (pyramid(), FeatureExtractor(pyramid(), [0.0] * 3, [1.0] * 3)):
-        assert f"{count} others have names and shapes that the model has outside" in str(refused(model, file))
+def fpn():
+    return FPN(TimmBackbone("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 16, 24, 32)), out_channels=8)
+
+
+def with_head():
+    model = FeatureExtractor(pyramid(), [0.0] * 3, [1.0] * 3)
+    model.head = nn.Linear(16, 4)
+    return model
+
+
+@pytest.mark.parametrize("holder", ["", "backbone.", "detector.backbone."])
+@pytest.mark.parametrize("build", [pyramid, fpn])
+def test_a_pyramid_around_the_network_is_filled_with_it(tmp_path, build, holder):
+    """A ViTDet's file: `backbone.net.*` and `backbone.simfp_*`; the network's names are timm's in the file alone."""
+    state = {key: torch.randn_like(value) for key, value in build().state_dict().items()}
+    plain = {key: re.sub(r"timm_model\.(stages_)?", lambda at: "stages." if at[1] else "", key) for key in state}
+    beside = {"rpn.conv.weight": torch.ones(2, 2, 1, 1)} if holder else {}
+    file = save(tmp_path, {**{holder + plain[key]: value for key, value in state.items()}, **beside})
+    for model, place in ((build(), ""), (FeatureExtractor(build(), [0.0] * 3, [1.0] * 3), "backbone.")):
+        report = load_checkpoint(model, file)
+        assert report.coverage == report.file_coverage == 1 and report.scope == place.rstrip(".")
+        values = model.state_dict()
+        assert all(torch.equal(values[place + key], value) for key, value in state.items())
+
+
+def test_a_detector_around_a_network_of_timm_is_filled_with_it(tmp_path):
+    state = {key: torch.randn_like(value) for key, value in with_head().state_dict().items() if "pixel" not in key}
+    file = save(tmp_path, {key.replace("timm_model.", ""): value for key, value in state.items()})
+    report = load_checkpoint(model := with_head(), file)
+    assert report.coverage == 1 and all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("fault", ["lost", "renamed", "of another shape", "one more"])
+@pytest.mark.parametrize("build", [pyramid, fpn])
+def test_half_a_pyramid_is_not_left_out(tmp_path, build, fault):
+    state = {f"backbone.{key.replace('timm_model.', '')}": value for key, value in build().state_dict().items()}
+    key = next(key for key in state if re.search(r"simfp_\d\.\d\.weight|fpn_output", key))
+    value = state[key] if fault == "one more" else state.pop(key)
+    if fault != "lost":
+        new = {
+            "renamed": f"{key}_of_another",
+            "of another shape": key,
+            "one more": re.sub(r"_(\w*?)\d", r"_\g<1>9", key),
+        }
+        state[new[fault]] = value[:3] if fault == "of another shape" else value
+    refused(build(), save(tmp_path, state))
 
 
 @pytest.mark.parametrize(

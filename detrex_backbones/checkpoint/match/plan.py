@@ -18,7 +18,7 @@ from detrex_backbones.checkpoint.match.loading_code import Task, loading_modules
 from detrex_backbones.checkpoint.match.model_facts import ModelFacts
 from detrex_backbones.checkpoint.match.positions import POSITION_TABLES, fit_positions, take_back_resizing
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
-from detrex_backbones.checkpoint.match.whole_part import why_a_piece, why_not_all
+from detrex_backbones.checkpoint.match.whole_part import take_all, why_a_piece
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.original_files import ORIGINAL
 from detrex_backbones.checkpoint.names.readings import AS_STORED, Reading, each_reading, original_readings
@@ -93,7 +93,7 @@ def plan_checkpoint(
         places = ", ".join(repr(candidate.prefix.rstrip(".")) for candidate in (reading, *rivals))
         plan.ambiguous = f"it holds {len(rivals) + 1} networks that fit: {places}. Say which: prefix='...'."
     if scope is None and prefix is None and not plan.ambiguous:
-        plan.ambiguous = why_not_all(plan, reading, model)
+        plan.ambiguous = take_all(plan, reading, model)
     fit_stem(plan, reading, model, stem_adapt, swap_channels)
     # Modules are walked through only for a model that has such tables.
     grids = facts.position_grids() if any(key.endswith(POSITION_TABLES) for key in model) else {}

@@ -1,7 +1,7 @@
 """Tables of positions for another size than the file's, resized as the authors of each family do it.
 
 - `pos_embed`, a row a patch: bicubic, the rows of class and other tokens kept (DeiT, MAE, DINO, ViTDet). Swin's
-  `absolute_pos_embed` likewise. Also where it is stored as (1, rows, columns, channels) (SAM).
+  `absolute_pos_embed` likewise. Also where it is kept as (1, rows, columns, channels) (SAM), stored so or not.
 - `rel_pos_h`, `rel_pos_w`, a row a distance: linear (ViTDet, SAM, MViTv2).
 - `relative_position_bias_table`, a row a distance in both directions: bicubic (Swin); with rows for the class token, or
   a plane a head, linear between distances that grow geometrically, as timm does it (BEiT, MaxViT).
@@ -139,10 +139,10 @@ def _change(key: str, stored: tuple[int, ...], model: Shapes, grid: Grid | None)
     """What makes a table of this name fit; None where it isn't known how."""
     name = key.rpartition(".")[2]
     wanted = tuple(model[key])
-    if len(stored) != len(wanted):
-        return None
     if name in ABSOLUTE and len(wanted) == 4:
         return _change_planes(stored, wanted)
+    if len(stored) != len(wanted):
+        return None
     if stored[-1] != wanted[-1] and len(wanted) != 3:
         return None
     if name in ABSOLUTE and len(wanted) == 3 and (stored[0], stored[2]) == (1, wanted[2]):
@@ -166,15 +166,19 @@ def _change_rows(stored: int, wanted: int, grid: Grid | None, tokens: list[int])
 
 
 def _change_planes(stored: tuple[int, ...], wanted: tuple[int, ...]) -> Change | None:
-    """For (1, rows, columns, channels)."""
-    if (stored[0], stored[3]) != (1, wanted[3]):
+    """For (1, rows, columns, channels); stored so, or as (1, patches, channels) with a class token's row or without."""
+    if (stored[0], stored[-1]) != (1, wanted[3]) or len(stored) not in (3, 4):
         return None
-    old, new = (stored[1], stored[2]), (wanted[1], wanted[2])
+    new = (wanted[1], wanted[2])
+    old = (stored[1], stored[2]) if len(stored) == 4 else _square(stored[1]) or _square(stored[1] - 1)
+    if old is None:
+        return None
 
     def change(table: Tensor) -> Tensor:
-        return resize_grid(table.reshape(1, -1, wanted[3]), old, new).reshape(wanted)
+        rows = table.reshape(1, -1, wanted[3])[:, -old[0] * old[1] :]
+        return (rows if old == new else resize_grid(rows, old, new)).reshape(wanted)
 
-    return change, _sentence("positions", old, new, "bicubic")
+    return change, "positions: as rows and columns" if old == new else _sentence("positions", old, new, "bicubic")
 
 
 def _change_bias(stored: tuple[int, ...], wanted: tuple[int, ...], grid: Grid | None) -> Change | None:

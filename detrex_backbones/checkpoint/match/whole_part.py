@@ -1,8 +1,8 @@
-"""Whether the submodule that names led to is a whole part of the model, and all that the file has for the model."""
+"""Whether the submodule that names led to is a whole part of the model, and what else the file has for the model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from detrex_backbones.checkpoint.entry import Shapes, Status
 from detrex_backbones.checkpoint.match.first_convolution import takes_image
@@ -12,7 +12,7 @@ from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.readings import Reading
 from detrex_backbones.text import shorten
 
-__all__ = ["why_a_piece", "why_not_all"]
+__all__ = ["take_all", "why_a_piece"]
 
 
 def why_a_piece(plan: Plan, model: Shapes) -> str:
@@ -43,31 +43,61 @@ def _rest(plan: Plan) -> str:
     return f"Not in the file by these names: {shorten(plan.outside)}. " if plan.outside else ""
 
 
-def why_not_all(plan: Plan, reading: Reading, model: Shapes) -> str:
-    """Why the rest of the file, too, may be meant: the model has it by its names as they are; "" where it hasn't.
+def take_all(plan: Plan, reading: Reading, model: Shapes) -> str:
+    """Take what the file and the model have alike around the network that was found: a pyramid, say.
 
-    As they are means: behind some beginning of the prefix in the file, and behind some beginning of the scope in the
-    model. A ViTDet's file has `backbone.net.*` and `backbone.simfp_2.*`, a pyramid of ours `net.timm_model.*` and
-    `simfp_2.*`.
+    Alike is what has the same names and shapes behind some beginning of the prefix in the file, and behind some
+    beginning of the scope in the model. A ViTDet's file has `backbone.net.*` and `backbone.simfp_2.*`, a pyramid of
+    ours `net.timm_model.*` and `simfp_2.*`. Where that is all that this part of the model has, scope and prefix become
+    the beginnings.
+
+    Args:
+        plan: with the scope that was found; changed where all is taken.
+        reading: its prefix and its entries likewise.
+        model: name -> shape.
+
+    Returns:
+        Why the rest of the file may be meant, too, where only some of it is alike; "" otherwise.
     """
     left_out = conventions()[OWN].why_left_out  # mean and standard deviation are in every detector
-    rest = {entry.clean: entry.shape for entry in reading.entries if entry.status is Status.OUTSIDE}
+    rest = {entry.clean: entry for entry in reading.entries if entry.status is Status.OUTSIDE}
     outside = [key for key in plan.outside if not left_out(key)] if rest else []
-    found: list[str] = []
+    most: tuple[dict[str, str], str, str] = ({}, "", "")
     for scope in _beginnings(plan.scope):
         inside = [key for key in outside if key.startswith(scope)]
         for prefix in _beginnings(reading.prefix):
-            same = [key for key in inside if rest.get(prefix + key[len(scope) :]) == model[key]]
-            found = max(found, same, key=len)
-    if not found:
+            names = {key: prefix + key[len(scope) :] for key in inside}
+            same = {key: name for key, name in names.items() if name in rest and rest[name].shape == model[key]}
+            if same and len(same) >= len(most[0]):  # the last of equal ones is the smallest part
+                most = (same, scope, prefix)
+    same, scope, prefix = most
+    if not same:
         return ""
-    scope = plan.scope.rstrip(".")
+    if len(same) == sum(key.startswith(scope) for key in outside) and not reading.named.keys() & same.values():
+        _widen(plan, reading, scope, prefix, same)
+        return ""
+    place = plan.scope.rstrip(".")
     return (
-        f"its {len(plan.matched)} tensors in the names of {reading.source} go to {scope!r}, but {len(found)} others "
-        f"have names and shapes that the model has outside it, and would be left out: {shorten(found)}. Only the "
-        f"former are meant: scope={scope!r}. All are: build the model with the file's names, or give all of them the "
+        f"its {len(plan.matched)} tensors in the names of {reading.source} go to {place!r}, but {len(same)} others "
+        f"have names and shapes that the model has outside it, and would be left out: {shorten(same)}. Only the "
+        f"former are meant: scope={place!r}. All are: build the model with the file's names, or give all of them the "
         f"model's."
     )
+
+
+def _widen(plan: Plan, reading: Reading, scope: str, prefix: str, more: Mapping[str, str]) -> None:
+    """Make the part of the model larger by these keys, and what is read of the file by all behind the prefix."""
+    plan.scope, reading.prefix = scope, prefix
+    plan.matched |= more
+    plan.missing += [key for key in plan.outside if key.startswith(scope) and key not in more]
+    plan.outside = [key for key in plan.outside if not key.startswith(scope)]
+    for entry in reading.entries:
+        if entry.status is Status.OUTSIDE and not entry.clean.startswith(prefix):
+            entry.set(Status.OUTSIDE, f"outside {prefix.rstrip('.')!r}")
+        elif entry.status is Status.OUTSIDE:
+            entry.ours = entry.clean
+            entry.set(Status.NO_PLACE)
+            reading.named[entry.ours] = entry
 
 
 def _beginnings(path: str) -> Iterator[str]:
