@@ -1,12 +1,7 @@
 """Which network a file holds that a config's model refused, and the overrides that would take it.
 
-<<<<<<< HEAD
-It is told by `infer_config`, which knows ResNets of this library's, or by the shapes of timm's networks. A config
-with a ResNet in it is asked for the former first, any other one for the latter.
-=======
 It is told by `infer_config`, which knows ResNets of this library's, or by the shapes of timm's networks: the former
 first where the config has a ResNet.
->>>>>>> h-proof
 """
 
 from __future__ import annotations
