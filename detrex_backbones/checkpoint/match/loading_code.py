@@ -7,7 +7,6 @@ file but itself: it's run once on copies of the module's tensors, to learn that,
 from __future__ import annotations
 
 import copy
-import functools
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -57,7 +56,6 @@ def _loading(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
             yield from _loading(child, f"{path}{name}.")
 
 
-@functools.cache
 def _has_own_code(kind: type[nn.Module]) -> bool:
     copies = kind._load_from_state_dict.__module__.startswith(COPYING)
     return not copies or kind.set_extra_state is not nn.Module.set_extra_state
