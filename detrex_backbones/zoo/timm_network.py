@@ -15,7 +15,7 @@ from detrex_backbones.checkpoint.match.plan import plan_checkpoint
 from detrex_backbones.checkpoint.match.refusals import check_report
 from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
 from detrex_backbones.checkpoint.names.readings import AS_STORED, each_reading
-from detrex_backbones.config import LazyConfig
+from detrex_backbones.config import LazyCall, LazyConfig
 from detrex_backbones.config.nodes import clone
 from detrex_backbones.errors import DetrexBackbonesError
 from detrex_backbones.text import visible
@@ -30,7 +30,7 @@ TRIED, NAMED = 8, 4  # networks of the same shapes: more are not built, more fit
 def name_timms_network(cfg: DictConfig, checkpoint: str, options: LoadOptions, wrapper: str) -> str:
     """Sentences that name the network, or the few that it may be; "" where none or too many fit.
 
-    Each that is named was tried: the config takes the file with the override that stands there.
+    Each that is named takes the file: it was tried, without weights.
 
     Args:
         cfg: with the `model` that the file is for.
@@ -69,16 +69,18 @@ def _candidates(opened: Checkpoint, options: LoadOptions) -> list[str]:
 
 
 def _resized(cfg: DictConfig, name: str, wrapper: str, opened: Checkpoint, options: LoadOptions) -> int | None:
-    """How many values would be changed on the way into the config's model with this network; None if it doesn't fit."""
-    from detrex_backbones.zoo.swap import swap_backbone  # which knows how models are built
+    """How many values would be changed on their way into this network; None where it doesn't take the file.
 
-    changed = clone(cfg)
+    In the config's model where that has a TimmBackbone, alone otherwise.
+    """
+    from detrex_backbones.backbones.timm import TimmBackbone  # which imports timm
+
     try:
         if wrapper:
-            LazyConfig.apply_overrides(changed, [f"{wrapper}.model_name={name}"])
+            node = LazyConfig.apply_overrides(clone(cfg), [f"{wrapper}.model_name={name}"]).model
         else:
-            swap_backbone(changed, f"timm/{name}", pretrained=False)
-        model = build_on_meta(changed.model)
+            node = LazyCall(TimmBackbone)(model_name=name)
+        model = build_on_meta(node)
         shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if torch.is_tensor(value)}
         report = plan_checkpoint(shapes, opened, facts=ModelFacts(model), **options.reading).report
         check_report(report, options.allow_missing, options.allow_unused)

@@ -14,6 +14,9 @@ from detrex_backbones.checkpoint.read.source import DamagedError, open_source
 from detrex_backbones.errors import CheckpointFileError
 from tests.checkpoint.nets import assert_same_tensors
 from tests.checkpoint.read.test_torch_file import numbers
+from tests.old_libraries import skip_before
+
+YOUNGER = ("U64", "U32", "U16", "C64", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
 
 
 def loaded(path):
@@ -30,6 +33,8 @@ def made(path, header, data=b"", text=None):
 
 @pytest.mark.parametrize("name", DTYPES)
 def test_every_dtype_is_safetensors_own(tmp_path, name):
+    if name in YOUNGER:
+        skip_before("safetensors", "0.7", f"it has no {name}")
     values = numbers(DTYPES[name])
     tensors = {
         "flat": values,

@@ -1,0 +1,17 @@
+"""Tests of what the oldest libraries that setup.py allows can't do skip there, and say so."""
+
+import re
+from importlib.metadata import version
+
+import pytest
+
+
+def skip_before(library: str, first: str, why: str) -> None:
+    """Skip the running test where the installed library is older than the first version that can do it."""
+    installed = version(library)
+    if _numbers(installed) < _numbers(first):
+        pytest.skip(f"{library} {installed} is older than {first}: {why}")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", text.partition("+")[0])]
