@@ -15,8 +15,7 @@ RESNET, TIMM = ["resnet/resnet50.py"], ["timm/resnet152d.py", "model.backbone.mo
 
 
 def shapes_of(name):
-    with torch.device("meta"):
-        net = timm.create_model(name)
+    net = timm.create_model(name)
     return {key: tuple(value.shape) for key, value in net.state_dict().items() if value.is_floating_point()}
 
 

@@ -28,6 +28,8 @@ from detrex_backbones import (
     make_stage,
 )
 from detrex_backbones.checkpoint.names.conventions import conventions
+from detrex_backbones.config import LazyCall
+from detrex_backbones.zoo import build_on_meta
 from tests.checkpoint.cut_files import Shapes, shapes_of
 from tests.checkpoint.detr import detectors
 from tests.checkpoint.detr.files import model_of, random_tensors
@@ -66,8 +68,11 @@ DETRS = {
 @cache
 def of_timm(name):
     """The backbone without memory, and the names and shapes of timm's file."""
-    with torch.device("meta"):
-        return TimmBackbone(name, out_indices=None), shapes_of(timm.create_model(name))
+    backbone, plain = (
+        LazyCall(TimmBackbone)(model_name=name, out_indices=None),
+        LazyCall(timm.create_model)(model_name=name),
+    )
+    return build_on_meta(backbone), shapes_of(build_on_meta(plain))
 
 
 @cache

@@ -8,15 +8,16 @@ import torchvision
 from detrex_backbones.checkpoint.entry import Status
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.readings import AS_STORED, readings
+from detrex_backbones.config import LazyCall
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
+from detrex_backbones.zoo import build_on_meta
 from tests.checkpoint.conventions.files import load, write_torch
 from tests.checkpoint.conventions.nets import our_resnet
 from tests.reference import to_our_names, torchvision_net
 
 
 def timm_state(name):
-    with torch.device("meta"):
-        return timm.create_model(name).state_dict()
+    return build_on_meta(LazyCall(timm.create_model)(model_name=name)).state_dict()
 
 
 def torchvision_state(name):
