@@ -221,3 +221,8 @@ def test_a_piece_that_is_not_of_the_index(tmp_path):
     index = write(tmp_path / "net")
     save_file(small_state(), index.parent / "model-00001-of-00001.safetensors")
     assert "beside it doesn't name it" in refused(index.parent / "model-00001-of-00001.safetensors")
+
+
+def test_an_index_that_was_opened_is_asked_for_by_its_path(tmp_path):
+    with write(tmp_path).open("rb") as index, pytest.raises(CheckpointFileError, match="Give its path"):
+        read_checkpoint(index)
