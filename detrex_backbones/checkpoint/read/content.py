@@ -143,7 +143,7 @@ def content_of_bytes(path: Path, data: bytes) -> Content:
     kind = _format(path, source)
     if kind == SHARDED:
         raise CheckpointFileError(
-            f"{named(path)} is the index of several files. Give its path, so that they are found."
+            f"{named(path)} is the index of several files. Give its path instead."
         )
     with reading(path, kind):
         return Content(READERS[kind](source), kind)
