@@ -48,7 +48,7 @@ def loading_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _loading(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     hooks = module._load_state_dict_pre_hooks or module._load_state_dict_post_hooks
-    if _has_own_code(type(module)) or (hooks and _has_own_hooks(module)):  # type: ignore[arg-type]
+    if _has_own_code(type(module)) or (hooks and _has_own_hooks(module)):
         yield path, module
         return
     for name, child in module._modules.items():

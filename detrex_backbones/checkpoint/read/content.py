@@ -142,9 +142,7 @@ def content_of_bytes(path: Path, data: bytes) -> Content:
     source = Source.of_memory(data)
     kind = _format(path, source)
     if kind == SHARDED:
-        raise CheckpointFileError(
-            f"{named(path)} is the index of several files. Give its path instead."
-        )
+        raise CheckpointFileError(f"{named(path)} is the index of several files. Give its path instead.")
     with reading(path, kind):
         return Content(READERS[kind](source), kind)
 
