@@ -69,7 +69,7 @@ def all_indices(model_name: str, kwargs: Mapping[str, Any] | None = None) -> lis
     own = {name: value for name, value in (kwargs or {}).items() if not name.startswith("pretrained")}
     with torch.device("meta"):
         try:
-            net: Any = timm.create_model(model_name, features_only=True, out_indices=[0], **own)
+            net: Any = _made(model_name, features_only=True, out_indices=[0], **own)
         except Exception:  # of other arguments, which is said where the network is made
             net = create(model_name, None, {name: value for name, value in own.items() if name == "feature_cls"})
     info: Any = net.feature_info

@@ -83,8 +83,10 @@ def _timm_strides(model_name: str) -> list[int]:
     import timm
     import torch
 
+    from detrex_backbones.backbones.shapes_only import RatesOnCpu
+
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), RatesOnCpu():
             info: Any = timm.create_model(model_name, features_only=True).feature_info
     except Exception as error:
         raise ArgumentError(f"timm's {model_name!r} gives no feature maps: {type(error).__name__}: {error}") from error
