@@ -209,12 +209,21 @@ class TestTwoNamings:
         model.register_buffer("pixel_mean", torch.zeros(3, 1, 1))
         return model
 
-    def test_would_lose_the_heads_and_is_refused(self, file):
+    def test_takes_the_heads_too(self, file):
         model = self.model(head=(4, 3), neck=(5,))
-        with pytest.raises(CheckpointMatchError, match=r"2 others have names and shapes .* head\.weight, neck\.weight"):
-            load_checkpoint(model, file)
+        report = load_checkpoint(model, file)
+        assert (report.scope, report.coverage, report.random) == ("", 1, [])
+        assert model.head.weight.all() and model.neck.weight.all() and model.pixel_mean.all()
+
+    def test_takes_the_backbone_alone_where_it_is_asked_for(self, file):
+        model = self.model(head=(4, 3), neck=(5,))
         assert load_checkpoint(model, file, scope="backbone").coverage == 1
-        assert not model.head.weight.any()
+        assert not model.head.weight.any() and not model.pixel_mean.any()
+
+    def test_would_lose_a_head_and_is_refused(self, file):
+        model = self.model(head=(4, 3), top=(5,))
+        with pytest.raises(CheckpointMatchError, match=r"the names and shapes of 1 more .* head\.weight"):
+            load_checkpoint(model, file)
 
     def test_loads_where_the_heads_are_others(self, file):
         assert load_checkpoint(self.model(head=(7, 3), top=(5,)), file).scope == "backbone"

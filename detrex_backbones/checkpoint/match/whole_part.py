@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from detrex_backbones.checkpoint.entry import Shapes, Status
 from detrex_backbones.checkpoint.match.first_convolution import takes_image
@@ -61,25 +61,29 @@ def take_all(plan: Plan, reading: Reading, model: Shapes) -> str:
     """
     left_out = conventions()[OWN].why_left_out  # mean and standard deviation are in every detector
     rest = {entry.clean: entry for entry in reading.entries if entry.status is Status.OUTSIDE}
-    outside = [key for key in plan.outside if not left_out(key)] if rest else []
+    aside = {key for key in plan.outside if left_out(key)}
+
+    def alike(keys: Iterable[str], scope: str, prefix: str) -> dict[str, str]:
+        names = {key: prefix + key[len(scope) :] for key in keys if key.startswith(scope)}
+        return {key: name for key, name in names.items() if name in rest and rest[name].shape == model[key]}
+
+    outside = [key for key in plan.outside if key not in aside] if rest else []
     most: tuple[dict[str, str], str, str] = ({}, "", "")
     for scope in _beginnings(plan.scope):
-        inside = [key for key in outside if key.startswith(scope)]
         for prefix in _beginnings(reading.prefix):
-            names = {key: prefix + key[len(scope) :] for key in inside}
-            same = {key: name for key, name in names.items() if name in rest and rest[name].shape == model[key]}
+            same = alike(outside, scope, prefix)
             if same and len(same) >= len(most[0]):  # the last of equal ones is the smallest part
                 most = (same, scope, prefix)
     same, scope, prefix = most
     if not same:
         return ""
     if len(same) == sum(key.startswith(scope) for key in outside) and not reading.named.keys() & same.values():
-        _widen(plan, reading, scope, prefix, same)
+        _widen(plan, reading, scope, prefix, same | alike(aside, scope, prefix))
         return ""
     place = plan.scope.rstrip(".")
     return (
-        f"its {len(plan.matched)} tensors in the names of {reading.source} go to {place!r}, but {len(same)} others "
-        f"have names and shapes that the model has outside it, and would be left out: {shorten(same)}. Only the "
+        f"its {len(plan.matched)} tensors in the names of {reading.source} go to {place!r}, but outside it "
+        f"the model has the names and shapes of {len(same)} more, which would be left out: {shorten(same)}. Only the "
         f"former are meant: scope={place!r}. All are: build the model with the file's names, or give all of them the "
         f"model's."
     )
@@ -89,8 +93,7 @@ def _widen(plan: Plan, reading: Reading, scope: str, prefix: str, more: Mapping[
     """Make the part of the model larger by these keys, and what is read of the file by all behind the prefix."""
     plan.scope, reading.prefix = scope, prefix
     plan.matched |= more
-    plan.missing += [key for key in plan.outside if key.startswith(scope) and key not in more]
-    plan.outside = [key for key in plan.outside if not key.startswith(scope)]
+    plan.outside = [key for key in plan.outside if key not in more]
     for entry in reading.entries:
         if entry.status is Status.OUTSIDE and not entry.clean.startswith(prefix):
             entry.set(Status.OUTSIDE, f"outside {prefix.rstrip('.')!r}")
