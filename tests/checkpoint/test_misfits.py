@@ -222,7 +222,7 @@ class TestTwoNamings:
 
     def test_would_lose_a_head_and_is_refused(self, file):
         model = self.model(head=(4, 3), top=(5,))
-        with pytest.raises(CheckpointMatchError, match=r"the names and shapes of 1 more .* head\.weight"):
+        with pytest.raises(CheckpointMatchError, match=r"the names and shapes of 1 more, .* head\.weight"):
             load_checkpoint(model, file)
 
     def test_loads_where_the_heads_are_others(self, file):
