@@ -18,6 +18,7 @@ from detrex_backbones.checkpoint.read.stored import StoredTensor
 __all__ = ["parse_json", "read_header", "read_safetensors"]
 
 LENGTH = 8  # bytes of the number that the file begins with
+HEADER = 24 << 20  # bytes of a header, 200,000 tensors' or so, that may be longer than what it describes
 METADATA = "__metadata__"
 DIMENSIONS = 64
 DTYPES = {
@@ -75,6 +76,8 @@ def read_header(source: Source) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(source.read(0, LENGTH), "little")
     if length > source.size - LENGTH:
         raise DamagedError(f"its header of {length} bytes is longer than the file")
+    if length > max(HEADER, source.size - LENGTH - length):
+        raise DamagedError(f"its header of {length} bytes is longer than the tensors that it describes")
     return parse_json(source.read(LENGTH, length), "its header"), LENGTH + length
 
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from detrex_backbones.checkpoint.files import read_checkpoint
-from detrex_backbones.checkpoint.read import load_tensors
+from detrex_backbones.checkpoint.read import load_tensors, safetensors_file
 from detrex_backbones.checkpoint.read.safetensors_file import DTYPES, read_safetensors
 from detrex_backbones.checkpoint.read.source import DamagedError, open_source
 from detrex_backbones.errors import CheckpointFileError
@@ -164,3 +164,14 @@ def test_the_file_is_never_written_to(tmp_path):
     before = (tmp_path / "x.safetensors").read_bytes()
     read_checkpoint(tmp_path / "x.safetensors").tensors["a"].zero_()
     assert (tmp_path / "x.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(("count", "read"), [(10, False), (1000, True)])
+def test_a_header_is_not_longer_than_its_tensors_unless_it_is_short(tmp_path, monkeypatch, count, read):
+    monkeypatch.setattr(safetensors_file, "HEADER", 64)
+    path = made(tmp_path / "x", {"a": {"dtype": "U8", "shape": [count], "data_offsets": [0, count]}}, bytes(count))
+    if read:
+        assert loaded(path)["a"].shape == (count,)
+    else:
+        with pytest.raises(DamagedError, match="longer than the tensors"):
+            loaded(path)
