@@ -44,7 +44,7 @@ def check_report(report: LoadReport, allow_missing: Iterable[str] = (), allow_un
             f"checkpoint {report.path!r} is not for this model: {loaded} of its {keys} tensors fit. "
             f"Names taken: {report.source}. In the file: {shorten(report.left_over) or '-'}. "
             f"In the model: {shorten(report.missing + [describe(item) for item in report.mismatched])}. "
-            f"Is it the right architecture? Known conventions: {', '.join(conventions())}."
+            f"Is it the right architecture? Known conventions: {shorten(conventions())}."
             f"{_note(report)}{_elsewhere(report)}",
             report,
         )
