@@ -171,7 +171,8 @@ def main(corpus: Path, scratch: Path) -> None:
         tell(file=path.name)
         found = outcome(path, watch)
         seconds, taken = time.process_time() - start, memory("VmHWM") - held
-        tell(file=path.name, outcome=found, seconds=seconds, bytes=taken, caught=watch.caught)
+        size = path.stat().st_size if path.is_file() else 0
+        tell(file=path.name, size=size, outcome=found, seconds=seconds, bytes=taken, caught=watch.caught)
         watch.caught.clear()
 
 
