@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from detrex_backbones.checkpoint.files import Checkpoint, Given, load_values, open_checkpoint
 from detrex_backbones.checkpoint.match.choice import plan_best
@@ -19,6 +18,7 @@ from detrex_backbones.checkpoint.match.refusals import check_report
 from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
 from detrex_backbones.checkpoint.place.by_themselves import ByThemselves
 from detrex_backbones.checkpoint.place.dense import check_casts, place_values, targets_of
+from detrex_backbones.checkpoint.place.writable import LAZY
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
@@ -189,7 +189,7 @@ def _place(
 
 
 def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
-    shapes = {key: () if is_lazy(value) else tuple(value.shape) for key, value in targets.items()}
+    shapes = {key: () if isinstance(value, LAZY) else tuple(value.shape) for key, value in targets.items()}
     attempt = plan_best(shapes, checkpoint, facts=ModelFacts(model), **options.reading)
     report, values = attempt.report, attempt.values
     report.before_maps = random_before_maps(model, report)

@@ -100,7 +100,8 @@ def plan_checkpoint(
     take_back_resizing(plan, reading, model, grids)
     if resize_positions:
         fit_positions(plan, reading, model, grids)
-    _take_out_unread(plan, reading)
+    if checkpoint.special:
+        _take_out_unread(plan, reading)
     values = _values(plan, reading)
     _keep_tied(plan, reading, facts)
     report = _report(checkpoint, reading, plan, model, facts.whole_networks)

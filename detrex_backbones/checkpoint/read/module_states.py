@@ -16,8 +16,8 @@ EXTRA_STATE = "_extra_state"
 
 def extra_states(weights: Mapping[Any, Any]) -> dict[str, Any]:
     """What modules keep that is no tensor, by its name in the file, where it is plain data."""
-    states = {as_text(name): value for name, value in weights.items() if as_text(name).endswith(EXTRA_STATE)}
-    return {name: value for name, value in states.items() if not is_tensor(value) and _is_plain(value, set())}
+    others = {as_text(name): value for name, value in weights.items() if not is_tensor(value)}
+    return {name: value for name, value in others.items() if name.endswith(EXTRA_STATE) and _is_plain(value, set())}
 
 
 def versions(weights: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:

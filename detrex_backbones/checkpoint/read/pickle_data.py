@@ -103,9 +103,9 @@ class _Machine:
         """Say how many containers and calls were too many."""
         raise PickleError(f"the pickle has more than {self.most:,} lists, dicts, tuples and calls")
 
-    def marked(self) -> list[Any]:
-        """The values above the last mark, which leave the stack."""
-        start = self.marks.pop()
+    def marked(self, count: int = 0) -> list[Any]:
+        """The values above the last mark, or so many of the last, which leave the stack."""
+        start = len(self.stack) - count if count else self.marks.pop()
         values = self.stack[start:]
         del self.stack[start:]
         return values
@@ -309,7 +309,7 @@ def _change(how: Callable[[Any, list[Any]], None], count: int = 0) -> Operation:
     """Change the value below by `count` values, or by those above the last mark."""
 
     def operation(run: _Machine, at: int) -> None:
-        values = [run.stack.pop() for _ in range(count)][::-1] if count else run.marked()
+        values = run.marked(count)
         how(run.stack[-1], values)
 
     return operation

@@ -165,6 +165,8 @@ class _Rebuilder:
 
     def bytes_of(self, record: Any) -> memoryview:
         """Bytes, however the pickle's protocol writes them; what is used twice is made once."""
+        if isinstance(record, memoryview):
+            return record
         if calls(record, "_codecs", "encode"):
             record, encoding = record.arguments
             if encoding not in ("latin1", "latin-1"):
@@ -200,7 +202,7 @@ class _Rebuilder:
 
     def sizes(self, record: Any) -> tuple[int, ...]:
         """A shape or strides."""
-        if calls(record, "torch", "Size"):
+        if isinstance(record, Call) and calls(record, "torch", "Size"):
             (record,) = self.arguments(record, 0)
         if not isinstance(record, (tuple, list)) or len(record) > DIMENSIONS:
             raise PickleError(f"a tensor has no shape, or more than {DIMENSIONS} dimensions")

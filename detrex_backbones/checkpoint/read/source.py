@@ -67,7 +67,7 @@ class Source:
         self, opened: io.FileIO | None, size: int, memory: memoryview | None = None, mapped: bool = False
     ) -> None:
         self._opened, self.size, self.memory, self.mapped = opened, size, memory, mapped
-        self._lock = threading.Lock()
+        self._lock = threading.Lock() if opened is not None else None
 
     @classmethod
     def of_memory(cls, data: bytes | memoryview) -> Source:
@@ -99,6 +99,7 @@ class Source:
         assert opened is not None
         if hasattr(os, "preadv"):
             return os.preadv(opened.fileno(), [view], start)
+        assert self._lock is not None
         with self._lock:
             opened.seek(start)
             return opened.readinto(view) or 0

@@ -17,6 +17,7 @@ from detrex_backbones.checkpoint.read.stored import GivenTensor, LazyTensor, Oth
 
 __all__ = ["DEPTH", "Weights", "as_text", "find_weights", "is_tensor", "tensors_in", "without"]
 
+TENSORS = (LazyTensor, Tensor)
 DEPTH = 4  # mappings and lists around weights
 Steps = tuple[Any, ...]  # keys of mappings and numbers of lists, from the top
 MOST = 16  # mappings with tensors that are told of, the largest: an optimiser of an unknown kind can have thousands
@@ -89,7 +90,7 @@ def without(content: Any, steps: Steps) -> Any:
 
 def is_tensor(value: Any) -> bool:
     """Whether it is a tensor, or a number of numpy's."""
-    return isinstance(value, LazyTensor | Tensor) or (isinstance(value, np.generic) and value.dtype.kind in "fiub")
+    return isinstance(value, TENSORS) or (isinstance(value, np.generic) and value.dtype.kind in "fiub")
 
 
 def tensors_in(weights: Mapping[Any, Any]) -> tuple[dict[str, LazyTensor], dict[str, OtherTensor]]:
@@ -101,7 +102,7 @@ def tensors_in(weights: Mapping[Any, Any]) -> tuple[dict[str, LazyTensor], dict[
     tensors: dict[str, LazyTensor] = {}
     others: dict[str, OtherTensor] = {}
     for key, value in weights.items():
-        name = as_text(key)
+        name = key if type(key) is str else as_text(key)
         if name in tensors or name in others:
             raise DamagedError(f"two of its keys are the name {name!r}")
         tensor = _lazy(value) if is_tensor(value) else None
