@@ -30,7 +30,7 @@ class Status(Enum):
     UNREAD = "its values are not plainly in the file"
 
 
-@dataclass
+@dataclass(slots=True)
 class Entry:
     """One tensor of a checkpoint. Each stage of a load fills in what it finds out.
 

@@ -53,7 +53,7 @@ def explain_leftovers(reading: Reading, whole: Callable[[], Shapes]) -> None:
         why = _why_not_of_network(entry, reading)
         if why:
             entry.set(Status.NOT_OF_NETWORK, why)
-    if any(entry.model_key and MAP_NORM.match(entry.theirs) for entry in reading.entries):
+    if leftovers and any(entry.model_key and MAP_NORM.match(entry.theirs) for entry in reading.entries):
         for entry in leftovers:
             if MAP_NORM.match(entry.theirs):
                 entry.set(Status.NOT_OF_NETWORK, OTHER_MAP)

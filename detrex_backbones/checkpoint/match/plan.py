@@ -95,11 +95,11 @@ def plan_checkpoint(
     if scope is None and prefix is None and not plan.ambiguous:
         plan.ambiguous = take_all(plan, reading, model)
     fit_stem(plan, reading, model, stem_adapt, swap_channels)
-    # Modules are walked through only for a model that has such tables.
-    grids = facts.position_grids() if any(key.endswith(POSITION_TABLES) for key in model) else {}
-    take_back_resizing(plan, reading, model, grids)
-    if resize_positions:
-        fit_positions(plan, reading, model, grids)
+    if any(key.endswith(POSITION_TABLES) for key in model):
+        grids = facts.position_grids()
+        take_back_resizing(plan, reading, model, grids)
+        if resize_positions:
+            fit_positions(plan, reading, model, grids)
     if checkpoint.special:
         _take_out_unread(plan, reading)
     values = _values(plan, reading)
@@ -197,10 +197,11 @@ def _rivals(plan: Plan, reading: Reading, others: list[tuple[Plan, Reading]]) ->
 def _report(
     checkpoint: Checkpoint, reading: Reading, plan: Plan, model: Shapes, whole: Callable[[], Shapes]
 ) -> LoadReport:
+    loaded = Status.LOADED.value  # an Enum takes its time over it, and most tensors are loaded
     for key, ours in plan.matched.items():
         entry = reading.named[ours]
         entry.model_key, entry.rule = key, entry.rule or _rule(plan, reading, key, ours)
-        entry.set(Status.LOADED)
+        entry.set(Status.LOADED, loaded)
     for key, ours in plan.mismatched.items():
         entry = reading.named[ours]
         entry.model_key, entry.model_shape = key, tuple(model[key])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["number_in"]
+__all__ = ["DIGITS", "number_in"]
 
 DIGITS = 9  # no layer has a higher number; Python refuses to read those of thousands of digits
 

@@ -238,11 +238,10 @@ class GivenTensor(LazyTensor):
     """
 
     def __init__(self, tensor: Tensor) -> None:
-        super().__init__(tensor.shape, tensor.dtype)
-        self._tensor = tensor.detach()
+        self.shape, self.dtype, self._tensor = tuple(tensor.shape), tensor.dtype, tensor  # one of many: no call more
 
     def build(self, views: Views) -> Tensor:
-        return self._tensor
+        return self._tensor.detach()
 
 
 def as_lazy(tensor: Tensor | LazyTensor) -> LazyTensor:

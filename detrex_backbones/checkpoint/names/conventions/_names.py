@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from detrex_backbones.checkpoint.names.numbers import number_in
+from detrex_backbones.checkpoint.names.numbers import DIGITS
 
 __all__ = ["Names", "Pair"]
 
@@ -92,7 +92,7 @@ def _translate(table: dict[str, list[_Row]], key: str, rank: int | None) -> str 
     rows = table.get("#".join(parts[::2]))
     if rows is None:
         return None
-    numbers = [number_in(part) for part in parts[1::2]]
+    numbers = [int(part) if len(part) <= DIGITS else None for part in parts[1::2]]
     for row in rows:
         if rank is None or row.rank in (None, rank):
             bound = _bind(row, numbers)
