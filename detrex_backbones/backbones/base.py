@@ -160,7 +160,10 @@ def first_channels(module: nn.Module, made_with: int | None) -> int | None:
         module: with the first convolution in it.
         made_with: how many it was made for, where there is no convolution; None for not known.
     """
-    return next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), made_with)
+    for part in module.modules():  # no next(..., made_with): torch.compile of torch 2.6 can't follow that
+        if isinstance(part, nn.Conv2d):
+            return part.in_channels
+    return made_with
 
 
 def first_convolution(module: nn.Module) -> nn.Conv2d:

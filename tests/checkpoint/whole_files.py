@@ -76,13 +76,14 @@ def of_timm(name):
 
 
 @cache
-def of_ours(norm, deep, shortcut, squeeze):
+def of_ours(norm, deep, shortcut, squeeze, classes=10):
     """A ResNet-18 of ours without memory."""
     kwargs = {"se_reduction": 16} if squeeze else {}
     with torch.device("meta"):
         stem = DeepStem(out_channels=64, norm=norm) if deep else BasicStem(norm=norm)
         stages = make_stage(depth=18, norm=norm, in_channels=64, shortcut=shortcut, **kwargs)
-        return ResNet(stem, stages, num_classes=10, out_features=["res2", "res3", "res4", "res5", "linear"])
+        maps = ["res2", "res3", "res4", "res5", *(["linear"] if classes else [])]
+        return ResNet(stem, stages, num_classes=classes, out_features=maps)
 
 
 OURS = list(itertools.product(("FrozenBN", "GN"), (False, True), ("conv1x1", "avg_pool"), (False, True)))
@@ -218,5 +219,7 @@ def networks_for(name):
         return
     for kinds in OURS:
         yield of_ours(*kinds), shapes_of(of_ours(*kinds)), True
+    for kinds in OURS:  # a detector's files have no classifier
+        yield of_ours(*kinds, classes=None), shapes_of(of_ours(*kinds, classes=None)), True
     for other in SMALL:
         yield *of_timm(other), False

@@ -118,7 +118,7 @@ def test_detectron2s_into_a_plain_network(tmp_path):
     load(ours(), path)
 
 
-@pytest.mark.parametrize(("spelling", "first"), zip(SPELLINGS, (2, 3, 4), strict=True))
+@pytest.mark.parametrize(("spelling", "first"), list(zip(SPELLINGS, (2, 3, 4), strict=True)))
 def test_the_config_in_a_file_is_deformable(tmp_path, spelling, first):
     state = our_resnet(50, deform_on_per_stage=STAGES[first], deform_modulated=first != 3, deform_num_groups=2)
     convert_checkpoint(
