@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     """Print the report of a dry run, and raise where the load would."""
     import torch
 
-    from detrex_backbones.checkpoint.files import open_checkpoint
+    from detrex_backbones.checkpoint.files import load_values, open_checkpoint
     from detrex_backbones.checkpoint.match.choice import plan_best
     from detrex_backbones.checkpoint.match.model_facts import ModelFacts, random_before_maps
     from detrex_backbones.checkpoint.match.refusals import check_report
@@ -78,7 +78,9 @@ def run(args: argparse.Namespace) -> None:
     model = build_on_meta(cfg.model)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
     with open_checkpoint(args.checkpoint, options.container) as checkpoint:
-        report = plan_best(shapes, checkpoint, facts=ModelFacts(model), **options.reading).report
+        attempt = plan_best(shapes, checkpoint, facts=ModelFacts(model), **options.reading)
+        load_values(checkpoint, attempt.values, owned=False)  # a wrong checksum shows only where values are read
+    report = attempt.report
     report.before_maps = random_before_maps(model, report)
     if args.json:
         print_json(report.to_dict())

@@ -12,7 +12,7 @@ from typing import Any
 from detrex_backbones.backbones.resnet.stages import NUM_BLOCKS
 from detrex_backbones.checkpoint.fetch import find_known
 from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET
-from detrex_backbones.checkpoint.files import Checkpoint, only, open_checkpoint
+from detrex_backbones.checkpoint.files import Checkpoint, load_values, only, open_checkpoint
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.names.readings import Reading, readings
 from detrex_backbones.config.values import escaped, quoted
@@ -121,6 +121,7 @@ def infer_config(
     """
     with open_checkpoint(path, container) as opened:
         checkpoint = only(opened, lambda each: _resnets(each, source, prefix))
+        load_values(checkpoint, checkpoint.tensors, owned=False)  # no config for a damaged file: checksums are compared
     found = _resnets(checkpoint, source, prefix)
     places = {
         (reading.prefix, tuple(sorted(entry.checkpoint_key for entry in reading.named.values()))) for reading in found

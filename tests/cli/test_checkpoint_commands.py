@@ -43,6 +43,19 @@ def test_match_says_why_a_load_would_be_refused(file, capsys):
     assert err.startswith("error: checkpoint") and "res2.2.conv1.weight" in err
 
 
+@pytest.mark.parametrize("argv", [("match", "resnet/resnet18.py"), ("infer",), ("convert", "--to", "timm")])
+@pytest.mark.parametrize("where", ["layer1.0.conv1.weight", "layer4.1.conv2.weight", "conv1.weight"])
+def test_none_takes_a_file_with_a_wrong_checksum(file, tmp_path, capsys, argv, where):
+    data = bytearray(file.read_bytes())
+    data[data.index(torch.load(file)[where].numpy().tobytes()[:64]) + 7] ^= 1
+    file.write_bytes(data)
+    command, *rest = argv
+    output = [tmp_path / "out.safetensors"] if command == "convert" else []
+    given = [*rest, file] if command == "match" else [file, *output, *rest]
+    status, _, err = run(capsys, command, *given)
+    assert status == 1 and "checksum" in err and not (tmp_path / "out.safetensors").exists()
+
+
 def test_match_refuses_what_the_load_would_refuse_for_its_preprocessing(tmp_path, capsys):
     path = tmp_path / "resnet50-11ad3fa6.pth"
     torch.save(torchvision.models.resnet50().state_dict(), path)
