@@ -7,6 +7,7 @@ import types
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from detrex_backbones import load_checkpoint
@@ -252,3 +253,38 @@ def test_names_that_shapes_tell_apart(tmp_path, key):
             key, "res5.1.conv2.norm.bias"
         )
     ]
+
+
+class Counted(nn.Linear):
+    """A module that keeps more than tensors."""
+
+    def get_extra_state(self):
+        return {"steps": 3}
+
+    def set_extra_state(self, state):
+        self.steps = state["steps"]
+
+
+LOADING = {
+    "torchvision's frozen norm": lambda: torchvision.ops.FrozenBatchNorm2d(4),
+    "weight norm": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+    "an extra state": lambda: Counted(4, 4),
+}
+SPECIAL = {
+    "sparse": lambda value: value.to_sparse(),
+    "quantised": lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8),
+    "of the meta device": lambda value: value.to("meta"),
+}
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("name", LOADING)
+def test_modules_with_loading_code_are_not_asked_about_them(tmp_path, name, kind):
+    model = nn.Sequential(LOADING[name](), nn.Linear(4, 4))
+    state = model.state_dict()
+    key = next(key for key, value in state.items() if isinstance(value, torch.Tensor))
+    path, before = tmp_path / "file.pth", snapshot(model[1])
+    torch.save({**state, key: SPECIAL[kind](state[key].detach())}, path)
+    with pytest.raises(CheckpointMatchError, match=rf"without plain values: a.*{kind}.*{key}"):
+        load_checkpoint(model, path)
+    assert snapshot(model[1]) == before

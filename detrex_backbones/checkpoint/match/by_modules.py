@@ -61,7 +61,9 @@ def read_by_modules(reading: Reading, scope: str, root: nn.Module, checkpoint: C
     entries, kept = {id(entry): entry for entry in reading.entries}, dict(reading.kept)
     names, more = sorted(reading.named), []
     for path, module in loading_modules(root):
-        inside = {name[len(path) :]: reading.named[name] for name in inside_of(path, names)}
+        # No module can do anything with a tensor without values; what it is is said of it as anywhere.
+        found = {name[len(path) :]: reading.named[name] for name in inside_of(path, names)}
+        inside = {name: entry for name, entry in found.items() if not entry.values.unread}
         task = _task(scope, path, inside, reading, checkpoint)
         trial = _tried(module, task, inside, checkpoint)
         if trial is None:
