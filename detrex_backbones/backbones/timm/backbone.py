@@ -56,7 +56,7 @@ class TimmBackbone(Backbone):
         out_indices: which of the model's maps, from 0 (the largest), in the order in which `forward` returns them;
             -1 is the last one, and called "p-1". None: those that timm chooses for the model.
         norm_layer: `FrozenBatchNorm2d` (this library's, torchvision's or detectron2's) or "FrozenBN" freezes every
-            BatchNorm2d once the weights are in, with its eps and, where it has one, its activation. Anything else is
+            batch norm once the weights are in, with its eps and, where it has one, its activation. Anything else is
             handed to timm. None: the model's own norm.
         out_features: the same choice by names, ("p1", "p3"), in the place of `out_indices`.
         freeze_at: how much of the beginning to freeze: 0 nothing, 1 what comes before the first stage, 2 what the map

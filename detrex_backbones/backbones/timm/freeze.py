@@ -17,7 +17,7 @@ __all__ = ["check_freeze_at", "freeze_norms", "freeze_parameters"]
 
 
 def freeze_norms(module: nn.Module) -> nn.Module:
-    """Freeze every BatchNorm2d: ours for plain ones, timm's frozen form for those that also apply an activation."""
+    """Freeze every batch norm: ours for plain ones, timm's frozen form for those that also apply an activation."""
     frozen: nn.Module = freeze_batch_norm_2d(FrozenBatchNorm2d.convert_frozen_batchnorm(module))
     return frozen
 

@@ -11,17 +11,16 @@ from torch import Tensor, nn
 from detrex_backbones.checkpoint.entry import Entry, Status
 from detrex_backbones.checkpoint.files import Checkpoint, load_values
 from detrex_backbones.checkpoint.match.loading_code import (
-    EXTRA_STATE,
     Task,
     Trial,
     inside_of,
-    loading_modules,
-    same_values,
+    same_tensor,
     tensors_of,
     try_task,
 )
 from detrex_backbones.checkpoint.names.readings import Reading
 from detrex_backbones.checkpoint.read import GivenTensor
+from detrex_backbones.checkpoint.read.module_states import EXTRA_STATE
 from detrex_backbones.checkpoint.read.nested import take_out
 from detrex_backbones.errors import CheckpointMatchError
 
@@ -45,13 +44,15 @@ class ByModules:
     missing: list[str] = field(default_factory=list)
 
 
-def read_by_modules(reading: Reading, scope: str, root: nn.Module, checkpoint: Checkpoint) -> ByModules:
+def read_by_modules(
+    reading: Reading, scope: str, modules: list[tuple[str, nn.Module]], checkpoint: Checkpoint
+) -> ByModules:
     """Ask each module with loading code of its own what it makes of a file.
 
     Args:
         reading: of the file, in the model's names.
         scope: path of the submodule that the file is for, "" or ending with a dot.
-        root: that submodule.
+        modules: of that submodule, see `loading_modules`.
         checkpoint: the file, open.
 
     Raises:
@@ -60,7 +61,7 @@ def read_by_modules(reading: Reading, scope: str, root: nn.Module, checkpoint: C
     made = ByModules(reading)
     entries, kept = {id(entry): entry for entry in reading.entries}, dict(reading.kept)
     names, more = sorted(reading.named), []
-    for path, module in loading_modules(root):
+    for path, module in modules:
         # No module can do anything with a tensor without values; what it is is said of it as anywhere.
         found = {name[len(path) :]: reading.named[name] for name in inside_of(path, names)}
         inside = {name: entry for name, entry in found.items() if not entry.values.unread}
@@ -139,7 +140,7 @@ def _placed(
     The latter is None where the module gave it no value, and asks for none.
     """
     given = {name: value for name, value in trial.after.items() if name not in trial.missing}
-    same = {name for name, value in given.items() if name in values and same_values(values[name], value)}
+    same = {name for name, value in given.items() if name in values and same_tensor(values[name], value)}
     free: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for name, entry in inside.items():
         if name not in same and name not in trial.unexpected and name not in trial.missing:
@@ -149,11 +150,11 @@ def _placed(
         if name in same:
             yield name, inside[name], replace(inside[name])
             continue
-        origin = next((other for other in free[shape] if same_values(values[other], value)), None)
+        origin = next((other for other in free[shape] if same_tensor(values[other], value)), None)
         if origin is not None:
             free[shape].remove(origin)
             yield name, inside[origin], replace(inside[origin], rule=told)
-        elif name in inside or name not in trial.before or not same_values(trial.before[name], value):
+        elif name in inside or name not in trial.before or not same_tensor(trial.before[name], value):
             yield name, inside.get(name), _changed(inside.get(name), name, value, told)
         else:
             yield name, None, None

@@ -21,19 +21,17 @@ from detrex_backbones.checkpoint.interrupts import interrupts_wait
 from detrex_backbones.checkpoint.read.nested import put_in
 
 __all__ = [
-    "EXTRA_STATE",
     "Snapshot",
     "Task",
     "Trial",
     "inside_of",
     "loading_modules",
     "run_task",
-    "same_values",
+    "same_tensor",
     "tensors_of",
     "try_task",
 ]
 
-EXTRA_STATE = "_extra_state"
 COPYING = ("torch.nn.modules.", "detrex_backbones.")  # whose classes only copy, apart from hooks
 SHARDING = "torch.distributed."  # whose hooks change nothing of a file
 
@@ -206,7 +204,7 @@ def _copy_of(value: Tensor) -> Tensor:
     return copy.deepcopy(value) if value.is_leaf else value.detach().clone()
 
 
-def same_values(one: Tensor, other: Tensor) -> bool:
+def same_tensor(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are the same once the first is cast to the other's dtype; NaN equals itself."""
     if one.shape != other.shape:
         return False

@@ -38,14 +38,12 @@ class Attempt:
         values: model key -> what it will hold.
         extra: what is stored beside the weights that it is of.
         tasks: what modules with loading code of their own are to load themselves.
-        shapes: model key -> the shape that it has then.
     """
 
     report: LoadReport
     values: dict[str, LazyTensor]
     extra: dict[str, Any] = field(default_factory=dict)
     tasks: list[Task] = field(default_factory=list)
-    shapes: Shapes = field(default_factory=dict)
 
 
 def plan_checkpoint(
@@ -107,15 +105,14 @@ def plan_checkpoint(
     report = _report(checkpoint, reading, plan, model, facts.whole_networks)
     for entry in report.entries:
         entry.tensor = None
-    return Attempt(report, values, checkpoint.extra, by_modules.tasks if by_modules else [], model)
+    return Attempt(report, values, checkpoint.extra, by_modules.tasks if by_modules else [])
 
 
 def _by_modules(plan: Plan, reading: Reading, checkpoint: Checkpoint, facts: ModelFacts) -> ByModules | None:
     """What the modules make of names that are the model's own; None where none has loading code."""
-    root = facts.submodule(plan.scope)
-    if reading.source != AS_STORED or plan.ambiguous or root is None or next(loading_modules(root), None) is None:
-        return None
-    return read_by_modules(reading, plan.scope, root, checkpoint)
+    root = facts.submodule(plan.scope) if reading.source == AS_STORED and not plan.ambiguous else None
+    modules = list(loading_modules(root)) if root is not None else []
+    return read_by_modules(reading, plan.scope, modules, checkpoint) if modules else None
 
 
 def _keep_tied(plan: Plan, reading: Reading, facts: ModelFacts) -> None:

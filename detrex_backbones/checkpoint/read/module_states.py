@@ -9,7 +9,7 @@ from detrex_backbones.checkpoint.read.records import Call, Name
 from detrex_backbones.checkpoint.read.stored import OtherTensor
 from detrex_backbones.checkpoint.read.weights import as_text, is_tensor
 
-__all__ = ["extra_states", "versions"]
+__all__ = ["EXTRA_STATE", "extra_states", "versions"]
 
 EXTRA_STATE = "_extra_state"
 

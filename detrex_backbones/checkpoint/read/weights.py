@@ -27,8 +27,9 @@ MOST = 16  # mappings with tensors that are told of, the largest: an optimiser o
 AVERAGED = {"ema", "swa", "teacher", "averaged", "averages"}
 # Except these. ema_state: detrex and d2go evaluate with `model`, pycls with the better of the two.
 # ema_state_dict: OpenMMLab's `state_dict` holds the averages, and this what they were made of; so does Lightning's.
-OPTIMIZER = re.compile("(?<![a-z])[Oo]ptim(i[sz]er)?s?(?![a-z])")
 SECOND = {"ema_state", "ema_state_dict", "current_model_state"}
+# The key of an optimiser's state.
+OPTIMIZER = re.compile("(?<![a-z])[Oo]ptim(i[sz]er)?s?(?![a-z])")
 
 
 @dataclass(frozen=True)
