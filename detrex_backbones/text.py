@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "LONGEST_PATH",
+    "SHOWN",
     "shorten",
     "visible",
     "visible_in_cell",

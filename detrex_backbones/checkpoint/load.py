@@ -23,7 +23,15 @@ from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
 
-__all__ = ["LoadOptions", "apply_checkpoint", "check_checkpoint", "copy_checkpoint", "load_checkpoint", "log_report"]
+__all__ = [
+    "LoadOptions",
+    "apply_checkpoint",
+    "check_checkpoint",
+    "copy_checkpoint",
+    "load_checkpoint",
+    "log_report",
+    "plan_load",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -188,11 +196,25 @@ def _place(
     place_values(model, targets, values, attempt.report, beside, ByThemselves(model, attempt.tasks))
 
 
-def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
-    shapes = {key: () if isinstance(value, LAZY) else tuple(value.shape) for key, value in targets.items()}
+def plan_load(model: nn.Module, state: Mapping[str, object], checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
+    """What a load would do. Nothing is refused yet.
+
+    Args:
+        model: maybe on the meta device.
+        state: its state dict.
+        checkpoint: the file, open.
+        options: how it is read.
+    """
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    shapes = {key: () if isinstance(value, LAZY) else tuple(value.shape) for key, value in tensors.items()}
     attempt = plan_best(shapes, checkpoint, facts=ModelFacts(model), **options.reading)
+    attempt.report.before_maps = random_before_maps(model, attempt.report)
+    return attempt
+
+
+def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint, options: LoadOptions) -> Attempt:
+    attempt = plan_load(model, targets, checkpoint, options)
     report, values = attempt.report, attempt.values
-    report.before_maps = random_before_maps(model, report)
     check_report(report, options.allow_missing, options.allow_unused)
     check_casts({key: value.dtype for key, value in values.items()}, targets, report)
     _check_shared(targets, values, report)

@@ -10,12 +10,11 @@ from math import prod
 from typing import Any
 
 from detrex_backbones.checkpoint.entry import BATCH_COUNTER, Entry, Status
-from detrex_backbones.text import shorten, visible
+from detrex_backbones.text import SHOWN, shorten, visible
 
 __all__ = ["LoadReport", "by_module", "choices", "describe", "reasons"]
 
 WIDTH = 80
-SHOWN = 8  # containers
 NOT_DRAWN = (BATCH_COUNTER, "pixel_mean", "pixel_std")  # what has no random values
 LONGEST_LINE = 20_000  # characters
 
@@ -212,7 +211,7 @@ def by_module(keys: list[str], scope: str = "") -> str:
 def choices(containers: list[str]) -> str:
     """What is given to have one of several weights of a file."""
     shown = [f"container={name!r}" for name in containers]
-    return f"{shorten(shown[:-1], SHOWN)} or {visible(shown[-1])}" if 1 < len(shown) <= SHOWN else shorten(shown, SHOWN)
+    return f"{shorten(shown[:-1])} or {visible(shown[-1])}" if 1 < len(shown) <= SHOWN else shorten(shown)
 
 
 def describe(item: Entry) -> str:

@@ -56,11 +56,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the report of a dry run, and raise where the load would."""
-    import torch
-
     from detrex_backbones.checkpoint.files import load_values, open_checkpoint
-    from detrex_backbones.checkpoint.match.choice import plan_best
-    from detrex_backbones.checkpoint.match.model_facts import ModelFacts, random_before_maps
+    from detrex_backbones.checkpoint.load import plan_load
     from detrex_backbones.checkpoint.match.refusals import check_report
     from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
     from detrex_backbones.zoo import build_on_meta, load_options
@@ -76,12 +73,10 @@ def run(args: argparse.Namespace) -> None:
     }
     options = load_options(cfg, **given)
     model = build_on_meta(cfg.model)
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
     with open_checkpoint(args.checkpoint, options.container) as checkpoint:
-        attempt = plan_best(shapes, checkpoint, facts=ModelFacts(model), **options.reading)
+        attempt = plan_load(model, model.state_dict(), checkpoint, options)
         load_values(checkpoint, attempt.values, owned=False)  # a wrong checksum shows only where values are read
     report = attempt.report
-    report.before_maps = random_before_maps(model, report)
     if args.json:
         print_json(report.to_dict())
     else:

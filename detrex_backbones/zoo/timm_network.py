@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import shlex
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from detrex_backbones.checkpoint.fetch.catalog.timm_shapes import networks_of_shapes
 from detrex_backbones.checkpoint.files import Checkpoint, open_checkpoint
-from detrex_backbones.checkpoint.load import LoadOptions
-from detrex_backbones.checkpoint.match.model_facts import ModelFacts
-from detrex_backbones.checkpoint.match.plan import plan_checkpoint
+from detrex_backbones.checkpoint.load import LoadOptions, plan_load
 from detrex_backbones.checkpoint.match.refusals import check_report
 from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
 from detrex_backbones.checkpoint.names.readings import AS_STORED, each_reading
@@ -81,8 +78,7 @@ def _resized(cfg: DictConfig, name: str, wrapper: str, opened: Checkpoint, optio
         else:
             node = LazyCall(TimmBackbone)(model_name=name)
         model = build_on_meta(node)
-        shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if torch.is_tensor(value)}
-        report = plan_checkpoint(shapes, opened, facts=ModelFacts(model), **options.reading).report
+        report = plan_load(model, model.state_dict(), opened, options).report
         check_report(report, options.allow_missing, options.allow_unused)
         check_traits(traits_of(model, report.scope), report, options.check_preprocessing)
     except DetrexBackbonesError:

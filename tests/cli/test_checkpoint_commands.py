@@ -43,6 +43,23 @@ def test_match_says_why_a_load_would_be_refused(file, capsys):
     assert err.startswith("error: checkpoint") and "res2.2.conv1.weight" in err
 
 
+@pytest.mark.parametrize("layer", ["LazyLinear", "LazyConv2d", "LazyConvTranspose2d"])
+def test_match_of_a_lazy_layer_takes_the_shapes_of_the_file(tmp_path, capsys, layer):
+    config, given = (
+        tmp_path / "config.py",
+        ["out_features=4"] if layer == "LazyLinear" else ["out_channels=4", "kernel_size=1"],
+    )
+    config.write_text(
+        "from torch import nn\nfrom detrex_backbones.config import LazyCall as L\n"
+        f"model = L(nn.{layer})({', '.join(given)})\n"
+    )
+    made = getattr(torch.nn, layer)(*(int(argument.partition("=")[2]) for argument in given))
+    made(torch.ones(1, 3, 5, 3 if layer == "LazyLinear" else 5))
+    torch.save(made.state_dict(), tmp_path / "file.pth")
+    status, out, _ = run(capsys, "match", config, tmp_path / "file.pth")
+    assert status == 0 and "loaded      2 of 2" in out
+
+
 @pytest.mark.parametrize("argv", [("match", "resnet/resnet18.py"), ("infer",), ("convert", "--to", "timm")])
 @pytest.mark.parametrize("where", ["layer1.0.conv1.weight", "layer4.1.conv2.weight", "conv1.weight"])
 def test_none_takes_a_file_with_a_wrong_checksum(file, tmp_path, capsys, argv, where):

@@ -197,7 +197,8 @@ def _copy_of(value: Tensor) -> Tensor:
     """The same in memory of its own; on the CPU and without its numbers where this process doesn't have all of it."""
     if is_lazy(value):
         kind: Any = type(value)
-        return kind(value.requires_grad, value.device, value.dtype)  # type: ignore[no-any-return]
+        device = "cpu" if value.device.type == "meta" else value.device
+        return kind(value.requires_grad, device, value.dtype)  # type: ignore[no-any-return]
     if value.is_meta or hasattr(value, "placements"):
         whole = torch.zeros(value.shape, dtype=value.dtype)
         return nn.Parameter(whole, value.requires_grad) if isinstance(value, nn.Parameter) else whole
