@@ -4,5 +4,7 @@ from detrex_backbones.checkpoint.files import Checkpoint as Checkpoint
 from detrex_backbones.checkpoint.files import read_checkpoint as read_checkpoint
 from detrex_backbones.checkpoint.load import LoadOptions as LoadOptions
 from detrex_backbones.checkpoint.load import load_checkpoint as load_checkpoint
+from detrex_backbones.checkpoint.names.conventions import Convention as Convention
+from detrex_backbones.checkpoint.names.conventions import Pair as Pair
 from detrex_backbones.checkpoint.place.distributed import load_checkpoint_distributed as load_checkpoint_distributed
 from detrex_backbones.checkpoint.report import LoadReport as LoadReport

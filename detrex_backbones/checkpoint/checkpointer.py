@@ -17,8 +17,9 @@ from torch.optim import Optimizer
 
 from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.checkpoint.files import Checkpoint, load_values, open_checkpoint
-from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, copy_checkpoint, log_report
+from detrex_backbones.checkpoint.load import check_checkpoint, copy_checkpoint, log_report
 from detrex_backbones.checkpoint.names.numbers import number_in
+from detrex_backbones.checkpoint.options import LoadOptions
 from detrex_backbones.checkpoint.place.distributed import TIMEOUT, distribute_checkpoint, receive_nested
 from detrex_backbones.checkpoint.place.distributed_folder import write_folder, writing
 from detrex_backbones.checkpoint.place.ranks import Ranks, several

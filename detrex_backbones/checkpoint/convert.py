@@ -44,8 +44,8 @@ def convert_checkpoint(
     path: str | Path,
     output: str | Path,
     *,
-    to: str,
-    source: str | None = None,
+    to: str | Convention,
+    source: str | Convention | None = None,
     prefix: str = "",
     container: str | None = None,
 ) -> Conversion:
@@ -57,8 +57,8 @@ def convert_checkpoint(
         path: the file to read.
         output: the file to write; its extension chooses the container: .pth, .pt and .bin (names to tensors), .pkl
             (as detectron2's tools write it), .safetensors, .pyth (pycls), .ckpt and .pth.tar (under "state_dict").
-        to: name of the convention to write.
-        source: name of the convention to read; None to recognise it.
+        to: name of the convention to write, or one of your own.
+        source: name of the convention to read, or one of your own; None to recognise it.
         prefix: put before every name that is written: "backbone".
         container: where the weights are in the file, as of `load_checkpoint`; None for those whose names are known.
 
@@ -70,12 +70,11 @@ def convert_checkpoint(
     """
     output = Path(output)
     save = _writer(output)
-    if to not in sources():
-        raise ArgumentError(f"to={to!r} is not known. Allowed: {', '.join(sources())}.{closest(to, sources())}")
+    targets = _targets(to)
     with open_checkpoint(path, container) as opened:
         checkpoint = only(opened, lambda each: _is_recognised(each, source))
         reading = _only_reading(readings({**checkpoint.tensors, **checkpoint.special}, source), str(path))
-        names, target = _rename(reading, [conventions()[name] for name in sources()[to]], str(path))
+        names, target = _rename(reading, targets, str(path))
         _check_read([reading.named[ours] for ours in names], str(path))
         tensors = load_values(checkpoint, {ours: reading.named[ours].values for ours in names})
     dotted = prefix.rstrip(".") + "." if prefix else ""
@@ -91,7 +90,15 @@ def convert_checkpoint(
     )
 
 
-def _is_recognised(checkpoint: Checkpoint, source: str | None) -> bool:
+def _targets(to: str | Convention) -> list[Convention]:
+    if isinstance(to, Convention):
+        return [to]
+    if to not in sources():
+        raise ArgumentError(f"to={to!r} is not known. Allowed: {', '.join(sources())}.{closest(to, sources())}")
+    return [conventions()[name] for name in sources()[to]]
+
+
+def _is_recognised(checkpoint: Checkpoint, source: str | Convention | None) -> bool:
     """Whether the names of these weights bear the marks of a convention."""
     return any(reading.source != AS_STORED for reading in readings(checkpoint.tensors, source))
 
@@ -136,7 +143,7 @@ def _rename(reading: Reading, targets: list[Convention], path: str) -> tuple[dic
             problems.append(f"{target.name}: {target.one_way}")
         elif nameless:
             problems.append(f"{target.name}: {len(nameless)} tensors have no name there: {shorten(nameless)}")
-        elif len(set(found.values())) != len(found) or not target.prefixes(found.values()):
+        elif len(set(found.values())) != len(found) or not (target.prefixes(found.values()) or not target.anchors):
             problems.append(f"{target.name}: it is another network")
         else:
             return found, target.name

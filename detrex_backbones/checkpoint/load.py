@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +14,13 @@ from detrex_backbones.checkpoint.match.model_facts import ModelFacts, random_bef
 from detrex_backbones.checkpoint.match.plan import Attempt
 from detrex_backbones.checkpoint.match.refusals import check_report
 from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
+from detrex_backbones.checkpoint.options import LoadOptions, with_options
 from detrex_backbones.checkpoint.place.by_themselves import ByThemselves
 from detrex_backbones.checkpoint.place.dense import check_casts, place_values, targets_of
 from detrex_backbones.checkpoint.place.writable import LAZY
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
-from detrex_backbones.errors import ArgumentError, CheckpointMatchError, closest
+from detrex_backbones.errors import CheckpointMatchError
 
 __all__ = [
     "LoadOptions",
@@ -35,66 +34,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-CHECKS = ("error", "warn", "off")
 
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """How a checkpoint is loaded; see `load_checkpoint` for each."""
-
-    source: str | None = None
-    prefix: str | None = None
-    scope: str | None = None
-    container: str | None = None
-    allow_missing: Iterable[str] = ()
-    allow_unused: Iterable[str] = ()
-    stem_adapt: str = "error"
-    swap_channels: bool = False
-    resize_positions: bool = True
-    check_preprocessing: str = "error"
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> LoadOptions:
-        """Options by their names; an unknown one is an error that names the closest."""
-        allowed = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in allowed:
-                raise ArgumentError(
-                    f"{name!r} is no option of a load. Allowed: {', '.join(allowed)}.{closest(name, allowed)}"
-                )
-        return cls(**options)
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """Those that say how the file is read, as `plan_checkpoint` takes them."""
-        names = ("source", "prefix", "scope", "stem_adapt", "swap_channels", "resize_positions")
-        return {name: getattr(self, name) for name in names}
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.resize_positions, bool):
-            raise ArgumentError(f"resize_positions={self.resize_positions!r} is not known. Allowed: True, False.")
-        if self.check_preprocessing not in CHECKS:
-            raise ArgumentError(
-                f"check_preprocessing={self.check_preprocessing!r} is not known. Allowed: {', '.join(CHECKS)}."
-                f"{closest(self.check_preprocessing, CHECKS)}"
-            )
-
-
-def load_checkpoint(
-    model: nn.Module,
-    path: Given,
-    *,
-    source: str | None = None,
-    prefix: str | None = None,
-    scope: str | None = None,
-    container: str | None = None,
-    allow_missing: Iterable[str] = (),
-    allow_unused: Iterable[str] = (),
-    stem_adapt: str = "error",
-    swap_channels: bool = False,
-    resize_positions: bool = True,
-    check_preprocessing: str = "error",
-) -> LoadReport:
+@with_options
+def load_checkpoint(model: nn.Module, path: Given, options: LoadOptions) -> LoadReport:
     """Load a checkpoint into a model, all of it into the right place, or refuse.
 
     The naming convention is recognised from the keys, and the submodule that the checkpoint is for from the names.
@@ -106,22 +48,7 @@ def load_checkpoint(
         path: of the checkpoint, or the name of known weights: "torchvision://resnet50-v2"; an open binary file or
             `io.BytesIO`, read from where it stands; the weights themselves, a mapping of names to tensors; or what
             `read_checkpoint` gave.
-        source: name of the convention ("torchvision", "detectron2", ..., "as stored"); None to recognise it.
-        prefix: what stands before the network's names in the file: "backbone", "teacher"; None to find it.
-        scope: path of the submodule of the model; "" for the whole model, None to find it.
-        container: the keys that lead to the weights in the file, with dots between them, an item of a list by its
-            number: "ema.module", "models.0"; None to take those that fit the model, averages before what they were
-            made of.
-        allow_missing: globs of model keys that may stay without a value or have another shape, with or without the
-            scope before them: "linear.*".
-        allow_unused: globs of the file's keys that need no place, though they are of the network: "roi_heads.mask_*".
-        stem_adapt: what to do where the model takes another number of channels than the file's: "error", "repeat" (as
-            timm does it), "mean" or "zero"; see `stem_adapt.adapt_channels`.
-        swap_channels: swap RGB and BGR in the first convolution.
-        resize_positions: resize tables of positions (`pos_embed`, `rel_pos_h`, `relative_position_bias_table`) for the
-            model's size as the family's authors do it, and say so in the report; False refuses another size.
-        check_preprocessing: what to do where the model's mean, standard deviation, channel order, place of the stride,
-            kind of DC5 or eps are not those of known weights: "error", "warn" or "off".
+        options: as keywords, each of `LoadOptions`.
 
     Returns:
         What went where.
@@ -133,19 +60,7 @@ def load_checkpoint(
         PreprocessingError: known weights, and the model contradicts what they were trained with.
         ArgumentError: an unknown option, a model on the meta device.
     """
-    options = LoadOptions(
-        source=source,
-        prefix=prefix,
-        scope=scope,
-        container=container,
-        allow_missing=_globs(allow_missing),
-        allow_unused=_globs(allow_unused),
-        stem_adapt=stem_adapt,
-        swap_channels=swap_channels,
-        resize_positions=resize_positions,
-        check_preprocessing=check_preprocessing,
-    )
-    with open_checkpoint(path, container) as checkpoint:
+    with open_checkpoint(path, options.container) as checkpoint:
         report = apply_checkpoint(model, checkpoint, options)
     log_report(report)
     return report
@@ -156,10 +71,6 @@ def log_report(report: LoadReport) -> None:
     logger.info("loaded a checkpoint\n%s", report)
     if report.before_maps:
         logger.warning("%s: %s keep random values", report.path, report.before_maps_text())
-
-
-def _globs(given: Iterable[str]) -> Iterable[str]:
-    return given if isinstance(given, str) else tuple(given)  # a string is refused by its name later
 
 
 def apply_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> LoadReport:
@@ -218,7 +129,7 @@ def _check(model: nn.Module, targets: dict[str, Tensor], checkpoint: Checkpoint,
     check_report(report, options.allow_missing, options.allow_unused)
     check_casts({key: value.dtype for key, value in values.items()}, targets, report)
     _check_shared(targets, values, report)
-    check_traits(traits_of(model, report.scope), report, options.check_preprocessing)
+    check_traits(traits_of(model, report.scope), report, options.check_preprocessing, options.source)
     for entry in report.loaded:
         stored, wanted = values[entry.model_key].dtype, targets[entry.model_key].dtype
         if stored != wanted:

@@ -10,6 +10,7 @@ from typing import Any
 
 from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.cli.completion import complete_config, complete_override
+from detrex_backbones.cli.source_names import source_names_text
 from detrex_backbones.cli.terminal import HelpFormatter, print_note, say
 from detrex_backbones.errors import DetrexBackbonesError, InputError
 from detrex_backbones.text import LONGEST_PATH, visible
@@ -23,11 +24,13 @@ __all__ = [
     "add_container_argument",
     "add_json_argument",
     "add_overrides_argument",
+    "add_source_argument",
     "build_for_maps",
     "check_writable",
     "is_file",
     "load_config",
     "output_folder",
+    "parse_renaming",
     "parse_size",
     "print_note",
     "print_written",
@@ -87,6 +90,22 @@ def add_container_argument(parser: Any) -> None:
     """--container."""
     about = "where the weights are in the file: ema.module, models.0 (default: found)"
     parser.add_argument("--container", metavar="KEYS", help=about)
+
+
+def add_source_argument(parser: Any, flag: str, what: str = "of the file (default: recognised)", **more: Any) -> None:
+    """A flag for a naming convention: its name, or a file of the user's own."""
+    about = f"naming convention {what}: a name of those below, or a Python file with a CONVENTION of your own"
+    parser.add_argument(flag, metavar="NAME", help=about, **more)
+    names = source_names_text()
+    parser.epilog = f"{(parser.epilog or '').removesuffix(names).rstrip()}\n\n{names}"
+
+
+def parse_renaming(text: str) -> tuple[str, str]:
+    """ "^encoder\\.=" -> ("^encoder\\.", ""): what is renamed, and to what. The last equals sign counts."""
+    old, equals, new = text.rpartition("=")
+    if not equals or not old:
+        raise argparse.ArgumentTypeError(f"{text!r} is no renaming: OLD=NEW, such as '^encoder\\.=' or bb.=backbone.")
+    return old, new
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:

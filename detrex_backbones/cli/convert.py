@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from detrex_backbones.cli.common import add_command, add_container_argument, add_json_argument, print_written
+from detrex_backbones.cli.common import (
+    add_command,
+    add_container_argument,
+    add_json_argument,
+    add_source_argument,
+    print_written,
+)
 from detrex_backbones.cli.terminal import print_json, say
 from detrex_backbones.text import visible
 
@@ -31,8 +37,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("path", metavar="IN", help="the checkpoint to read")
     parser.add_argument("output", metavar="OUT", help="the checkpoint to write")
-    parser.add_argument("--to", metavar="NAME", required=True, help="naming convention to write")
-    parser.add_argument("--from", metavar="NAME", dest="source", help="convention to read (default: recognised)")
+    add_source_argument(parser, "--to", "to write", required=True)
+    add_source_argument(parser, "--from", "to read (default: recognised)", dest="source")
     add_container_argument(parser)
     parser.add_argument("--prefix", metavar="P", default="", help="put before every name that is written")
     add_json_argument(parser)
@@ -42,9 +48,15 @@ def run(args: argparse.Namespace) -> None:
     """Convert, and say what became of every tensor."""
     from detrex_backbones.checkpoint.convert import convert_checkpoint
     from detrex_backbones.checkpoint.report import reasons
+    from detrex_backbones.zoo.own_names import find_convention
 
     done = convert_checkpoint(
-        args.path, args.output, to=args.to, source=args.source, prefix=args.prefix, container=args.container
+        args.path,
+        args.output,
+        to=find_convention(args.to),
+        source=find_convention(args.source),
+        prefix=args.prefix,
+        container=args.container,
     )
     if args.json:
         print_json(

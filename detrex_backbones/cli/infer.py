@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from detrex_backbones.cli.common import add_command, add_container_argument, add_json_argument
+from detrex_backbones.cli.common import add_command, add_container_argument, add_json_argument, add_source_argument
 from detrex_backbones.cli.terminal import print_json, say
 
 EXAMPLES = """\
@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
         examples=EXAMPLES,
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a path, or the name of known weights")
-    parser.add_argument("--source", metavar="NAME", help="naming convention of the file (default: recognised)")
+    add_source_argument(parser, "--source")
     parser.add_argument("--prefix", metavar="P", help="what stands before the names in the file (default: found)")
     add_container_argument(parser)
     add_json_argument(parser)
@@ -37,8 +37,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the config."""
     from detrex_backbones.zoo import infer_config
+    from detrex_backbones.zoo.own_names import find_convention
 
-    inferred = infer_config(args.checkpoint, args.source, args.prefix, args.container)
+    inferred = infer_config(args.checkpoint, find_convention(args.source), args.prefix, args.container)
     if not args.json:
         say(inferred.to_py(args.checkpoint), end="")
         return

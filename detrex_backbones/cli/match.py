@@ -11,7 +11,9 @@ from detrex_backbones.cli.common import (
     add_container_argument,
     add_json_argument,
     add_overrides_argument,
+    add_source_argument,
     load_config,
+    parse_renaming,
     write_output,
 )
 from detrex_backbones.cli.terminal import print_json, say
@@ -28,6 +30,7 @@ examples:
   detrex-backbones match resnet/resnet50.py resnet50.pth --json \\
       model.backbone.stages.depth=101
   detrex-backbones match resnet/resnet50.py resnet50.pth --html report.html
+  detrex-backbones match my_config.py own.pth --rename '^encoder\\.='
 """
 
 
@@ -45,10 +48,17 @@ def add_parser(subparsers: Any) -> None:
     add_config_argument(parser)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a path, or the name of known weights")
     add_overrides_argument(parser)
-    parser.add_argument("--source", metavar="NAME", help="naming convention of the file (default: recognised)")
+    add_source_argument(parser, "--source")
     parser.add_argument("--prefix", metavar="P", help="what stands before the names in the file (default: found)")
     parser.add_argument("--scope", metavar="PATH", help="submodule of the model (default: found)")
     add_container_argument(parser)
+    parser.add_argument(
+        "--rename",
+        metavar="OLD=NEW",
+        action="append",
+        type=parse_renaming,
+        help="read a name of the file, or what a regular expression finds in all names, as another; may be repeated",
+    )
     parser.add_argument("--all", action="store_true", help="print every key, not only the summary")
     parser.add_argument("--html", metavar="FILE", help="also write the report as a web page with a search")
     add_json_argument(parser)
@@ -68,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigKeyError(f"the config has no 'model' to match. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
     given = {
         name: getattr(args, name)
-        for name in ("source", "prefix", "scope", "container")
+        for name in ("source", "prefix", "scope", "container", "rename")
         if getattr(args, name) is not None
     }
     options = load_options(cfg, **given)
@@ -86,7 +96,8 @@ def run(args: argparse.Namespace) -> None:
     try:
         with name_the_network(cfg, args.checkpoint, options):
             check_report(report, options.allow_missing, options.allow_unused)
-        check_traits({**traits_of(model, report.scope), **stated}, report, options.check_preprocessing)
+        traits = {**traits_of(model, report.scope), **stated}
+        check_traits(traits, report, options.check_preprocessing, options.source)
     except DetrexBackbonesError as error:
         _write_page(args, report, str(error))
         raise

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from detrex_backbones.checkpoint.options import option_names
 from detrex_backbones.config.nodes import is_call, structured_type
 from detrex_backbones.config.signatures import named_parameters, unknown_argument
 from detrex_backbones.config.targets import locate
@@ -20,10 +21,7 @@ __all__ = ["SECTIONS", "known_target", "objection_to_key", "objection_to_value"]
 SECTIONS = {
     "": ("model", "backbone", "train"),
     "train": ("device", "init_checkpoint", "load_options"),
-    "train.load_options": (
-        *("source", "prefix", "scope", "container", "allow_missing", "allow_unused", "stem_adapt", "swap_channels"),
-        *("resize_positions", "check_preprocessing"),
-    ),
+    "train.load_options": tuple(option_names()),
 }
 WHOLE = ("model", "train", "train.load_options")
 

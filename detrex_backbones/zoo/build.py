@@ -12,15 +12,17 @@ from torch import nn
 
 from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.backbones.declared import check_at_first_forward
-from detrex_backbones.checkpoint.load import LoadOptions, load_checkpoint
+from detrex_backbones.checkpoint.load import load_checkpoint
 from detrex_backbones.checkpoint.match.frozen_modules import frozen_but_not_loaded
 from detrex_backbones.checkpoint.match.refusals import check_random_maps
+from detrex_backbones.checkpoint.options import LoadOptions
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.config import instantiate
 from detrex_backbones.errors import ConfigKeyError, ConfigTypeError, DeviceError
 from detrex_backbones.layers.init import skip_random_init
 from detrex_backbones.text import shorten
 from detrex_backbones.zoo.other_network import name_the_network
+from detrex_backbones.zoo.own_names import find_option
 from detrex_backbones.zoo.whole_config import with_model
 
 __all__ = [
@@ -126,6 +128,7 @@ def load_options(cfg: DictConfig, **others: Any) -> LoadOptions:
     Raises:
         ConfigTypeError: `train.load_options` is no section.
         ArgumentError: it has a key that is no option of a load.
+        ConfigError: its `source` is a file that can't be run.
     """
     stated = OmegaConf.select(cfg, "train.load_options") or {}
     if not isinstance(stated, Mapping | DictConfig):
@@ -133,7 +136,7 @@ def load_options(cfg: DictConfig, **others: Any) -> LoadOptions:
             f"train.load_options={stated!r} is a {type(stated).__name__}. It is a section of keywords of "
             f"load_checkpoint: train.load_options.source=... sets one."
         )
-    return LoadOptions.of({**stated, **others})
+    return LoadOptions.of({name: find_option(name, value) for name, value in {**stated, **others}.items()})
 
 
 def find_device(name: Any) -> torch.device:

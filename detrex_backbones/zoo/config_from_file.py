@@ -13,7 +13,7 @@ from detrex_backbones.backbones.resnet.stages import NUM_BLOCKS
 from detrex_backbones.checkpoint.fetch import find_known
 from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET
 from detrex_backbones.checkpoint.files import Checkpoint, load_values, only, open_checkpoint
-from detrex_backbones.checkpoint.names.conventions import conventions
+from detrex_backbones.checkpoint.names.conventions import Convention, conventions
 from detrex_backbones.checkpoint.names.readings import Reading, readings
 from detrex_backbones.config.values import escaped, quoted
 from detrex_backbones.errors import CheckpointError, ConfigValueError
@@ -105,7 +105,7 @@ class Inferred:
 
 
 def infer_config(
-    path: str | Path, source: str | None = None, prefix: str | None = None, container: str | None = None
+    path: str | Path, source: str | Convention | None = None, prefix: str | None = None, container: str | None = None
 ) -> Inferred:
     """Read off names and shapes which ResNet a file holds.
 
@@ -154,7 +154,7 @@ def infer_config(
     )
 
 
-def _resnets(checkpoint: Checkpoint, source: str | None, prefix: str | None) -> list[Reading]:
+def _resnets(checkpoint: Checkpoint, source: str | Convention | None, prefix: str | None) -> list[Reading]:
     """The ways to read weights that find a ResNet."""
     return [reading for reading in readings(checkpoint.tensors, source, prefix) if MARK in reading.named]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from detrex_backbones.checkpoint.load import LoadOptions
+from detrex_backbones.checkpoint.options import LoadOptions
 from detrex_backbones.config.nodes import is_call
 from detrex_backbones.config.targets import describe
 from detrex_backbones.errors import CheckpointMatchError, DetrexBackbonesError

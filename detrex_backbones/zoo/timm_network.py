@@ -8,10 +8,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from detrex_backbones.checkpoint.fetch.catalog.timm_shapes import networks_of_shapes
 from detrex_backbones.checkpoint.files import Checkpoint, open_checkpoint
-from detrex_backbones.checkpoint.load import LoadOptions, plan_load
+from detrex_backbones.checkpoint.load import plan_load
 from detrex_backbones.checkpoint.match.refusals import check_report
 from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
 from detrex_backbones.checkpoint.names.readings import AS_STORED, each_reading
+from detrex_backbones.checkpoint.options import LoadOptions
 from detrex_backbones.config import LazyCall, LazyConfig
 from detrex_backbones.config.nodes import clone
 from detrex_backbones.errors import DetrexBackbonesError

@@ -137,11 +137,8 @@ class _Network:
 
 def _why_not_of_network(entry: Entry, reading: Reading) -> str:
     """What a tensor is that nothing in the model asked for, in the words of its convention or of our own names."""
-    known = conventions()
-    names = [
-        (known[name], entry.theirs[len(place) :]) for name, place in reading.known_by if entry.theirs.startswith(place)
-    ]
-    reasons = (convention.why_left_out(name) for convention, name in (*names, (known[OWN], entry.ours)))
+    names = [(each, entry.theirs[len(place) :]) for each, place in reading.known_by if entry.theirs.startswith(place)]
+    reasons = (each.why_left_out(name) for each, name in (*names, (conventions()[OWN], entry.ours)))
     found = next(filter(None, reasons), "")
     behind = entry.theirs.removeprefix(reading.prefix)
     return found or next((why for pattern, why in REASONS if re.search(pattern, behind)), "")

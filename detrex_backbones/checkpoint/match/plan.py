@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +19,10 @@ from detrex_backbones.checkpoint.match.model_facts import ModelFacts
 from detrex_backbones.checkpoint.match.positions import POSITION_TABLES, fit_positions, take_back_resizing
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
 from detrex_backbones.checkpoint.match.whole_part import take_all, why_a_piece
-from detrex_backbones.checkpoint.names.conventions import conventions
+from detrex_backbones.checkpoint.names.conventions import Convention
 from detrex_backbones.checkpoint.names.original_files import ORIGINAL
 from detrex_backbones.checkpoint.names.readings import AS_STORED, Reading, each_reading, original_readings
+from detrex_backbones.checkpoint.names.renaming import rename_checkpoint
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import ArgumentError
@@ -50,9 +51,10 @@ def plan_checkpoint(
     model: Shapes,
     checkpoint: Checkpoint,
     *,
-    source: str | None = None,
+    source: str | Convention | None = None,
     prefix: str | None = None,
     scope: str | None = None,
+    rename: Sequence[tuple[str, str]] = (),
     stem_adapt: str = "error",
     swap_channels: bool = False,
     resize_positions: bool = True,
@@ -66,16 +68,19 @@ def plan_checkpoint(
         source: as of `load_checkpoint`.
         prefix: as of `load_checkpoint`.
         scope: as of `load_checkpoint`.
+        rename: as of `load_checkpoint`, in pairs.
         stem_adapt: as of `load_checkpoint`.
         swap_channels: as of `load_checkpoint`.
         resize_positions: as of `load_checkpoint`.
         facts: what its modules tell beyond names and shapes.
 
     Raises:
-        ArgumentError: an unknown source, scope or way to adapt; "original", where no network reads the file.
+        ArgumentError: an unknown source, scope or way to adapt; "original", where no network reads the file; names
+            that can't be changed.
         CheckpointMatchError: the file has none of the names that `source` is known by.
     """
     facts = facts or ModelFacts()
+    checkpoint, stored = rename_checkpoint(checkpoint, rename) if rename else (checkpoint, {})
     found = _plans(model, {**checkpoint.tensors, **checkpoint.special}, source, prefix, scope, facts)
     best = max(found, key=lambda pair: len(pair[0].matched))
     plan, reading = best
@@ -105,6 +110,7 @@ def plan_checkpoint(
     report = _report(checkpoint, reading, plan, model, facts.whole_networks)
     for entry in report.entries:
         entry.tensor = None
+        entry.checkpoint_key = stored.get(entry.checkpoint_key, entry.checkpoint_key)
     return Attempt(report, values, checkpoint.extra, by_modules.tasks if by_modules else [])
 
 
@@ -125,7 +131,7 @@ def _keep_tied(plan: Plan, reading: Reading, facts: ModelFacts) -> None:
 def _plans(
     model: Shapes,
     tensors: Mapping[str, Tensor | LazyTensor],
-    source: str | None,
+    source: str | Convention | None,
     prefix: str | None,
     scope: str | None,
     facts: ModelFacts,
@@ -168,8 +174,7 @@ def _take_out_unread(plan: Plan, reading: Reading) -> None:
 
 
 def _leads_to_authors(reading: Reading) -> bool:
-    known = conventions()
-    return reading.source in known and known[reading.source].original
+    return reading.convention is not None and reading.convention.original
 
 
 def _is_filled(plan: Plan, model: Shapes) -> bool:
@@ -229,9 +234,7 @@ def _rule(plan: Plan, reading: Reading, key: str, ours: str) -> str:
 
 def _why_kept(key: str, reading: Reading) -> str:
     """What a key of the model is that files of this source, or of one whose marks they bear, never hold."""
-    known = conventions()
-    sources = [reading.source, *(name for name, _ in reading.known_by)]
-    reasons = (known[name].why_kept(key) for name in sources if name in known)
+    reasons = (convention.why_kept(key) for convention, _ in reading.known_by)
     return reading.kept.get(key) or next(filter(None, reasons), "")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from detrex_backbones.checkpoint.match.published import parts_of, traits_of_weight
-from detrex_backbones.checkpoint.names.conventions import conventions
+from detrex_backbones.checkpoint.names.conventions import Convention, conventions
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import PreprocessingError
 
@@ -44,7 +44,9 @@ BUILT_WITH = {
 PIXELS = ("pixel_mean", "pixel_std", "input_format")
 
 
-def check_traits(actual: Mapping[str, Any], report: LoadReport, mode: str) -> None:
+def check_traits(
+    actual: Mapping[str, Any], report: LoadReport, mode: str, source: str | Convention | None = None
+) -> None:
     """Compare the model with what the weights were trained with, as far as that is known.
 
     A file that is known by its name or hash and contradicts the model is an error, and so are names that prove
@@ -54,6 +56,7 @@ def check_traits(actual: Mapping[str, Any], report: LoadReport, mode: str) -> No
         actual: what the model does, see `traits_of`.
         report: of the load.
         mode: "error", "warn" or "off".
+        source: as of `load_checkpoint`; a convention of the user's own is asked instead of a known one.
 
     Raises:
         PreprocessingError: with the overrides that mend it.
@@ -62,7 +65,8 @@ def check_traits(actual: Mapping[str, Any], report: LoadReport, mode: str) -> No
         return
     from detrex_backbones.checkpoint.fetch import find_known
 
-    weight, convention = find_known(report.path), conventions().get(report.source)
+    weight = find_known(report.path)
+    convention = source if isinstance(source, Convention) else conventions().get(report.source)
     certain = {**(convention.proves if convention else {}), **(traits_of_weight(weight) if weight else {})}
     different = compare_traits(certain, actual)
     if different:

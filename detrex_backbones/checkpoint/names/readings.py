@@ -43,14 +43,16 @@ class Reading:
         known_by: the conventions that know what the entries' `theirs` are, and what stands before the names that they
             know.
         kept: model key -> why it needs no value of the file.
+        convention: that of the source; None for `AS_STORED`, timm's and the authors' own names.
     """
 
     source: str
     prefix: str
     entries: list[Entry]
     lookalikes: str = ""
-    known_by: list[tuple[str, str]] = field(default_factory=list)
+    known_by: list[tuple[Convention, str]] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
+    convention: Convention | None = None
 
     def __post_init__(self) -> None:
         self.named = {entry.ours: entry for entry in self.entries if entry.ours}
@@ -63,7 +65,7 @@ class Reading:
 
 def readings(
     given: Mapping[str, Tensor | LazyTensor],
-    source: str | None = None,
+    source: str | Convention | None = None,
     prefix: str | None = None,
     model: Shapes | None = None,
 ) -> list[Reading]:
@@ -73,7 +75,7 @@ def readings(
 
 def each_reading(
     given: Mapping[str, Tensor | LazyTensor],
-    source: str | None = None,
+    source: str | Convention | None = None,
     prefix: str | None = None,
     model: Shapes | None = None,
 ) -> Iterator[Reading]:
@@ -81,7 +83,7 @@ def each_reading(
 
     Args:
         given: name in the file -> tensor.
-        source: name or alias of conventions; None for all whose marks the names bear.
+        source: name or alias of conventions, or one of the user's own; None for all whose marks the names bear.
         prefix: what stands before the network's names; None for all places where the marks are.
         model: name -> shape of the model in hand. With it, names stored behind a prefix are found without marks, and
             names of timm's plain networks become those that its feature wrappers have.
@@ -101,7 +103,7 @@ def each_reading(
     none = True
     if source in (None, AS_STORED):
         # Comes first, and so wins where a renaming gains nothing.
-        marks = [(name, place) for name, found_at in places.items() for place in found_at]
+        marks = [(convention, place) for convention in wanted for place in places[convention.name]]
         yield _flattened(_as_stored(tensors, cleaned, aside, _dotted(prefix), marks), own)
         for head in own.prefixes({name: tensor.shape for name, tensor in stored.items()}) if prefix is None else ():
             if head:
@@ -114,12 +116,12 @@ def each_reading(
                 yield _flattened(_read(convention, place, tensors, cleaned, aside, conventions()[other]), own)
             none = False
     if none:
-        raise _not_there(tensors, str(source), prefix, wanted)
+        raise _not_there(tensors, wanted[0].name if isinstance(source, Convention) else str(source), prefix, wanted)
 
 
 def original_readings(
     given: Mapping[str, Tensor | LazyTensor],
-    source: str | None,
+    source: str | Convention | None,
     prefix: str | None,
     model: Shapes,
     readers: Mapping[str, FromOriginal],
@@ -137,16 +139,16 @@ def original_readings(
     """
     tensors = {name: as_lazy(tensor) for name, tensor in given.items()}
     cleaned, aside = clean_names(tensors, ModelNames(model), model)
-    marks = {name: each.prefixes(cleaned) for name, each in conventions().items()} if readers else {}
+    marks = [(each, each.prefixes(cleaned)) for each in conventions().values()] if readers else []
     for path, read in readers.items():
         if source in (None, ORIGINAL):
             count = sum(key.startswith(f"{path}.") for key in model) if path else len(model)
             for head in original_prefixes(cleaned, count) if prefix is None else [_dotted(prefix)]:
                 entries = original_entries(tensors, cleaned, head, read)
                 if entries is not None:
-                    known_by = [(name, "") for name, heads in marks.items() if head in heads]
+                    known_by = [(each, "") for each, heads in marks if head in heads]
                     entries += _set_aside(tensors, aside)
-                    yield path, Reading(ORIGINAL, head, entries, known_by=[*known_by, (TIMM, "")])
+                    yield path, Reading(ORIGINAL, head, entries, known_by=[*known_by, (conventions()[TIMM], "")])
         for reading in _leading_to_authors(given, source, prefix):
             more = read_as_authors({entry.ours: entry for entry in reading.entries if entry.ours}, read)
             if more is not None:
@@ -156,7 +158,7 @@ def original_readings(
 
 
 def _leading_to_authors(
-    given: Mapping[str, Tensor | LazyTensor], source: str | None, prefix: str | None
+    given: Mapping[str, Tensor | LazyTensor], source: str | Convention | None, prefix: str | None
 ) -> Iterator[Reading]:
     """The readings by conventions whose pairs lead to the authors' names."""
     wanted = [] if source == ORIGINAL else [convention.name for convention in _wanted(source) if convention.original]
@@ -164,11 +166,13 @@ def _leading_to_authors(
     return (reading for reading in found if reading.source in wanted)
 
 
-def _wanted(source: str | None) -> list[Convention]:
+def _wanted(source: str | Convention | None) -> list[Convention]:
     known = conventions()
+    if isinstance(source, Convention):
+        return [source]
     if source is None or source == AS_STORED:
         return list(known.values())
-    if source not in sources():
+    if not isinstance(source, str) or source not in sources():
         allowed = [AS_STORED, ORIGINAL, *sources()]
         raise ArgumentError(f"source={source!r} is not known. Allowed: {', '.join(allowed)}.{closest(source, allowed)}")
     return [known[name] for name in sources()[source]]
@@ -178,15 +182,16 @@ def _places(
     convention: Convention,
     stored: Mapping[str, LazyTensor],
     marked: Iterable[str],
-    source: str | None,
+    source: str | Convention | None,
     prefix: str | None,
 ) -> list[str]:
     """The prefixes behind which the file is to be read by a convention."""
-    if convention.name == source and not convention.anchors:
+    named = source in (convention, convention.name)
+    if named and not convention.anchors:
         return [_dotted(prefix)]
     found = convention.prefixes(stored, marked)
     # Whoever names a convention himself means it, whatever the shapes are.
-    fitting = [place for place in found if convention.name == source or convention.fits(place, stored)]
+    fitting = [place for place in found if named or convention.fits(place, stored)]
     return [place for place in fitting if prefix is None or place == _dotted(prefix)]
 
 
@@ -217,7 +222,7 @@ def _as_stored(
     cleaned: Names,
     aside: Mapping[str, str],
     prefix: str,
-    marks: list[tuple[str, str]],
+    marks: list[tuple[Convention, str]],
 ) -> Reading:
     entries = []
     for name, key in cleaned.items():
@@ -228,9 +233,9 @@ def _as_stored(
             entry.set(Status.OUTSIDE, f"outside {prefix.rstrip('.')!r}")
         entries.append(entry)
     # Whoever has the names of the model itself may all the same be told apart by nothing but them.
-    known = conventions()
-    lookalikes = next(filter(None, (known[name].lookalikes for name, _ in marks)), "")
-    return Reading(AS_STORED, prefix, entries + _set_aside(tensors, aside), lookalikes, [*marks, (TIMM, prefix)])
+    lookalikes = next(filter(None, (convention.lookalikes for convention, _ in marks)), "")
+    known_by = [*marks, (conventions()[TIMM], prefix)]
+    return Reading(AS_STORED, prefix, entries + _set_aside(tensors, aside), lookalikes, known_by)
 
 
 def _read(
@@ -282,7 +287,7 @@ def _read(
         else:
             entry.set(Status.NO_NAME, f"no name of {convention.name}")
     entries += _set_aside(tensors, aside)
-    return Reading(convention.name, prefix, entries, convention.lookalikes, [(convention.name, "")])
+    return Reading(convention.name, prefix, entries, convention.lookalikes, [(convention, "")], convention=convention)
 
 
 def _set_aside(tensors: Mapping[str, LazyTensor], aside: Mapping[str, str]) -> list[Entry]:

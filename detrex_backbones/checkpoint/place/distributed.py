@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, distributed, nn
 
 from detrex_backbones.checkpoint.files import Checkpoint, load_values, open_checkpoint
-from detrex_backbones.checkpoint.load import LoadOptions, check_checkpoint, load_checkpoint, log_report
+from detrex_backbones.checkpoint.load import check_checkpoint, load_checkpoint, log_report
 from detrex_backbones.checkpoint.match.plan import Attempt
 from detrex_backbones.checkpoint.match.traits import traits_of
+from detrex_backbones.checkpoint.options import LoadOptions
 from detrex_backbones.checkpoint.place.dense import count_not_finite, doubtful, is_there, refuse_wrong, targets_of
 from detrex_backbones.checkpoint.place.ranks import Ranks, several
 from detrex_backbones.checkpoint.place.sharded import local, part, placement

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from detrex_backbones.checkpoint.names.conventions._names import Names, Pair
+from detrex_backbones.checkpoint.names.conventions._names import Names, Pair, checked_pairs
 from detrex_backbones.checkpoint.read import LazyTensor
 
 __all__ = ["Adaptation", "Convention", "Pair"]
@@ -64,6 +64,9 @@ class Convention:
     original: bool = False
     others: tuple[str, ...] = ()
     renumber: Callable[[Iterable[str]], dict[str, str]] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pairs", checked_pairs(self.pairs))
 
     @cached_property
     def names(self) -> Names:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from detrex_backbones.checkpoint.names.numbers import DIGITS
+from detrex_backbones.errors import ArgumentError
 
-__all__ = ["Names", "Pair"]
+__all__ = ["Names", "Pair", "checked_pairs"]
 
 LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -35,6 +36,32 @@ class Pair(NamedTuple):
     ours: str
     rank: int | None = None
     also: tuple[str, ...] = ()
+
+
+def checked_pairs(pairs: Iterable[Sequence[Any]]) -> tuple[Pair, ...]:
+    """The pairs of a table, which may be plain tuples.
+
+    Raises:
+        ArgumentError: something that is no pair of names, or a placeholder that has no number.
+    """
+    found = []
+    for given in pairs:
+        try:
+            pair = Pair(*given) if not isinstance(given, str) else None
+        except TypeError:
+            pair = None
+        if pair is None or not (isinstance(pair.theirs, str) and isinstance(pair.ours, str)):
+            raise ArgumentError(f"{given!r} is no pair of names: Pair('layer{{s}}.{{leaf}}', 'res{{s+1}}.{{leaf}}').")
+        ours = {name for name, *_ in PLACEHOLDER.findall(pair.ours)}
+        for name in filter(None, (pair.theirs, *pair.also)):
+            unknown = ours - {known for known, *_ in PLACEHOLDER.findall(name)}
+            if unknown:
+                raise ArgumentError(
+                    f"Pair({name!r}, {pair.ours!r}): what is {{{min(unknown)}}}? A placeholder of our name must stand "
+                    "in the source's name as well."
+                )
+        found.append(pair)
+    return tuple(found)
 
 
 class Names:
