@@ -28,6 +28,7 @@ TEST = [
     "torchao>=0.12",  # int8, of the table of exports
     "pyarrow>=15",  # vectors as Parquet
     "argcomplete>=3",  # shells ask through it
+    *("ipython>=8.20", "ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.9"),  # run the notebook of the examples
     "transformers>=5",  # its ResNet and DETR write files that the loader is proved on
     "playwright>=1.40",  # drives a Chromium that the machine has
 ]

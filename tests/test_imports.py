@@ -94,7 +94,7 @@ ALLOWED = {
     "export": {"errors", "text", "atomic_write", "backbones"},
     "features": {"errors", "text", "atomic_write", "layers", "backbones", "config", "checkpoint", "zoo"},
     "evaluation": {"errors", "text", "layers", "backbones", "config", "checkpoint", "zoo"},
-    "view": {"errors", "text", "backbones", "checkpoint", "atomic_write"},
+    "view": {"errors", "text", "layers", "backbones", "config", "checkpoint", "atomic_write"},
     "cli": {
         *("errors", "glob_match", "text", "atomic_write", "layers", "backbones", "config", "checkpoint"),
         *("zoo", "export", "features", "evaluation", "view"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
@@ -61,6 +62,17 @@ class LoadReport:
         """One line: a notebook shows it in the place of every key; `print(report)` has the summary."""
         counts = f"{len(self.loaded)} of {self.expected} tensors ({self.coverage:.1%})"
         return f"<LoadReport of {visible(self.path)!r} ({self.source}): {counts} into {self.scope!r}>"
+
+    def _repr_html_(self) -> str:
+        """The summary, for notebooks; what didn't find its place, key by key, below it."""
+        keys = {
+            **dict.fromkeys(self.missing, "missing"),
+            **dict.fromkeys(map(describe, self.mismatched), "another shape"),
+            **self.left_over,
+        }
+        rows = "\n".join(f"{visible(key)}: {visible(why)}" for key, why in keys.items())
+        more = f"<details><summary>{len(keys)} without a place</summary><pre>{html.escape(rows)}</pre></details>"
+        return f"<pre>{html.escape(str(self))}</pre>{more if keys else ''}"
 
     def of(self, *statuses: Status) -> list[Entry]:
         """The tensors of the file that became this."""

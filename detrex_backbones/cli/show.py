@@ -16,8 +16,8 @@ from detrex_backbones.cli.common import (
     parse_size,
     write_output,
 )
-from detrex_backbones.cli.layout import lay_out
 from detrex_backbones.cli.terminal import output_width, print_json, print_note, print_table, say, say_paragraph
+from detrex_backbones.config.layout import lay_out
 from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError
 from detrex_backbones.text import LONGEST_PATH, visible
 

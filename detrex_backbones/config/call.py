@@ -67,6 +67,8 @@ def LazyCall(target: Target) -> Callable[..., Any]:  # noqa: N802  (detectron2's
         )
     stored = _storable(target)
 
+    # Prompts and notebooks show and complete the target's own parameters.
+    @functools.wraps(target, assigned=("__doc__",), updated=())  # type: ignore[arg-type]
     def call(*args: Any, **kwargs: Any) -> DictConfig:
         if args:
             raise ConfigTypeError(

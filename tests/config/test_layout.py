@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from detrex_backbones.cli.layout import lay_out
+from detrex_backbones.config.layout import lay_out
 
 LONG = (
     'cfg.model = a.b.Net(stem=a.Stem(channels=3, norm="FrozenBN"), stages=[a.Stage(depth=50, norm="FrozenBN"), '

@@ -10,10 +10,10 @@ WIDTH = 80
 
 
 def lay_out(source: str, width: int = WIDTH) -> str:
-    """Break assignments that are longer than the width at their calls, lists and dicts.
+    """Break lines that are longer than the width at their calls, lists and dicts.
 
     Args:
-        source: one assignment a line; a line that is no Python stays as it is.
+        source: one assignment or expression a line; a line that is no Python stays as it is.
         width: in columns.
     """
     return "\n".join(_line(line, width) for line in source.splitlines())
@@ -24,7 +24,7 @@ def _line(line: str, width: int) -> str:
         (statement,) = ast.parse(line).body
     except (SyntaxError, ValueError):
         return line
-    if len(line) <= width or not isinstance(statement, ast.Assign):
+    if len(line) <= width or not isinstance(statement, ast.Assign | ast.Expr):
         return line
     head = line[: statement.value.col_offset]
     return head + _expression(line, statement.value, width, indent=0, column=len(head))
