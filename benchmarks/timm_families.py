@@ -33,6 +33,7 @@ def families() -> dict[Family, list[str]]:
     return dict(found)
 
 
+@cache
 def smallest(family: Family) -> tuple[str, int]:
     """The family's model with the fewest parameters, and their number."""
     names = sorted(families()[family], key=lambda name: (not SMALL.search(name), len(name), name))

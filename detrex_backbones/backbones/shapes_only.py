@@ -29,8 +29,12 @@ class ShapesOnly(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+# What gives a parameter its first value in place.
+FIRST_VALUES = {"uniform_", "normal_", "erfinv_", "clamp_"}
+
+
 class RatesOnCpu(TorchFunctionMode):
-    """Inside, `torch.linspace` gives numbers where all else is made on the meta device.
+    """Inside, `torch.linspace` gives numbers where all else is made on the meta device, and first values cost nothing.
 
     Networks read their rates of drop path off it. Older releases of timm do so wherever they are made, and so
     couldn't be made without memory.
@@ -46,4 +50,6 @@ class RatesOnCpu(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if self._meta and func is torch.linspace:
             kwargs.setdefault("device", "cpu")
+        elif getattr(func, "__name__", "") in FIRST_VALUES and args and isinstance(args[0], Tensor) and args[0].is_meta:
+            return args[0]
         return func(*args, **kwargs)

@@ -178,7 +178,10 @@ class TimmBackbone(Backbone):
             whole = reach_of_all(name, kwargs, self._in_channels)
             check_freeze_at(whole, name, freeze_at)
         image = (self._in_channels, *sizes.made_size(name, kwargs))
-        leave_out_unused(self.timm_model, read_reach(name, indices, kwargs, self._in_channels), image)
+        reach = whole
+        if reach is None or len(indices) < len(reach.maps):
+            reach = read_reach(name, indices, kwargs, self._in_channels)
+        leave_out_unused(self.timm_model, reach, image)
         if whole is not None and freeze_at:
             freeze_parameters(self.timm_model, whole.up_to(freeze_at - 1))
         if whole is not None and chosen:
