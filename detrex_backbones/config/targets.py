@@ -69,6 +69,8 @@ def import_module(module: str, name: str) -> ModuleType | None:
         if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
             return None
         raise ConfigImportError(f"Can't locate {name!r}: importing {module} raised {error!r}.") from error
+    except ConfigImportError as error:
+        raise ConfigImportError(f"Can't locate {name!r}: {error}") from error
     except Exception as error:
         raise ConfigImportError(f"Can't locate {name!r}: importing {module} raised {error!r}.") from error
 
