@@ -29,17 +29,18 @@ def test_no_statistics_of_a_frozen_network_change(name, maps):
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-def last_freeze_at(name: str) -> int:
+def last_freeze_at(name: str, **kwargs: int) -> int:
     with torch.device("meta"), pytest.raises(ArgumentError) as caught:
-        TimmBackbone(name, out_indices=None, freeze_at=99)
+        TimmBackbone(name, out_indices=None, freeze_at=99, **kwargs)
     return int(re.findall(r"to (\d+) \(", str(caught.value))[-1])
 
 
 @cache
 def small_case(name: str) -> tuple[dict[str, int], tuple[int, int]]:
-    """Arguments and (H, W) that make the network cheap to run: a small image, where it can be made for one."""
+    """Arguments and (H, W) that make the network cheap to run: few blocks and a small image, where it has a choice."""
     own = timm.get_pretrained_cfg(name).input_size[1:]
-    for side, kwargs in ((64, {}), (64, {"img_size": 64}), (112, {"img_size": 112})):
+    choices = [(64, {}), (64, {"img_size": 64}), (112, {"img_size": 112})]
+    for side, kwargs in [(side, {"depth": 4, **kwargs}) for side, kwargs in choices] + choices:
         try:
             with torch.device("meta"):
                 net = TimmBackbone(name, out_indices=None, **kwargs)
@@ -47,20 +48,20 @@ def small_case(name: str) -> tuple[dict[str, int], tuple[int, int]]:
                 net(torch.empty(1, 3, side, side))
         except Exception:  # it takes no img_size, or not this one
             continue
-        if kwargs or not bound:
+        if "img_size" in kwargs or not bound:
             return kwargs, (side, side)
     return {}, own
 
 
-def all_maps(name: str) -> tuple[int, ...]:
+def all_maps(name: str, **kwargs: int) -> tuple[int, ...]:
     with torch.device("meta"):
-        return tuple(range(len(timm.create_model(name, features_only=True).feature_info.info)))
+        return tuple(range(len(timm.create_model(name, features_only=True, **kwargs).feature_info.info)))
 
 
 def check_freezing(name: str) -> None:
     """What a map depends on gets a gradient from it; and what isn't finite reaches all that depends on it."""
-    last, indices = last_freeze_at(name), all_maps(name)
     kwargs, size = small_case(name)
+    last, indices = last_freeze_at(name, **kwargs), all_maps(name, **kwargs)
     image = noise(1, 3, *size)
     free = TimmBackbone(name, out_indices=indices, **kwargs).train()
     values = dict(free.named_parameters())
