@@ -18,6 +18,7 @@ from torch import Tensor
 from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.backbones.images.extractor import FeatureExtractor
 from detrex_backbones.errors import ArgumentError, ExportError
+from detrex_backbones.kinds import flags_checked
 
 __all__ = ["Exported", "check_path", "export_model"]
 
@@ -46,6 +47,7 @@ class Exported:
     difference: float | None
 
 
+@flags_checked
 def export_model(
     model: FeatureExtractor, path: str | Path, size: tuple[int, int] = (256, 320), *, fixed: bool = False
 ) -> Exported:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError, InputError, closest
+from detrex_backbones.kinds import flags_checked
 from detrex_backbones.layers import ShapeSpec, fuse_norms
 from detrex_backbones.layers.fuse import loose_norms
-from detrex_backbones.layers.kinds import flags_checked
 
 __all__ = ["Backbone", "check_batch", "check_names", "first_channels", "first_convolution"]
 
@@ -37,7 +37,7 @@ class Backbone(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls) and cls.__module__.partition(".")[0] == __package__.partition(".")[0]:
-            cls.__init__ = flags_checked(cls.__init__)  # type: ignore[method-assign]
+            flags_checked(cls)
 
     @abstractmethod
     def forward(self, x: Tensor) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
 from detrex_backbones.errors import ArgumentError, closest
+from detrex_backbones.kinds import flags_checked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +35,7 @@ OPTION = re.compile(r"^    (\w+): (.*(?:\n        .*)*)", re.MULTILINE)
 OptionsP = ParamSpec("OptionsP")
 
 
+@flags_checked
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
     """How a checkpoint is loaded.
@@ -79,8 +81,6 @@ class LoadOptions:
             given = getattr(self, name)
             # A string is refused by its name later; what can be read only once is kept.
             object.__setattr__(self, name, given if isinstance(given, str) else tuple(given))
-        if not isinstance(self.resize_positions, bool):
-            raise ArgumentError(f"resize_positions={self.resize_positions!r} is not known. Allowed: True, False.")
         if self.check_preprocessing not in CHECKS:
             raise ArgumentError(
                 f"check_preprocessing={self.check_preprocessing!r} is not known. Allowed: {', '.join(CHECKS)}."

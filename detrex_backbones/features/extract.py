@@ -22,6 +22,7 @@ from detrex_backbones.features.reading import Resize, load_images
 from detrex_backbones.features.runner import MapRunner, check_extractor, hash_of_weights
 from detrex_backbones.features.shards import FORMATS, Row, ShardWriter, list_shards
 from detrex_backbones.features.sources import ImageSource, find_images
+from detrex_backbones.kinds import flags_checked
 from detrex_backbones.text import LONGEST_PATH, visible
 from detrex_backbones.zoo import build_for_maps
 
@@ -54,6 +55,7 @@ class Extraction:
     rank: int = 0
 
 
+@flags_checked
 def extract_features(
     cfg: DictConfig,
     sources: Iterable[str | os.PathLike[str]],

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from detrex_backbones.backbones.base import Backbone, check_names, first_convolution
 from detrex_backbones.backbones.pyramids.top_blocks import check_top_block
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.kinds import check_whole
 from detrex_backbones.layers import Conv2d, get_norm
-from detrex_backbones.layers.kinds import check_whole
 from detrex_backbones.layers.norm import Norm
 
 __all__ = ["SimpleFeaturePyramid"]

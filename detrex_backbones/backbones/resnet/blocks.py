@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError, closest
+from detrex_backbones.kinds import flags_checked
 from detrex_backbones.layers import Conv2d, FrozenBatchNorm2d, SqueezeExcitation
 from detrex_backbones.layers.conv import conv_norm
-from detrex_backbones.layers.kinds import check_flag
 from detrex_backbones.layers.norm import Norm
 
 __all__ = ["AvgPoolConv2d", "BasicBlock", "BottleneckBlock", "CNNBlockBase", "ResNetBlockBase", "make_shortcut"]
@@ -93,6 +93,7 @@ class ResidualBlock(CNNBlockBase):
         return F.relu_(residual)
 
 
+@flags_checked
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions: the block of ResNet-18 and ResNet-34 (He et al. 2016).
 
@@ -128,6 +129,7 @@ class BasicBlock(ResidualBlock):
         return self.conv2(F.relu_(self.conv1(x)))  # type: ignore[no-any-return]
 
 
+@flags_checked
 class BottleneckBlock(ResidualBlock):
     """1x1, 3x3 and 1x1 convolutions: the block of ResNet-50, 101 and 152 (He et al. 2016) and their descendants.
 
@@ -165,7 +167,6 @@ class BottleneckBlock(ResidualBlock):
         se_reduction: int | None = None,
     ) -> None:
         super().__init__(in_channels, out_channels, stride, dilation, norm, shortcut, se_reduction)
-        check_flag("stride_in_1x1", stride_in_1x1)
         first_channels = _first_channels(bottleneck_channels, reduce_first, num_groups)
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = conv_norm(in_channels, first_channels, 1, norm, stride=stride_1x1)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from detrex_backbones.backbones.resnet.blocks import BasicBlock, BottleneckBlock, CNNBlockBase
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.layers.kinds import check_flag
+from detrex_backbones.kinds import check_flag, flags_checked
 from detrex_backbones.layers.norm import Norm
 
 __all__ = ["make_block_stage", "make_default_stages", "make_stage"]
@@ -58,6 +58,7 @@ def make_block_stage(
     return blocks
 
 
+@flags_checked
 def make_stage(
     depth: int = 50,
     norm: Norm = "FrozenBN",
@@ -112,8 +113,6 @@ def make_stage(
         ArgumentError: for a depth, dilation, style, width, shortcut or reduction that isn't possible.
     """
     blocks: list[MakeBlock] = [_default_block(depth)] * 4
-    check_flag("stride_in_1x1", stride_in_1x1)
-    check_flag("deform_modulated", deform_modulated)
     listed = isinstance(deform_on_per_stage, Sequence) and not isinstance(deform_on_per_stage, str)
     deform = [check_flag("deform_on_per_stage", flag) for flag in deform_on_per_stage] if listed else []
     if len(deform) != 4:

@@ -10,7 +10,7 @@ from typing import Any
 
 from detrex_backbones.backbones.timm.build import all_indices, check_file
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.layers.kinds import check_flag
+from detrex_backbones.kinds import check_flag
 
 __all__ = ["DEFAULT_INDICES", "chosen_maps", "weights_from"]
 

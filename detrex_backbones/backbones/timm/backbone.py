@@ -20,8 +20,8 @@ from detrex_backbones.backbones.timm.res2net import without_stride1_pool
 from detrex_backbones.backbones.timm.swin import pad_then_roll
 from detrex_backbones.backbones.timm.unused import leave_out_unused
 from detrex_backbones.errors import ArgumentError, InputError, reason
+from detrex_backbones.kinds import plain_containers
 from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
-from detrex_backbones.layers.kinds import plain_containers
 
 __all__ = ["TimmBackbone"]
 

@@ -13,8 +13,8 @@ from detrex_backbones.backbones.recompute import check_stages
 from detrex_backbones.backbones.torchvision import network
 from detrex_backbones.backbones.torchvision.nodes import SIZES, both_modes, extractor, map_shapes
 from detrex_backbones.backbones.traced import TracedPair
+from detrex_backbones.kinds import plain_containers
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d, is_frozen_norm
-from detrex_backbones.layers.kinds import plain_containers
 
 __all__ = ["TorchvisionBackbone"]
 

@@ -14,7 +14,7 @@ import torchvision
 from torch import nn
 
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, closest, reason
-from detrex_backbones.layers.kinds import check_flag
+from detrex_backbones.kinds import check_flag
 
 __all__ = ["check_name", "create", "find_weights", "quiet", "weights_from"]
 

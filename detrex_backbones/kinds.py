@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from detrex_backbones.errors import ArgumentError
 
@@ -27,10 +27,18 @@ def check_flag(name: str, value: Any) -> bool:
     raise ArgumentError(f"{name}={value!r} is of type {type(value).__name__}. Allowed: True or False.{cure}")
 
 
-def flags_checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, whose arguments that are annotated as `bool` are checked by `check_flag` before it runs."""
+Checked = TypeVar("Checked", bound=Callable[..., Any])
+
+
+def flags_checked(function: Checked) -> Checked:
+    """The function or class, whose arguments annotated as `bool` are checked by `check_flag` before it runs."""
+    if inspect.isclass(function):
+        function.__init__ = flags_checked(function.__init__)  # type: ignore[method-assign]
+        return function
     signature = inspect.signature(function)
-    flags = [name for name, one in signature.parameters.items() if one.annotation in (bool, "bool")]
+    hints = {name: one.annotation for name, one in signature.parameters.items()}
+    kinds = {name: str(getattr(hint, "__name__", hint)) for name, hint in hints.items()}
+    flags = {name: kind for name, kind in kinds.items() if kind in ("bool", "bool | None")}
     if not flags:
         return function
 
@@ -38,11 +46,11 @@ def flags_checked(function: Callable[..., Any]) -> Callable[..., Any]:
     def checked(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind_partial(*args, **kwargs).arguments
         for name in flags:
-            if name in given:
+            if name in given and not (given[name] is None and "None" in flags[name]):
                 check_flag(name, given[name])
         return function(*args, **kwargs)
 
-    return checked
+    return cast(Checked, checked)
 
 
 def check_whole(name: str, value: Any, least: int = 0) -> int:
