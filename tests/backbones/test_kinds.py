@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from detrex_backbones import (
+    FPN,
     SSDVGG,
     BasicStem,
     BottleneckBlock,
@@ -26,6 +27,11 @@ def pyramid(**kwargs):
     return SimpleFeaturePyramid(net, "res4", 8, (1.0,), **kwargs)
 
 
+def fpn(**kwargs):
+    net = ResNet(BasicStem(), make_stage(18, norm="BN"), out_features=["res4"])
+    return FPN(net, ["res4"], 8, **kwargs)
+
+
 @pytest.mark.parametrize(
     ("made", "said"),
     [
@@ -40,6 +46,8 @@ def pyramid(**kwargs):
         (lambda: TorchvisionResNet("resnet50", True, dilation="off"), "Write dilation=False"),
         (lambda: TorchvisionResNet("resnet50", True, dilation=1), "Write dilation=True"),
         (lambda: pyramid(square_pad="no"), "square_pad='no' is of type str. Allowed: whole numbers from 0"),
+        (lambda: fpn(square_pad="no"), "square_pad='no' is of type str. Allowed: whole numbers from 0"),
+        (lambda: fpn(square_pad=True), "square_pad=True is of type bool"),
         (lambda: pyramid(square_pad=True), "square_pad=True is of type bool"),
         (lambda: TimmBackbone("resnet18", features_only="True"), "Write features_only=True"),
         (lambda: Darknet53(pretrained="yolov3.pth"), "pretrained='yolov3.pth' is of type str"),

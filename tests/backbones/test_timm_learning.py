@@ -17,7 +17,7 @@ from tests.backbones.test_recompute import kept
 from tests.reference import assert_same_maps, noise, randomise_norms
 
 # Stems with a map of their own or without one, blocks called otherwise than their maps, maps taken within a block.
-FREEZABLE = ["dpn48b", "legacy_seresnet18", "mobilevit_xxs", "levit_128s"]
+FREEZABLE = ["dpn48b", "efficientvim_m1", "legacy_seresnet18", "mobilevit_xxs", "levit_128s"]
 ALL = [family for family in families() if not family[1].startswith("test")]
 
 
@@ -160,6 +160,7 @@ RECOMPUTED = {
     "swin_tiny_patch4_window7_224": {"depths": (1, 1, 2, 1)},
     "legacy_xception": {"out_indices": (1, 2)},
     "hrnet_w18_small": {"out_indices": (1, 2)},
+    "efficientvim_m1": {"out_indices": (0, 2)},
 }
 
 

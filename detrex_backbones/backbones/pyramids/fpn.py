@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from detrex_backbones.backbones.base import Backbone, check_names
 from detrex_backbones.backbones.pyramids.top_blocks import check_top_block, takes_network_map
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.kinds import check_whole
 from detrex_backbones.layers import Conv2d, get_norm
 from detrex_backbones.layers.norm import Norm
 
@@ -69,7 +70,7 @@ class FPN(Backbone):
         self.bottom_up = bottom_up
         self.out_channels = out_channels  # what torchvision's detectors ask for
         self.fuse_type = fuse_type
-        self._square_pad = square_pad
+        self._square_pad = check_whole("square_pad", square_pad)
         self._size_divisibility = strides[-1]
         levels = [f"p{stage}" for stage in self._stages]
         if top_block is not None:

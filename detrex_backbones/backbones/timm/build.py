@@ -70,6 +70,8 @@ def all_indices(model_name: str, kwargs: Mapping[str, Any] | None = None) -> lis
     with torch.device("meta"):
         try:
             net: Any = _made(model_name, features_only=True, out_indices=[0], **own)
+            if len(net.feature_info.info) == 1:  # EfficientViM forgets the maps that aren't asked for
+                net = _made(model_name, features_only=True, **own)
         except Exception:  # of other arguments, which is said where the network is made
             net = create(model_name, None, {name: value for name, value in own.items() if name == "feature_cls"})
     info: Any = net.feature_info
