@@ -48,7 +48,7 @@ def test_every_ready_detector(name):
     cfg = get_config(name)
     model = build_on_meta(cfg.model)
     assert type(model).__module__.startswith("torchvision.models.detection")
-    assert model.backbone.out_channels == 128
+    assert model.backbone.out_channels == (256 if name.endswith("_coco.py") else 128)
     anchors = getattr(model, "anchor_generator", None) or model.rpn.anchor_generator
     assert len(anchors.sizes) == len(model.backbone.output_shape())
 
@@ -69,7 +69,7 @@ def test_anchors_are_those_of_the_documented_override():
 
 
 def test_detectors_are_no_backbones():
-    assert len(DETECTORS) == 4
+    assert len(DETECTORS) == 8
     assert not any("fpn" in name for name in list_backbones())
     with pytest.raises(ArgumentError):
         swap_backbone(get_config(DETECTORS[0]), "faster_rcnn_resnet18_fpn")

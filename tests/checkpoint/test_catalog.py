@@ -80,7 +80,8 @@ def test_every_weight_of_torchvision_has_a_name():
     weight = find_weight("torchvision://vit_b_16-swag_e2e_v1")
     assert (weight.recipe, weight.top1) == (Recipe(384, 384, "bicubic"), 85.304)
     assert find_weight("torchvision://vgg16-features").traits["pixel_std"] == [1.0, 1.0, 1.0]
-    assert find_weight("torchvision://fasterrcnn_resnet50_fpn-coco_v1").traits == {}
+    assert find_weight("torchvision://ssdlite320_mobilenet_v3_large-coco_v1").traits == {}
+    assert find_weight("torchvision://fasterrcnn_resnet50_fpn-coco_v1").traits["norm_eps"] == 0
 
 
 def test_gluon_agrees_with_timm_in_every_row():

@@ -25,6 +25,7 @@ from detrex_backbones import (
     TimmBackbone,
     TorchvisionBackbone,
     ViT,
+    get_config,
     make_stage,
 )
 from detrex_backbones.checkpoint.names.conventions import conventions
@@ -108,6 +109,9 @@ def file_in(name: str) -> tuple[nn.Module, Shapes]:
         tensors = random_tensors(entries)
         tensors = to_huggingface(tensors) if name == "huggingface-detr" else tensors
         return model_of(entries), {key: tuple(value.shape) for key, value in tensors.items()}
+    if name == "torchvision-detection":
+        model = build_on_meta(get_config("detectors/retinanet_resnet18_fpn.py").model)
+        return model, {convention.write(key, len(shape)): shape for key, shape in shapes_of(model).items()}
     if name == "torchvision-mobilenet":
         with torch.device("meta"):
             file = shapes_of(torchvision.models.mobilenet_v3_small())

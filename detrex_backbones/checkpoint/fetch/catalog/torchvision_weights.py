@@ -22,6 +22,21 @@ BOTTLENECK = (
     *("wide_resnet50_2", "wide_resnet101_2"),
 )
 
+# Detectors that this library has a config of, and those whose frozen norms torchvision leaves without an eps.
+DETECTORS = {
+    "fasterrcnn_resnet50_fpn-coco_v1": "faster_rcnn_resnet50_fpn_coco",
+    "fasterrcnn_resnet50_fpn_v2-coco_v1": "faster_rcnn_resnet50_fpn_v2_coco",
+    "retinanet_resnet50_fpn-coco_v1": "retinanet_resnet50_fpn_coco",
+    "retinanet_resnet50_fpn_v2-coco_v1": "retinanet_resnet50_fpn_v2_coco",
+}
+WITHOUT_EPS = (
+    "fasterrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn",
+    "keypointrcnn_resnet50_fpn",
+    "retinanet_resnet50_fpn",
+)
+IN_DETECTORS = re.compile("(fasterrcnn|maskrcnn|keypointrcnn|retinanet)_resnet50")
+
 
 def ask() -> LibraryTable:
     """torchvision's own answer, which imports it."""
@@ -82,17 +97,17 @@ def _weight(short: str, member: Any) -> Weight:
     network = short.rpartition("-")[0]
     preset = member.transforms()
     digest = SHA256.search(member.url)
-    ours = network in (*BASIC, *BOTTLENECK)
+    ours, detector = network in (*BASIC, *BOTTLENECK), bool(IN_DETECTORS.match(network))
     top1 = member.meta.get("_metrics", {}).get("ImageNet-1K", {}).get("acc@1", math.nan)
     return Weight(
         name=SCHEME + short,
         url=member.url,
         hash=f"sha256:{digest[1]}" if digest else "",
-        preprocessing=_preprocessing(preset),
+        preprocessing=IMAGENET if detector else _preprocessing(preset),
         model=network,
-        config=f"resnet/{network}.py" if ours else "",
-        stride_in_1x1=False if network in BOTTLENECK else None,
-        norm_eps=1e-5 if ours else None,
+        config=f"resnet/{network}.py" if ours else f"detectors/{DETECTORS[short]}.py" if short in DETECTORS else "",
+        stride_in_1x1=False if network in BOTTLENECK or detector else None,
+        norm_eps=0.0 if short.removesuffix("-coco_v1") in WITHOUT_EPS else 1e-5 if ours or detector else None,
         top1=top1 if math.isfinite(top1) else None,
         parameters=member.meta.get("num_params"),
         classes=len(member.meta.get("categories") or ()) or None,
@@ -102,7 +117,7 @@ def _weight(short: str, member: Any) -> Weight:
 
 def _preprocessing(preset: Any) -> Preprocessing | None:
     if not hasattr(preset, "mean"):
-        return None  # a detector: it normalises inside
+        return None  # another detector: it normalises inside
     mean = tuple(round(value * 255, 4) for value in preset.mean)
     std = tuple(round(value * 255, 4) for value in preset.std)
     return IMAGENET if (mean, std) == (IMAGENET.pixel_mean, IMAGENET.pixel_std) else Preprocessing("own", mean, std)
