@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.backbones.transformer_parts import DropPath, drop_path_rates
 from detrex_backbones.errors import ArgumentError
 
-__all__ = ["StagedBackbone", "add_scaled", "check_frozen", "drop_paths", "freeze_parts", "layer_scale"]
+__all__ = [
+    "StagedBackbone",
+    "add_scaled",
+    "check_frozen",
+    "drop_paths",
+    "freeze_parameters",
+    "freeze_parts",
+    "layer_scale",
+]
 
 
 class StagedBackbone(Backbone):
@@ -53,6 +62,18 @@ def freeze_parts(parts: Sequence[nn.Module]) -> None:
     """No gradients for these, and evaluation mode until `train()` says otherwise, as detrex has it."""
     for part in parts:
         part.eval().requires_grad_(False)
+
+
+def freeze_parameters(net: nn.Module, names: Collection[str], freeze_norm: Callable[[nn.Module], nn.Module]) -> None:
+    """No gradients for these parameters, in place; and a batch norm that has no others is replaced by a frozen one."""
+    for name, module in list(net.named_modules()):
+        own = dict(module.named_parameters(name, recurse=False))
+        for key, parameter in own.items():
+            if key in names:
+                parameter.requires_grad_(False)
+        if isinstance(module, _BatchNorm) and name and own and set(own) <= set(names):
+            parent, _, child = name.rpartition(".")
+            setattr(net.get_submodule(parent), child, freeze_norm(module))
 
 
 def layer_scale(channels: int, start: float | None) -> nn.Parameter | None:

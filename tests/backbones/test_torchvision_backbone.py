@@ -13,7 +13,8 @@ from torchvision.models import ResNet18_Weights
 from torchvision.ops import FrozenBatchNorm2d as TorchvisionFrozen
 
 from detrex_backbones import FrozenBatchNorm2d, ShapeSpec
-from detrex_backbones.backbones.torchvision.backbone import RESNET_NODES, TorchvisionBackbone
+from detrex_backbones.backbones.torchvision.backbone import TorchvisionBackbone
+from detrex_backbones.backbones.torchvision.stages import RESNET_NODES
 from detrex_backbones.checkpoint.load import load_checkpoint
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, InputError
 from tests.backbones.contract import BackboneContract, backbone, images, maps  # noqa: F401 (fixtures)
@@ -186,7 +187,10 @@ class TestWeights:
         ("resnet18", {"train_return_nodes": ["layer1"]}, "eval_return_nodes is missing"),
         ("resnet18", {"train_return_nodes": ["layer1"], "eval_return_nodes": ["layer2"]}, "the same names"),
         ("resnet18", {"train_return_nodes": ["layer7"], "eval_return_nodes": ["layer2"]}, "no node 'layer7'"),
-        ("resnet18", {"return_nodes": None}, "return_nodes=None is of type NoneType"),
+        ("maxvit_t", {}, "images of any size"),
+        ("resnet18", {"freeze_at": 6}, "Allowed: 0 (nothing), 1 (up to res1), 2 (up to res2)"),
+        ("resnet18", {"freeze_at": True}, "freeze_at=True is out of range"),
+        ("convnext_tiny", {"freeze_at": 1}, "Allowed: 0 (nothing), 2 (up to res2)"),
         ("resnet18", {"pretrained": "off"}, "pretrained='off' is neither True"),
         ("resnet18", {"pretrained": 1}, "Write pretrained=True"),
         ("resnet18", {"checkpoint_stages": ["layer1"]}, "network has: res2, res3, res4, res5"),

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone, check_batch, first_channels
 from detrex_backbones.backbones.recompute import check_stages, recompute_modules
+from detrex_backbones.backbones.staged import freeze_parameters
 from detrex_backbones.backbones.timm import build, sizes
 from detrex_backbones.backbones.timm.arguments import DEFAULT_INDICES, chosen_maps, weights_from
-from detrex_backbones.backbones.timm.freeze import check_freeze_at, freeze_norms, freeze_parameters
+from detrex_backbones.backbones.timm.freeze import check_freeze_at, freeze_norms
 from detrex_backbones.backbones.timm.reach import reach_of_all, read_reach
 from detrex_backbones.backbones.timm.recompute import modules_between
 from detrex_backbones.backbones.timm.res2net import without_stride1_pool
@@ -183,7 +184,7 @@ class TimmBackbone(Backbone):
             reach = read_reach(name, indices, kwargs, self._in_channels)
         leave_out_unused(self.timm_model, reach, image)
         if whole is not None and freeze_at:
-            freeze_parameters(self.timm_model, whole.up_to(freeze_at - 1))
+            freeze_parameters(self.timm_model, whole.up_to(freeze_at - 1), freeze_norms)
         if whole is not None and chosen:
             maps = {self._indices[self._timm_order.index(key)] for key in chosen}
             recompute_modules(self.timm_model, modules_between(self.timm_model, whole, self._indices, maps))

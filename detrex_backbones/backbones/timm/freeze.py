@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from detrex_backbones.backbones.timm.reach import Reach
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import FrozenBatchNorm2d
 
-__all__ = ["check_freeze_at", "freeze_norms", "freeze_parameters"]
+__all__ = ["check_freeze_at", "freeze_norms"]
 
 
 def freeze_norms(module: nn.Module) -> nn.Module:
@@ -33,15 +31,3 @@ def check_freeze_at(reach: Reach, model_name: str, freeze_at: Any) -> None:
             f"freeze_at=1: which part of timm's {model_name} comes before its first stage, {stages[0]}, is not known. "
             f"Allowed: 0 (nothing), 2 (up to {stages[0]}) to {len(stages) + 1} (up to {stages[-1]})."
         )
-
-
-def freeze_parameters(net: nn.Module, names: Collection[str]) -> None:
-    """No gradients for these parameters, in place; and a batch norm that has no others becomes a frozen one."""
-    for name, module in list(net.named_modules()):
-        own = dict(module.named_parameters(name, recurse=False))
-        for key, parameter in own.items():
-            if key in names:
-                parameter.requires_grad_(False)
-        if isinstance(module, _BatchNorm) and name and own and set(own) <= set(names):
-            parent, _, child = name.rpartition(".")
-            setattr(net.get_submodule(parent), child, freeze_norms(module))

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone, check_batch, first_channels
 from detrex_backbones.backbones.recompute import check_stages
+from detrex_backbones.backbones.staged import freeze_parameters
 from detrex_backbones.backbones.torchvision import network
 from detrex_backbones.backbones.torchvision.nodes import SIZES, both_modes, extractor, map_shapes
+from detrex_backbones.backbones.torchvision.stages import check_freeze_at, last_of_each_stride, parameters_before
 from detrex_backbones.backbones.traced import TracedPair
 from detrex_backbones.kinds import plain_containers
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d, is_frozen_norm
 
 __all__ = ["TorchvisionBackbone"]
-
-RESNET_NODES = {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}
 
 
 class TorchvisionBackbone(Backbone):
@@ -35,7 +35,9 @@ class TorchvisionBackbone(Backbone):
         pretrained: True for `weights="IMAGENET1K_V1"`. Files are loaded by `load_checkpoint`.
         return_nodes: {node: name of the map}, or nodes that also name their maps, in the order in which `forward`
             returns them. A node is a module ("layer2": its last operation) or an operation of
-            `torchvision.models.feature_extraction.get_graph_node_names`.
+            `torchvision.models.feature_extraction.get_graph_node_names`. None: the last node of each stride from 4 on,
+            "res2" for stride 4, "res3" for 8 and so on: what goes into the block that makes the map coarser, and at
+            the end what the classifier takes, a Swin's last norm included. For a ResNet these are layer1 to layer4.
         train_return_nodes: in the place of `return_nodes`, for the graph in training.
         eval_return_nodes: the same for the graph in evaluation: given together, with the same maps.
         tracer_kwargs: as of `torchvision.models.feature_extraction.create_feature_extractor`.
@@ -47,6 +49,8 @@ class TorchvisionBackbone(Backbone):
             network's own norm.
         checkpoint_stages: what is not kept for the backward pass but computed again in it (Chen et al. 2016): True for
             all; or names of maps, for what lies between each and the map before it.
+        freeze_at: how much of the beginning gets no gradients and frozen batch norms: 0 nothing, 1 what the last node
+            of stride 2 depends on (a ResNet's stem), 2 what that of stride 4 does, and so on.
         use_act_checkpoint: detectron2's way to ask for `checkpoint_stages=True`.
         **kwargs: further arguments of the network: `replace_stride_with_dilation`, `stochastic_depth_prob`.
 
@@ -60,7 +64,7 @@ class TorchvisionBackbone(Backbone):
         self,
         model_name: str = "resnet50",
         pretrained: Any = False,
-        return_nodes: Mapping[str, str] | Sequence[str] | None = RESNET_NODES,
+        return_nodes: Mapping[str, str] | Sequence[str] | None = None,
         train_return_nodes: Mapping[str, str] | Sequence[str] | None = None,
         eval_return_nodes: Mapping[str, str] | Sequence[str] | None = None,
         tracer_kwargs: dict[str, Any] | None = None,
@@ -69,6 +73,7 @@ class TorchvisionBackbone(Backbone):
         norm_layer: str | Callable[..., nn.Module] | None = None,
         checkpoint_stages: bool | Sequence[str] = False,
         use_act_checkpoint: bool = False,
+        freeze_at: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -85,6 +90,16 @@ class TorchvisionBackbone(Backbone):
         with torch.device("meta"):
             skeleton = network.create(model_name, **kwargs)
         self._whole = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
+        stages: dict[str, str] = {}
+        if (
+            return_nodes is train_return_nodes is eval_return_nodes is None
+            or isinstance(freeze_at, bool)
+            or freeze_at != 0
+        ):
+            stages = last_of_each_stride(model_name, skeleton, tracer_kwargs)
+            check_freeze_at(model_name, freeze_at, stages.values())
+        if return_nodes is train_return_nodes is eval_return_nodes is None:
+            return_nodes = {node: name for node, name in stages.items() if name != "res1"}
         nodes = both_modes(model_name, skeleton, return_nodes, train_return_nodes, eval_return_nodes, tracer_kwargs)
         traced = extractor(skeleton, nodes, tracer_kwargs)
         shapes = map_shapes(model_name, traced)
@@ -94,6 +109,10 @@ class TorchvisionBackbone(Backbone):
         if freeze:
             # Only now: tracing would go into a norm that isn't torch's own.
             self.model = FrozenBatchNorm2d.convert_frozen_batchnorm(self.model)  # type: ignore[assignment]
+        if freeze_at:
+            node = next(node for node, name in stages.items() if name == f"res{freeze_at}")
+            before = parameters_before(skeleton, node, tracer_kwargs)
+            freeze_parameters(self.model, before, FrozenBatchNorm2d.convert_frozen_batchnorm)
         self._channels_last = {name for name, (_, _, last) in shapes.items() if last}
         self._set_maps({name: shapes[name][:2] for name in nodes[1].values()})
         stages = use_act_checkpoint or checkpoint_stages

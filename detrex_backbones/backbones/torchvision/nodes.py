@@ -13,7 +13,7 @@ from detrex_backbones.backbones.torchvision.network import quiet
 from detrex_backbones.backbones.traced import TracedPair, copyable
 from detrex_backbones.errors import ArgumentError, closest, reason
 
-__all__ = ["SIZES", "both_modes", "extractor", "map_shapes"]
+__all__ = ["SIZES", "both_modes", "extractor", "map_shape", "map_shapes", "run_both_sizes"]
 
 # Two image sizes tell which axes of a map are pixels, and how many pixels lie between two of its entries.
 SIZES = ((512, 640), (1024, 1280))
@@ -92,22 +92,44 @@ def _check(model_name: str, argument: str, return_nodes: Any, names: list[str]) 
 
 def map_shapes(model_name: str, extractor: nn.Module) -> dict[str, tuple[int, int, bool]]:
     """Channels, stride and whether the channels come last, of every map. `extractor` is on the meta device."""
+    small, large = run_both_sizes(model_name, extractor)
+    shapes = {}
+    for name, value in small.items():
+        shape = map_shape(value, large[name])
+        if shape is None:
+            given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ArgumentError(f"{name!r} of torchvision's {model_name} is no feature map: it gives {given}.")
+        shapes[name] = shape
+    return shapes
+
+
+def run_both_sizes(model_name: str, extractor: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the nodes give for images of the two `SIZES`. `extractor` is on the meta device.
+
+    Raises:
+        ArgumentError: the network takes images of one size alone.
+    """
     try:
         # Not through `__call__`, which prints the code of a graph that fails.
         forward: Any = extractor.eval().forward
-        small, large = (forward(torch.empty(1, 3, *size, device="meta")) for size in SIZES)
+        with torch.no_grad():
+            small, large = (forward(torch.empty(1, 3, *size, device="meta")) for size in SIZES)
     except Exception as error:
         raise ArgumentError(
-            f"torchvision's {model_name} can't be a backbone, which is given images of any size: {reason(error)}"
+            f"torchvision's {model_name} can't be a backbone, which is given images of any size: {reason(error)} "
+            f"timm's networks of such kinds can: see TimmBackbone."
         ) from error
-    shapes = {}
-    for name, value in small.items():
-        sizes = list(zip(value.shape, large[name].shape, strict=True)) if isinstance(value, Tensor) else []
-        pixels = [axis for axis, (first, second) in enumerate(sizes) if first != second]
-        if len(sizes) != 4 or pixels not in ([2, 3], [1, 2]):
-            given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise ArgumentError(f"{name!r} of torchvision's {model_name} is no feature map: it gives {given}.")
-        first, second = sizes[pixels[0]]
-        last = pixels == [1, 2]
-        shapes[name] = (sizes[3 if last else 1][0], (SIZES[1][0] - SIZES[0][0]) // (second - first), last)
-    return shapes
+    return small, large
+
+
+def map_shape(small: Any, large: Any) -> tuple[int, int, bool] | None:
+    """Channels, stride and whether the channels come last, of a map for both `SIZES`; None for what is no map."""
+    if not isinstance(small, Tensor) or small.dim() != 4:
+        return None
+    sizes = list(zip(small.shape, large.shape, strict=True))
+    pixels = [axis for axis, (first, second) in enumerate(sizes) if first != second]
+    if pixels not in ([2, 3], [1, 2]):
+        return None
+    first, second = sizes[pixels[0]]
+    last = pixels == [1, 2]
+    return sizes[3 if last else 1][0], (SIZES[1][0] - SIZES[0][0]) // (second - first), last
