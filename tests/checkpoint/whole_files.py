@@ -45,6 +45,7 @@ OF_TIMM = {
     "timm-hrnet": "hrnet_w18_small",
     "cadene": "legacy_seresnet18",
     "mmdet-ssd": "vgg16",
+    "torchvision-densenet": "densenet121",
     "timm-efficientnet": "efficientnet_b0",
 }
 # Classes of ours whose names are the authors'.
@@ -56,6 +57,18 @@ OF_CLASSES = {
     "vit": ViT,
     "eva02": EVA02_ViT,
     "internimage": partial(InternImage, groups=[4, 8, 16, 32]),
+}
+# torchvision's network of these names, and timm's.
+OF_TORCHVISION = {
+    "torchvision-mobilenet-v2": ("mobilenet_v2", "mobilenetv2_100"),
+    "torchvision-mobilenet-v3-small": ("mobilenet_v3_small", "mobilenetv3_small_100"),
+    "torchvision-mobilenet-v3-large": ("mobilenet_v3_large", "mobilenetv3_large_100"),
+    "torchvision-efficientnet": ("efficientnet_b0", "efficientnet_b0"),
+    "torchvision-efficientnet-v2-s": ("efficientnet_v2_s", "efficientnetv2_s"),
+    "torchvision-efficientnet-v2": ("efficientnet_v2_m", "efficientnetv2_m"),
+    "torchvision-swin": ("swin_t", "swin_tiny_patch4_window7_224"),
+    "torchvision-swinv2": ("swin_v2_t", "swinv2_tiny_window8_256"),
+    "torchvision-convnext": ("convnext_tiny", "convnext_tiny"),
 }
 FEW = detectors.Size(layers=2, stem=1)
 DETRS = {
@@ -112,6 +125,10 @@ def file_in(name: str) -> tuple[nn.Module, Shapes]:
     if name == "torchvision-detection":
         model = build_on_meta(get_config("detectors/retinanet_resnet18_fpn.py").model)
         return model, {convention.write(key, len(shape)): shape for key, shape in shapes_of(model).items()}
+    if name in OF_TORCHVISION:
+        theirs, network = OF_TORCHVISION[name]
+        with torch.device("meta"):
+            return of_timm(network)[0], shapes_of(torchvision.models.get_model(theirs))
     if name == "torchvision-mobilenet":
         with torch.device("meta"):
             file = shapes_of(torchvision.models.mobilenet_v3_small())

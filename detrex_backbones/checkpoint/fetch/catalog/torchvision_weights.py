@@ -37,6 +37,10 @@ WITHOUT_EPS = (
 )
 IN_DETECTORS = re.compile("(fasterrcnn|maskrcnn|keypointrcnn|retinanet)_resnet50")
 
+# Networks whose batch norms have another eps than torch's 1e-5; and those without any, or of videos.
+LARGE_EPS = re.compile(r"(efficientnet_(b[567]|v2)|mobilenet_v3|inception|googlenet)")
+NO_NORMS = re.compile(r"(alexnet|convnext|squeezenet|swin|vit|vgg\d+(?!_bn)$|maxvit|mvit|mc3|r2plus1d|r3d|s3d)")
+
 
 def ask() -> LibraryTable:
     """torchvision's own answer, which imports it."""
@@ -107,12 +111,20 @@ def _weight(short: str, member: Any) -> Weight:
         model=network,
         config=f"resnet/{network}.py" if ours else f"detectors/{DETECTORS[short]}.py" if short in DETECTORS else "",
         stride_in_1x1=False if network in BOTTLENECK or detector else None,
-        norm_eps=0.0 if short.removesuffix("-coco_v1") in WITHOUT_EPS else 1e-5 if ours or detector else None,
+        norm_eps=0.0 if short.removesuffix("-coco_v1") in WITHOUT_EPS else _eps(network, detector, preset),
         top1=top1 if math.isfinite(top1) else None,
         parameters=member.meta.get("num_params"),
         classes=len(member.meta.get("categories") or ()) or None,
         recipe=_recipe(preset) if math.isfinite(top1) else None,
     )
+
+
+def _eps(network: str, detector: bool, preset: Any) -> float | None:
+    """That of the batch norms of a classifier, or of a detector over a ResNet."""
+    classifies = hasattr(preset, "crop_size")
+    if not (classifies or detector) or NO_NORMS.match(network):
+        return None
+    return 1e-3 if LARGE_EPS.match(network) else 1e-5
 
 
 def _preprocessing(preset: Any) -> Preprocessing | None:

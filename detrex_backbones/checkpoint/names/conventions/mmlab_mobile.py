@@ -65,6 +65,7 @@ CONVENTIONS = (
             *pairs_of("conv2.", "", HEAD),
         ),
         left_out=BATCH_COUNTERS,
+        others=("torchvision-mobilenet-v2",),
     ),
     Convention(
         name="mmdet-efficientnet",
@@ -83,5 +84,6 @@ CONVENTIONS = (
         # timm's tf_efficientnet_* compute the same; its efficientnet_* have the same names and shapes.
         proves={"padding": "same", "norm_eps": 1e-3},
         one_way="its stages are two in one",
+        others=("torchvision-efficientnet",),
     ),
 )

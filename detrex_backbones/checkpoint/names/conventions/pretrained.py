@@ -14,6 +14,8 @@ NORM_ADDED = "norm of a map, which detectors add: it keeps its initial values"
 POSITIONS_ADDED = "relative positions, which detectors add: they keep their initial values"
 COMPUTED = "computed from the size of the image"
 
+KEPT_NORMS = {r"(^|(?<!\d)\.)norm[0-3]\.(weight|bias)$": NORM_ADDED}
+
 HEADS = {
     r"^(head|head_dist|fc|classifier|conv_head|clip_projector|fc_norm)\.": "head",
     r"^(cls_token|mask_token|lm_head\.|decoder)": "of the pre-training",
@@ -23,8 +25,7 @@ HEADS = {
 
 def _of_stages(name: str, *anchors: str) -> Convention:
     """A network of stages, whose maps have norms in a detector: `norm1`, where `blocks.3.norm1` is a block's own."""
-    kept = {r"(^|(?<!\d)\.)norm[0-3]\.(weight|bias)$": NORM_ADDED}
-    return Convention(name=name, anchors=(anchors,), without=MAP_NORMS, left_out=HEADS, kept=kept)
+    return Convention(name=name, anchors=(anchors,), without=MAP_NORMS, left_out=HEADS, kept=KEPT_NORMS)
 
 
 CONVENTIONS = (

@@ -11,6 +11,12 @@ HEAD = {
     r"\.num_batches_tracked$": "batch counter",
 }
 
+# Where this library has networks of these blocks, too.
+OF_TORCHVISION = (
+    *("torchvision-mobilenet-v2", "torchvision-mobilenet-v3-small", "torchvision-mobilenet-v3-large"),
+    *("torchvision-efficientnet", "torchvision-efficientnet-v2-s", "torchvision-efficientnet-v2"),
+)
+
 CONVENTIONS = (
     # No marks: any network of timm, where the user says so or the model in hand shows it.
     Convention(name="timm", left_out=HEAD),
@@ -51,6 +57,7 @@ CONVENTIONS = (
         ),
         aliases=("timm",),
         left_out=HEAD,
+        others=OF_TORCHVISION,
         lookalikes="TensorFlow's weights in these names (timm's tf_*) were trained with SAME padding and norm_eps "
         "1e-3, the others as a rule with even padding and 1e-5",
     ),
