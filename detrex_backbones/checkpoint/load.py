@@ -20,6 +20,7 @@ from detrex_backbones.checkpoint.place.dense import check_casts, place_values, t
 from detrex_backbones.checkpoint.place.writable import LAZY
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
+from detrex_backbones.checkpoint.stated import stated_traits
 from detrex_backbones.errors import CheckpointMatchError
 
 __all__ = [
@@ -119,6 +120,7 @@ def plan_load(model: nn.Module, state: Mapping[str, object], checkpoint: Checkpo
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     shapes = {key: () if isinstance(value, LAZY) else tuple(value.shape) for key, value in tensors.items()}
     attempt = plan_best(shapes, checkpoint, facts=ModelFacts(model), **options.reading)
+    attempt.report.stated = stated_traits(checkpoint)
     attempt.report.before_maps = random_before_maps(model, attempt.report)
     return attempt
 

@@ -39,6 +39,7 @@ class LoadReport:
         before_maps: those of `random` that lie between the scope and the maps that the model gives: a pyramid's.
         lookalikes: what else these very names can be, where names alone don't tell.
         ambiguous: what could as well have been matched otherwise; such a load is refused.
+        stated: what the file says of how its weights were trained: `pixel_mean`, `stride_in_1x1` ...
         not_finite: model key -> how many of its numbers are NaN or infinite.
     """
 
@@ -55,6 +56,7 @@ class LoadReport:
     before_maps: list[str] = field(default_factory=list)
     lookalikes: str = ""
     ambiguous: str = ""
+    stated: dict[str, Any] = field(default_factory=dict)
     not_finite: dict[str, int] = field(default_factory=dict)
     other_containers: list[str] = field(default_factory=list)
 

@@ -15,6 +15,7 @@ from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET
 from detrex_backbones.checkpoint.files import Checkpoint, load_values, only, open_checkpoint
 from detrex_backbones.checkpoint.names.conventions import Convention, conventions
 from detrex_backbones.checkpoint.names.readings import Reading, readings
+from detrex_backbones.checkpoint.stated import stated_traits
 from detrex_backbones.config.values import escaped, quoted
 from detrex_backbones.errors import CheckpointError, ConfigValueError
 from detrex_backbones.text import shorten, visible, visible_in_comment
@@ -47,6 +48,7 @@ class Inferred:
         num_classes: number of classes of the classifier, None without one.
         known: name of the weights, where the file is a known one; "" otherwise.
         preprocessing: `pixel_mean`, `pixel_std` and `input_format`: of a known file its own, otherwise assumed.
+        norm_eps: of the norms; 1e-5 where nothing else is known.
         assumed: what can't be told from names and shapes -> (value, why). Empty where the file is known.
     """
 
@@ -57,6 +59,7 @@ class Inferred:
     num_classes: int | None
     known: str = ""
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    norm_eps: float = 1e-5
     assumed: dict[str, tuple[Any, str]] = field(default_factory=dict)
 
     def to_py(self, checkpoint: str) -> str:
@@ -82,17 +85,21 @@ class Inferred:
         """The text, from words that are already Python."""
         stem, arguments = self.stem
         classes = [f"        num_classes={self.num_classes},"] if self.num_classes else []
+        usual = self.norm_eps == ASSUMED["norm_eps"][0]
+        norm = '"FrozenBN"' if usual else f"partial(FrozenBatchNorm2d, eps={self.norm_eps!r})"
+        names = sorted(["FeatureExtractor", "ResNet", "make_stage", stem, *([] if usual else ["FrozenBatchNorm2d"])])
         lines = [
             f'"""{title}"""',
             "",
-            f"from detrex_backbones import {', '.join(sorted(['FeatureExtractor', 'ResNet', 'make_stage', stem]))}",
+            *([] if usual else ["from functools import partial", ""]),
+            f"from detrex_backbones import {', '.join(names)}",
             "from detrex_backbones.config import LazyCall as L",
             "",
             *notes,
             "model = L(FeatureExtractor)(",
             "    backbone=L(ResNet)(",
-            f'        stem=L({stem})({_arguments(arguments)}, norm="FrozenBN"),',
-            f'        stages=L(make_stage)({_arguments(self.stages)}, norm="FrozenBN"),',
+            f"        stem=L({stem})({_arguments(arguments)}, norm={norm}),",
+            f"        stages=L(make_stage)({_arguments(self.stages)}, norm={norm}),",
             *classes,
             '        out_features=["res2", "res3", "res4", "res5"],',
             "        freeze_at=1,",
@@ -136,7 +143,7 @@ def infer_config(
     if "conv3" not in "".join(name for name in shapes if name.startswith("res2.0.")):
         del assumed["stride_in_1x1"]
     weight = find_known(checkpoint.path) if channels == 3 else None  # a first convolution of its own is no known one
-    traits = dict(weight.traits) if weight else {}
+    traits = (stated_traits(checkpoint) if channels == 3 else {}) | (weight.traits if weight else {})
     preprocessing = {name: traits.get(name, assumed[name][0]) for name in ("pixel_mean", "pixel_std", "input_format")}
     for name in traits:
         assumed.pop(name, None)
@@ -150,6 +157,7 @@ def infer_config(
         num_classes=shapes["linear.weight"][0] if "linear.weight" in shapes else None,
         known=weight.name if weight else "",
         preprocessing=preprocessing,
+        norm_eps=traits.get("norm_eps", ASSUMED["norm_eps"][0]),
         assumed=assumed,
     )
 

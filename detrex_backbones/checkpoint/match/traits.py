@@ -67,7 +67,8 @@ def check_traits(
 
     weight = find_known(report.path)
     convention = source if isinstance(source, Convention) else conventions().get(report.source)
-    certain = {**(convention.proves if convention else {}), **(traits_of_weight(weight) if weight else {})}
+    proved, published = convention.proves if convention else {}, traits_of_weight(weight) if weight else {}
+    certain = {**proved, **report.stated, **published}
     different = compare_traits(certain, actual)
     if different:
         who = weight.name if weight else f"the weights of {report.path!r}"
@@ -75,7 +76,8 @@ def check_traits(
         if mode == "error":
             raise PreprocessingError(text)
         logger.warning(text)
-    likely = compare_traits(convention.suggests, actual) if convention and not weight else {}
+    suggested = convention.suggests if convention and not weight else {}
+    likely = compare_traits({name: value for name, value in suggested.items() if name not in certain}, actual)
     if len(likely.get("pixel_mean", ((), ()))[0]) != len(likely.get("pixel_mean", ((), ()))[1]):
         likely = {}  # of images with other channels than the source's
     if likely:
