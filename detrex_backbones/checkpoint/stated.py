@@ -1,7 +1,7 @@
 """What a file says of the network that its weights were trained in: preprocessing, stride, eps.
 
-OpenMMLab's files hold the text of their config, and a folder of Hugging Face has a `preprocessor_config.json` beside the
-weights. Both are read as data: of the text only what is written out in it, and nothing in it is called.
+OpenMMLab's files hold the text of their config, and a folder of Hugging Face has a `preprocessor_config.json` beside
+the weights. Both are read as data: of the text only what is written out in it, and nothing in it is called.
 """
 
 from __future__ import annotations

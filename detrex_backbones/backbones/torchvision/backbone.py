@@ -90,16 +90,16 @@ class TorchvisionBackbone(Backbone):
         with torch.device("meta"):
             skeleton = network.create(model_name, **kwargs)
         self._whole = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
-        stages: dict[str, str] = {}
+        by_stride: dict[str, str] = {}
         if (
             return_nodes is train_return_nodes is eval_return_nodes is None
             or isinstance(freeze_at, bool)
             or freeze_at != 0
         ):
-            stages = last_of_each_stride(model_name, skeleton, tracer_kwargs)
-            check_freeze_at(model_name, freeze_at, stages.values())
+            by_stride = last_of_each_stride(model_name, skeleton, tracer_kwargs)
+            check_freeze_at(model_name, freeze_at, by_stride.values())
         if return_nodes is train_return_nodes is eval_return_nodes is None:
-            return_nodes = {node: name for node, name in stages.items() if name != "res1"}
+            return_nodes = {node: name for node, name in by_stride.items() if name != "res1"}
         nodes = both_modes(model_name, skeleton, return_nodes, train_return_nodes, eval_return_nodes, tracer_kwargs)
         traced = extractor(skeleton, nodes, tracer_kwargs)
         shapes = map_shapes(model_name, traced)
@@ -110,7 +110,7 @@ class TorchvisionBackbone(Backbone):
             # Only now: tracing would go into a norm that isn't torch's own.
             self.model = FrozenBatchNorm2d.convert_frozen_batchnorm(self.model)  # type: ignore[assignment]
         if freeze_at:
-            node = next(node for node, name in stages.items() if name == f"res{freeze_at}")
+            node = next(node for node, name in by_stride.items() if name == f"res{freeze_at}")
             before = parameters_before(skeleton, node, tracer_kwargs)
             freeze_parameters(self.model, before, FrozenBatchNorm2d.convert_frozen_batchnorm)
         self._channels_last = {name for name, (_, _, last) in shapes.items() if last}
