@@ -3,7 +3,8 @@
 `detectron2://PATH` is a path under the zoo's folder, for a detector also `detectron2://COCO-Detection/CONFIG` without
 the number and the file, with or without ".yaml" or ".py", as detectron2's `model_zoo.get_checkpoint_url` takes it;
 `catalog://ImageNetPretrained/...` is one of the older files. The same file name, R-50.pkl, stands in both and in two
-folders of the newer, each time for another content: so no file is recognised by that name alone. Detectors carry the beginning of their md5 in the name, ImageNet files carry no hash.
+folders of the newer, each time for another content: so no file is recognised by that name alone. Detectors carry the
+beginning of their md5 in the name, ImageNet files carry no hash.
 """
 
 from __future__ import annotations
