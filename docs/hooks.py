@@ -78,8 +78,11 @@ def configs_page() -> str:
     for row in json.loads(_printed("list", "--json")):  # detectors are configs, but no backbones with figures
         folders[row["name"].partition("/")[0]].append(figures.get(row["name"], row))
     for folder, rows in folders.items():
-        lines += [f"## {folder}\n", "| config | what it is | strides | channels | parameters | GFLOPs | top-1, % |"]
-        lines += ["|---|---|---|---|--:|--:|--:|", *map(_config_row, rows), ""]
+        lines += [
+            f"## {folder}\n",
+            "| config | what it is | strides | channels | parameters | GFLOPs | top-1, % | top-5, % |",
+        ]
+        lines += ["|---|---|---|---|--:|--:|--:|--:|", *map(_config_row, rows), ""]
     return "\n".join(lines)
 
 
@@ -91,7 +94,7 @@ def _config_row(row: dict[str, Any]) -> str:
         *(strides, channels),
         f"{row['parameters'] / 1e6:.1f} M" if "parameters" in row else "",
         f"{row['gflops']:.2f}" if row.get("gflops") else "",
-        f"{row['top1']:.2f}" if row.get("top1") else "",
+        *(f"{row[key]:.2f}" if row.get(key) else "" for key in ("top1", "top5")),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -111,14 +114,14 @@ def weights_page() -> str:
             continue
         lines += [
             f"## {scheme}\n",
-            "| name | top-1, % | parameters | pixels | config | overrides |",
-            "|---|--:|--:|---|---|---|",
+            "| name | top-1, % | top-5, % | parameters | pixels | config | overrides |",
+            "|---|--:|--:|--:|---|---|---|",
         ]
         for weight in list_weights("", (scheme,)):
             pixels = weight.preprocessing
             cells = [
                 weight.name.removeprefix(scheme),
-                f"{weight.top1:.2f}" if weight.top1 is not None else "",
+                *(f"{top:.2f}" if top is not None else "" for top in (weight.top1, weight.top5)),
                 f"{weight.parameters / 1e6:.1f} M" if weight.parameters else "",
                 f"{pixels.input_format} {pixels.name}" if pixels else "",
                 weight.config.removesuffix(".py") if weight.config else "",

@@ -83,7 +83,8 @@ def _weight(short: str, member: Any) -> Weight:
     preset = member.transforms()
     digest = SHA256.search(member.url)
     ours = network in (*BASIC, *BOTTLENECK)
-    top1 = member.meta.get("_metrics", {}).get("ImageNet-1K", {}).get("acc@1", math.nan)
+    metrics = member.meta.get("_metrics", {}).get("ImageNet-1K", {})
+    top1, top5 = (metrics.get(key, math.nan) for key in ("acc@1", "acc@5"))
     return Weight(
         name=SCHEME + short,
         url=member.url,
@@ -94,6 +95,7 @@ def _weight(short: str, member: Any) -> Weight:
         stride_in_1x1=False if network in BOTTLENECK else None,
         norm_eps=1e-5 if ours else None,
         top1=top1 if math.isfinite(top1) else None,
+        top5=top5 if math.isfinite(top5) else None,
         parameters=member.meta.get("num_params"),
         classes=len(member.meta.get("categories") or ()) or None,
         recipe=_recipe(preset) if math.isfinite(top1) else None,
