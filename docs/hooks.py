@@ -23,13 +23,21 @@ ELSEWHERE = ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESUL
 
 CONFIGS_ABOUT = """\
 `get_config(name)`, or the name on the command line. The numbers are those of `detrex-backbones list --figures`: GFLOPs
-are multiply-adds for 224 x 224 pixels, top-1 is the best of the weights that are known by name.
+are multiply-adds for 224 x 224 pixels, top-1 is the best of the weights that are known by name, and top-5 theirs.
 """
 
 WEIGHTS_ABOUT = """\
 What `train.init_checkpoint` takes by name, and the config and overrides that they were trained with. timm's {timm} are
-not listed: `detrex-backbones weights 'timm://*'`. Files, URLs and `hf-hub:org/name` are taken as well. Top-1 is
-ImageNet's, as published; `evaluate` checks it.
+not listed: `detrex-backbones weights 'timm://*'`. Files, URLs and `hf-hub:org/name` are taken as well. Top-1 and top-5
+are ImageNet's, as published; `evaluate` checks them.
+"""
+
+PREPROCESSING_ABOUT = """\
+## What images are turned into
+
+Channel order and the name that the tables have for it; mean and standard deviation of each channel in that order, for
+pixels of 0 to 255, as `pixel_mean` and `pixel_std` take them; the scale that the source's own code counts pixels in.
+A source stands in several rows where its weights differ.
 """
 
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
@@ -102,12 +110,17 @@ def _config_row(row: dict[str, Any]) -> str:
 def weights_page() -> str:
     """The known weights but timm's, as `detrex-backbones weights` has them."""
     from detrex_backbones.checkpoint.fetch import SOURCES, list_weights
-    from detrex_backbones.cli.weights import overrides_of
+    from detrex_backbones.cli.weights import overrides_of, preprocessing_rows
 
     timm = "timm://"
     lines = [
         "# Known weights\n",
         WEIGHTS_ABOUT.format(timm=len(SOURCES[timm].names())),
+        PREPROCESSING_ABOUT,
+        "| images | mean | standard deviation | scale | source |",
+        "|---|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in preprocessing_rows(list_weights())),
+        "",
     ]
     for scheme in SOURCES:
         if scheme == timm:

@@ -15,6 +15,15 @@ PIXELS = ("pixel_mean", "pixel_std", "input_format")
 # What has no map of stride 4, or none of 32.
 WITHOUT_STRIDE = {"vgg/ssd_vgg16": (4, 32)}
 
+# Families of many sizes: two of each now, the others with `-m slow`.
+FAMILIES = ("gluon/", "regnet/")
+
+
+def configs():
+    names = ready_backbones()
+    others = {name for family in FAMILIES for name in [one for one in names if one.startswith(family)][2:]}
+    return [pytest.param(name, marks=pytest.mark.slow if name in others else ()) for name in names]
+
 
 def swapped(cfg, name):
     """The config after the override, and its model, without values."""
@@ -35,7 +44,7 @@ def check_weights_and_images(cfg, name):
     assert {key: to_plain(cfg.model[key]) for key in PIXELS} == {key: images[key] for key in PIXELS}
 
 
-@pytest.mark.parametrize("name", ready_backbones())
+@pytest.mark.parametrize("name", configs())
 def test_in_a_feature_extractor(name):
     cfg = get_config("resnet/resnet50" if name != "resnet/resnet50" else "gluon/resnet101_v1b")
     if 4 in WITHOUT_STRIDE.get(name, ()):
@@ -48,7 +57,7 @@ def test_in_a_feature_extractor(name):
     check_weights_and_images(cfg, name)
 
 
-@pytest.mark.parametrize("name", ready_backbones())
+@pytest.mark.parametrize("name", configs())
 def test_in_a_detector(name):
     cfg, model = swapped(dino(), name)
     neck, shapes = cfg.model.neck, model.backbone.output_shape()

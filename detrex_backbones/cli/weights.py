@@ -99,9 +99,9 @@ def _print(rows: list[dict[str, Any]]) -> None:
         mark = f" [{notes.setdefault(tuple(overrides), len(notes) + 1)}]" if overrides else ""
         row["backbone"] = backbone + mark if backbone else None
     print_figures(rows)
-    for overrides, number in notes.items():
+    for texts, number in notes.items():
         say(f"\n[{number}] with")
-        say("\n".join(f"    {text}" for text in overrides))
+        say("\n".join(f"    {text}" for text in texts))
     say("\nimages (mean and std: for pixels of 0-255; scale: in the source's own code)")
     table = preprocessing_rows([row["weight"] for row in rows])
     print_table(("images", "mean", "std", "scale", "source"), table, dense=True)
