@@ -31,6 +31,7 @@ from detrex_backbones.backbones import TorchvisionFPN as TorchvisionFPN
 from detrex_backbones.backbones import TorchvisionResNet as TorchvisionResNet
 from detrex_backbones.backbones import ViT as ViT
 from detrex_backbones.backbones import get_vit_lr_decay_rate as get_vit_lr_decay_rate
+from detrex_backbones.backbones import layer_decay_groups as layer_decay_groups
 from detrex_backbones.backbones import make_stage as make_stage
 from detrex_backbones.backbones import read_image as read_image
 from detrex_backbones.checkpoint import DetectionCheckpointer as DetectionCheckpointer

@@ -23,13 +23,21 @@ ELSEWHERE = ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESUL
 
 CONFIGS_ABOUT = """\
 `get_config(name)`, or the name on the command line. The numbers are those of `detrex-backbones list --figures`: GFLOPs
-are multiply-adds for 224 x 224 pixels, top-1 is the best of the weights that are known by name.
+are multiply-adds for 224 x 224 pixels, top-1 is the best of the weights that are known by name, and top-5 theirs.
 """
 
 WEIGHTS_ABOUT = """\
 What `train.init_checkpoint` takes by name, and the config and overrides that they were trained with. timm's {timm} are
-not listed: `detrex-backbones weights 'timm://*'`. Files, URLs and `hf-hub:org/name` are taken as well. Top-1 is
-ImageNet's, as published; `evaluate` checks it.
+not listed: `detrex-backbones weights 'timm://*'`. Files, URLs and `hf-hub:org/name` are taken as well. Top-1 and top-5
+are ImageNet's, as published; `evaluate` checks them.
+"""
+
+PREPROCESSING_ABOUT = """\
+## What images are turned into
+
+Channel order and the name that the tables have for it; mean and standard deviation of each channel in that order, for
+pixels of 0 to 255, as `pixel_mean` and `pixel_std` take them; the scale that the source's own code counts pixels in.
+A source stands in several rows where its weights differ.
 """
 
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
@@ -78,8 +86,11 @@ def configs_page() -> str:
     for row in json.loads(_printed("list", "--json")):  # detectors are configs, but no backbones with figures
         folders[row["name"].partition("/")[0]].append(figures.get(row["name"], row))
     for folder, rows in folders.items():
-        lines += [f"## {folder}\n", "| config | what it is | strides | channels | parameters | GFLOPs | top-1, % |"]
-        lines += ["|---|---|---|---|--:|--:|--:|", *map(_config_row, rows), ""]
+        lines += [
+            f"## {folder}\n",
+            "| config | what it is | strides | channels | parameters | GFLOPs | top-1, % | top-5, % |",
+        ]
+        lines += ["|---|---|---|---|--:|--:|--:|--:|", *map(_config_row, rows), ""]
     return "\n".join(lines)
 
 
@@ -91,7 +102,7 @@ def _config_row(row: dict[str, Any]) -> str:
         *(strides, channels),
         f"{row['parameters'] / 1e6:.1f} M" if "parameters" in row else "",
         f"{row['gflops']:.2f}" if row.get("gflops") else "",
-        f"{row['top1']:.2f}" if row.get("top1") else "",
+        *(f"{row[key]:.2f}" if row.get(key) else "" for key in ("top1", "top5")),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -99,26 +110,31 @@ def _config_row(row: dict[str, Any]) -> str:
 def weights_page() -> str:
     """The known weights but timm's, as `detrex-backbones weights` has them."""
     from detrex_backbones.checkpoint.fetch import SOURCES, list_weights
-    from detrex_backbones.cli.weights import overrides_of
+    from detrex_backbones.cli.weights import overrides_of, preprocessing_rows
 
     timm = "timm://"
     lines = [
         "# Known weights\n",
         WEIGHTS_ABOUT.format(timm=len(SOURCES[timm].names())),
+        PREPROCESSING_ABOUT,
+        "| images | mean | standard deviation | scale | source |",
+        "|---|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in preprocessing_rows(list_weights())),
+        "",
     ]
     for scheme in SOURCES:
         if scheme == timm:
             continue
         lines += [
             f"## {scheme}\n",
-            "| name | top-1, % | parameters | pixels | config | overrides |",
-            "|---|--:|--:|---|---|---|",
+            "| name | top-1, % | top-5, % | parameters | pixels | config | overrides |",
+            "|---|--:|--:|--:|---|---|---|",
         ]
         for weight in list_weights("", (scheme,)):
             pixels = weight.preprocessing
             cells = [
                 weight.name.removeprefix(scheme),
-                f"{weight.top1:.2f}" if weight.top1 is not None else "",
+                *(f"{top:.2f}" if top is not None else "" for top in (weight.top1, weight.top5)),
                 f"{weight.parameters / 1e6:.1f} M" if weight.parameters else "",
                 f"{pixels.input_format} {pixels.name}" if pixels else "",
                 weight.config.removesuffix(".py") if weight.config else "",

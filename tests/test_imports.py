@@ -68,6 +68,7 @@ PUBLIC = [
     "get_vit_lr_decay_rate",
     "infer_config",
     "instantiate",
+    "layer_decay_groups",
     "list_backbones",
     "list_configs",
     "load_checkpoint",

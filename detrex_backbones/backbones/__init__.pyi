@@ -10,6 +10,7 @@ from detrex_backbones.backbones.images.extractor import FeatureExtractor as Feat
 from detrex_backbones.backbones.images.tensors import image_to_tensor as image_to_tensor
 from detrex_backbones.backbones.images.tensors import read_image as read_image
 from detrex_backbones.backbones.internimage import InternImage as InternImage
+from detrex_backbones.backbones.layer_decay import layer_decay_groups as layer_decay_groups
 from detrex_backbones.backbones.mvit import MViT as MViT
 from detrex_backbones.backbones.pyramids.channel_mapper import ChannelMapper as ChannelMapper
 from detrex_backbones.backbones.pyramids.fpn import FPN as FPN

@@ -25,7 +25,8 @@ examples:
 
 ABOUT = (
     "Latency (the median, and what 95 of 100 runs stay below), images a second, memory at its peak, parameters, GFLOPs "
-    "and the best known ImageNet top-1 of backbones, with random weights, under torch.utils.benchmark's timers."
+    "and the best known ImageNet top-1 and its top-5 of backbones, with random weights, under torch.utils.benchmark's "
+    "timers."
 )
 
 
@@ -49,7 +50,9 @@ def add_parser(subparsers: Any) -> None:
         help="the mean time of forward and preprocessing over these images, one by one; reading is left out",
     )
     parser.add_argument("--limit", metavar="N", type=int, default=2000, help="images of --images (default: 2000)")
-    parser.add_argument("--sort", metavar="COLUMN", help="median, images_per_second, top1, parameters, gflops, memory")
+    parser.add_argument(
+        "--sort", metavar="COLUMN", help="median, images_per_second, top1, top5, parameters, gflops, memory"
+    )
     parser.add_argument("--picture", metavar="FILE", help="draw accuracy against latency: a .png or .svg")
     add_json_argument(parser)
 
@@ -75,7 +78,8 @@ def run(args: argparse.Namespace) -> None:
     rows = []
     for name, cfg in configs.items():
         speed = measure_speed(name, cfg, conditions, photos)
-        rows.append({**asdict(speed), "top1": None if Path(name).is_file() else known_weights(name)["top1"]})
+        known = {} if Path(name).is_file() else known_weights(name)
+        rows.append({**asdict(speed), "top1": known.get("top1"), "top5": known.get("top5")})
     rows = sort_figures(rows, args.sort) if args.sort else rows
     about = describe(args, len(photos))
     if args.json:

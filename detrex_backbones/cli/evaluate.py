@@ -99,9 +99,9 @@ def _print_result(args: argparse.Namespace, result: Evaluation) -> None:
         return
     for note in result.notes:
         say(visible(note))
-    published = f" (published: {content['published_top1']:.3f} %)" if content["published_top1"] else ""
-    say(f"top-1  {content['top1']:.3f} %{published}")
-    say(f"top-5  {content['top5']:.3f} %")
+    for key in ("top1", "top5"):
+        published = content[f"published_{key}"]
+        say(f"top-{key[-1]}  {content[key]:.3f} %" + (f" (published: {published:.3f} %)" if published else ""))
 
 
 def _read_classes(path: str) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from detrex_backbones.checkpoint.fetch.catalog import timm_weights
 from detrex_backbones.cli.common import add_command, add_json_argument
-from detrex_backbones.cli.terminal import print_json, say
+from detrex_backbones.cli.figures import print_figures, sort_figures
+from detrex_backbones.cli.terminal import print_json, print_table, say
 from detrex_backbones.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -20,13 +21,14 @@ EXAMPLES = """\
 examples:
   detrex-backbones weights
   detrex-backbones weights resnet50
-  detrex-backbones weights 'timm://resnet*d.*'
+  detrex-backbones weights 'timm://resnet*d.*' --sort top1
+  detrex-backbones weights 'detrex://dino_swin*'
   detrex-backbones weights gluon --json
 """
 
 TIMM = timm_weights.SCHEME
-INDENT = 38  # of the config
-WIDTH = 80
+# Whose own code counts pixels from 0 to 1; the others' from 0 to 255, as here.
+FROM_0_TO_1 = ("torchvision", "timm", "gluon", "pycls", "detr", "moco")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -37,13 +39,16 @@ def add_parser(subparsers: Any) -> None:
         run,
         summary="list the weights that can be had by name",
         about="The weights that train.init_checkpoint takes by name, with their ImageNet top-1\n"
-        "as published, parameters, pixels (channel order, and whose mean and std), and\n"
-        "the ready config that loads them with the overrides that it needs. --json has\n"
-        "all that is known: URL, hash, mean, std, evaluation recipe, licence.\n"
-        "Without PATTERN, timm's are only counted.",
+        "and top-5 as published, parameters, what images they want (channel order, and\n"
+        "whose mean and std), and the backbone that loads them with the overrides that\n"
+        "it needs. --json has all that is known: URL, hash, mean, std, evaluation recipe,\n"
+        "licence. Without PATTERN, timm's are only counted.",
         examples=EXAMPLES,
     )
     parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="", help="a part of a name, or a glob")
+    parser.add_argument("--sort", metavar="COLUMN", help="name, top1, top5 or parameters (default: by source)")
+    parser.add_argument("--min-top1", metavar="P", type=float, help="only those of at least this top-1 in per cent")
+    parser.add_argument("--max-params", metavar="M", type=float, help="only up to this many million parameters")
     add_json_argument(parser)
 
 
@@ -55,20 +60,77 @@ def run(args: argparse.Namespace) -> None:
     found = list_weights(args.pattern, schemes)
     if not found:
         raise ArgumentError(f"no weights match {args.pattern!r}.{_near(args.pattern)}")
+    rows = [row for row in map(_row, found) if _passes(row, args.min_top1, args.max_params)]
+    if not rows:
+        raise ArgumentError(f"none of the {len(found)} weights of that name passes the filters.")
+    rows = sort_figures(rows, args.sort) if args.sort else rows
     if args.json:
-        print_json([to_dict(weight) for weight in found])
+        print_json([to_dict(row["weight"]) for row in rows])
         return
-    for weight in found:
-        say("\n".join(_lines(weight)))
+    _print(rows)
     if not args.pattern:
-        count = len(SOURCES["timm://"].names())
+        count = len(SOURCES[TIMM].names())
         say(f"\nand {count} of timm: detrex-backbones weights 'timm://*'")
     say("\nA file, a URL, hf-hub:org/name and hf-hub:org/name:file are taken too.")
 
 
+def _row(weight: Weight) -> dict[str, Any]:
+    images = weight.preprocessing
+    return {
+        "weight": weight,
+        "name": weight.name,
+        "top1": weight.top1,
+        "top5": weight.top5,
+        "parameters": weight.parameters,
+        "images": f"{images.input_format} {images.name}" if images else None,
+    }
+
+
+def _passes(row: dict[str, Any], min_top1: float | None, max_params: float | None) -> bool:
+    good = min_top1 is None or (row["top1"] or 0) >= min_top1
+    return good and (max_params is None or (row["parameters"] is not None and row["parameters"] <= max_params * 1e6))
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    """The table; below it the overrides that several rows share, and what their images are."""
+    notes: dict[tuple[str, ...], int] = {}
+    for row in rows:
+        backbone, overrides = backbone_of(row["weight"])
+        mark = f" [{notes.setdefault(tuple(overrides), len(notes) + 1)}]" if overrides else ""
+        row["backbone"] = backbone + mark if backbone else None
+    print_figures(rows)
+    for texts, number in notes.items():
+        say(f"\n[{number}] with")
+        say("\n".join(f"    {text}" for text in texts))
+    say("\nimages (mean and std: for pixels of 0-255; scale: in the source's own code)")
+    table = preprocessing_rows([row["weight"] for row in rows])
+    print_table(("images", "mean", "std", "scale", "source"), table, dense=True)
+
+
+def preprocessing_rows(weights: Iterable[Weight]) -> list[tuple[str, str, str, str, str]]:
+    """What is done to images, a row each: order and name, mean, standard deviation, scale, source."""
+    rows: dict[tuple[str, str, str, str], dict[str, None]] = {}
+    for weight in weights:
+        images, source = weight.preprocessing, weight.name.partition("://")[0]
+        if images is not None:
+            mean, std = (" ".join(f"{number:g}" for number in part) for part in (images.pixel_mean, images.pixel_std))
+            scale = "0-1" if source in (*FROM_0_TO_1, "https") else "0-255"
+            key = (f"{images.input_format} {images.name}", mean, std, scale)
+            rows.setdefault(key, {})["torchvision" if source == "https" else source] = None
+    return [(*key, ", ".join(sources)) for key, sources in sorted(rows.items())]
+
+
+def backbone_of(weight: Weight) -> tuple[str, list[str]]:
+    """The value of `backbone=` for a weight, "" for none, and the overrides that it needs beside."""
+    if weight.name.startswith(TIMM) and weight.config == timm_weights.TIMM_CONFIG:
+        return f"timm/{weight.name.removeprefix(TIMM)}", []  # a name that is a backbone itself
+    return weight.config.removesuffix(".py"), overrides_of(weight)
+
+
 def to_dict(weight: Weight) -> dict[str, Any]:
-    """Everything that is known of a weight, in types that JSON knows; `overrides` are all that the config needs."""
-    return {**asdict(weight), "overrides": overrides_of(weight), "traits": weight.traits}
+    """Everything that is known of a weight, in types that JSON knows; `overrides` are all that the backbone needs."""
+    backbone, overrides = backbone_of(weight)
+    return {**asdict(weight), "backbone": backbone, "overrides": overrides, "traits": weight.traits}
 
 
 def overrides_of(weight: Weight) -> list[str]:
@@ -93,22 +155,6 @@ def _pixels_of(config: str) -> dict[str, str]:
     pixels = preprocessing_of(config)
     mean, std = (f"[{','.join(f'{number:g}' for number in pixels[key])}]" for key in ("pixel_mean", "pixel_std"))
     return {"model.input_format": pixels["input_format"], "model.pixel_mean": mean, "model.pixel_std": std}
-
-
-def _lines(weight: Weight) -> Iterator[str]:
-    yield weight.name
-    top1 = f"{weight.top1:.2f} %" if weight.top1 is not None else "-"
-    parameters = f"{weight.parameters / 1e6:.1f} M" if weight.parameters else "-"
-    pixels = f"{weight.preprocessing.input_format} {weight.preprocessing.name}" if weight.preprocessing else "-"
-    figures = f"  {top1:>9}  {parameters:>9}  {pixels:<13} "
-    if weight.name.startswith(TIMM) and weight.config == timm_weights.TIMM_CONFIG:
-        config, overrides = f"timm/{weight.name.removeprefix(TIMM)}", []  # a name that is a config itself
-    else:
-        config, overrides = weight.config or "-", overrides_of(weight)
-    fits = len(figures + config) <= WIDTH
-    yield figures + config if fits else figures.rstrip()
-    for text in overrides if fits else [config, *overrides]:
-        yield " " * max(2, min(INDENT, WIDTH - len(text))) + text
 
 
 def _near(pattern: str) -> str:

@@ -74,6 +74,7 @@ class Evaluation:
             "top1": 100 * self.top1 / max(self.images, 1),
             "top5": 100 * self.top5 / max(self.images, 1),
             "published_top1": self.weight.top1 if self.weight else None,
+            "published_top5": self.weight.top5 if self.weight else None,
             "weight": self.weight.name if self.weight else None,
             "recipe": str(self.recipe),
             "notes": self.notes,

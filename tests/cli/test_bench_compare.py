@@ -42,7 +42,12 @@ def test_bench_prints_a_table_that_sorts(capsys, monkeypatch, tmp_path):
     lines = [line for line in out.splitlines() if line.strip()]
     assert max(map(len, lines)) <= 80
     assert [line.split()[0] for line in lines[2:5]] == ["timm/test_resnet", "resnet18", "resnet/resnet34"]
-    assert lines[3].split()[1:4] == ["69.76", "11.2", "0.04"]  # top-1, million parameters, GFLOPs at 32 x 32
+    assert lines[3].split()[1:5] == [
+        "69.76",
+        "89.08",
+        "11.2",
+        "0.04",
+    ]  # top-1, top-5, million parameters, GFLOPs at 32 x 32
     assert lines[-1].startswith("1 x 32 x 32 pixels, float32; torch ")
     with Image.open(picture) as image:
         assert min(image.size) > 300

@@ -7,7 +7,7 @@ import timm
 import torch
 import torchvision
 
-from detrex_backbones import LazyConfig, build_model, instantiate
+from detrex_backbones import LazyConfig, build_model, instantiate, read_checkpoint
 from detrex_backbones.cli import main
 
 
@@ -254,3 +254,19 @@ def test_infer_of_deformable_stages(tmp_path, capsys):
         "deform_modulated": True,
         "deform_num_groups": 1,
     }
+
+
+def test_convert_takes_detrexs_options_and_prints_names(tmp_path, file, capsys):
+    out = tmp_path / "r18.pth"
+    status, said, _ = run(
+        capsys, "convert", "--source_model", file, "--output_model", out, "--to", "detectron2", "--verbose"
+    )
+    lines = said.splitlines()
+    assert status == 0 and out.is_file()
+    assert "layer1.0.conv1.weight -> res2.0.conv1.weight" in lines
+    assert sum(" -> " in line for line in lines) == len(read_checkpoint(out).tensors) + 1  # and the sum
+    status, said, _ = run(capsys, "convert", file, tmp_path / "quiet.pth", "--to", "detectron2")
+    assert status == 0 and sum(" -> " in line for line in said.splitlines()) == 1
+    for argv, why in (((file,), "OUT is missing"), ((file, out, "--source_model", file), "IN is given twice")):
+        status, _, err = run(capsys, "convert", *argv, "--to", "detectron2")
+        assert status == 1 and why in err

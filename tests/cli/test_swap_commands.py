@@ -47,7 +47,7 @@ def test_figures(capsys, monkeypatch):
     status, out, _ = run(capsys, "list", "resnet/resnet50", "--figures")
     assert status == 0
     row = next(line for line in out.splitlines() if line.startswith("resnet/resnet50 "))
-    assert row.split() == ["resnet/resnet50", "80.86", "23.5", "4.09", "4", "8", "16", "32", "256-2048"]
+    assert row.split() == ["resnet/resnet50", "80.86", "95.43", "23.5", "4.09", "4", "8", "16", "32", "256-2048"]
     assert max(map(len, out.splitlines())) <= 80
     status, out, _ = run(capsys, "list", "resnet/resnet?8", "--sort", "top1", "--json")
     tops = [row["top1"] for row in json.loads(out)]

@@ -28,14 +28,17 @@ def resolve(name: str | os.PathLike[str]) -> Path:
 
     Args:
         name: a path, a `file://` URL, an `http(s)://` URL, `hf-hub:org/name[@revision][:file]`, or a name of the
-            catalogue: `torchvision://`, `timm://`, `gluon://`, `detectron2://`, `catalog://`, `pycls://`,
-            `open-mmlab://`, `mmcls://`, `detr://`, `moco://`; each with detectron2's `?matching_heuristics=True`
-            behind it or without. A path is given back as it is, whether there is a file or not.
+            catalogue: `torchvision://`, `timm://`, `gluon://`, `detectron2://`, `catalog://`, `detrex://`,
+            `pycls://`, `open-mmlab://`, `mmcls://`, `detr://`, `moco://`; each with detectron2's
+            `?matching_heuristics=True` behind it or without. A detector of detectron2's is also taken as its
+            `model_zoo` takes it: `COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml`. A path is given back as it is, whether
+            there is a file or not.
 
     Raises:
         CheckpointFileError: an unknown name, with the closest ones, or a file that can't be had.
     """
     text = _without_options(os.fspath(name))
+    text = (not _is_there(text) and detectron2.zoo_name(text)) or text
     if text.startswith(hub.SCHEME):
         return hub.from_hub(*hub.split(text))
     match = SCHEME.match(text)

@@ -20,6 +20,7 @@ from detrex_backbones.checkpoint.match.positions import POSITION_TABLES, fit_pos
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
 from detrex_backbones.checkpoint.match.whole_part import take_all, why_a_piece
 from detrex_backbones.checkpoint.names.conventions import Convention
+from detrex_backbones.checkpoint.names.conventions.pretrained import COMPUTED
 from detrex_backbones.checkpoint.names.original_files import ORIGINAL
 from detrex_backbones.checkpoint.names.readings import AS_STORED, Reading, each_reading, original_readings
 from detrex_backbones.checkpoint.names.renaming import rename_checkpoint
@@ -204,12 +205,16 @@ def _report(
         entry = reading.named[ours]
         entry.model_key, entry.rule = key, entry.rule or _rule(plan, reading, key, ours)
         entry.set(Status.LOADED, loaded)
+    computed = {key: why for key in plan.mismatched if (why := _why_kept(key, reading)) == COMPUTED}
     for key, ours in plan.mismatched.items():
         entry = reading.named[ours]
+        if key in computed:  # rotary positions of another size: the model has made its own
+            entry.set(Status.NOT_OF_NETWORK, COMPUTED)
+            continue
         entry.model_key, entry.model_shape = key, tuple(model[key])
         entry.set(Status.OTHER_SHAPE)
     explain_leftovers(reading, whole)
-    kept = {key: why for key in plan.missing if (why := _why_kept(key, reading))}
+    kept = {key: why for key in plan.missing if (why := _why_kept(key, reading))} | computed
     return LoadReport(
         path=str(checkpoint.path),
         format=checkpoint.format,

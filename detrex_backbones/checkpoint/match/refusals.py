@@ -127,8 +127,20 @@ def _check_complete(report: LoadReport, allow_missing: list[str], allow_unused: 
     rest = {*without, *report.missing, *(item.model_key for item in report.mismatched)}
     globs = fewest_globs(without, [key for key in _keys_of(report) if key not in rest], report.scope)
     allow = f", or allow it: allow_missing={[*allow_missing, *globs]!r}" if globs and not unplaced else ""
-    lines.append(f"Build the model that the file is for{allow}.{_note(report) if unplaced else ''}{_elsewhere(report)}")
+    more = f"{_known_network(report)}{_note(report) if unplaced else ''}{_elsewhere(report)}"
+    lines.append(f"Build the model that the file is for{allow}.{more}")
     raise CheckpointMatchError(" ".join(lines), report)
+
+
+def _known_network(report: LoadReport) -> str:
+    """Which ready config a detector of the catalogue was made with, and what to change in it."""
+    from detrex_backbones.checkpoint.fetch import find_known
+
+    weight = find_known(report.path)
+    if weight is None or not weight.name.startswith(("detectron2://", "detrex://")) or not weight.config:
+        return ""
+    changed = f" with {' '.join(weight.overrides)}" if weight.overrides else ""
+    return f" It is {weight.name}, whose backbone is {weight.config.removesuffix('.py')}{changed}."
 
 
 def _keys_of(report: LoadReport) -> list[str]:

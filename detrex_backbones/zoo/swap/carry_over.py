@@ -133,11 +133,14 @@ def _carry_norm(old: DictConfig, found: NamedBackbone) -> list[Dropped]:
     if taken or (found.explicit and "norm_layer" in node):
         return []
     norm = norms[-1]
+    # A wrapper's, whose None is the network's own; Swin's and ViT's own makes layer norms, and is no choice.
+    takes_names = keywords(node).get("norm_layer", "") is None
     if frozen or norm in OWN_NORMS:
-        _put(found, node, ("norm_layer",), "FrozenBN" if frozen else None)
+        if takes_names:
+            _put(found, node, ("norm_layer",), "FrozenBN" if frozen else None)
         return []
     layer = _norm_layer(norm)
-    if layer is not None and "norm_layer" in keywords(node) and _has_only(_built(node, "norm_layer", layer), layer):
+    if layer is not None and takes_names and _has_only(_built(node, "norm_layer", layer), layer):
         node["norm_layer"] = layer
         return []
     return [Dropped("norm", to_plain(norm), f"{found.name} has {_own_norms(node)}")]

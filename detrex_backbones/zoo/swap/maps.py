@@ -20,6 +20,7 @@ __all__ = ["Offer", "choose", "match", "offer_of"]
 logger = logging.getLogger(__name__)
 
 ALL_STAGES = ["res2", "res3", "res4", "res5"]
+FACTORS = [4.0, 2.0, 1.0, 0.5]  # of a SimpleFeaturePyramid: ViTDet's
 COARSEST_PLAIN = 16  # a single map of a larger stride is the end of a network that has others
 
 
@@ -29,33 +30,34 @@ class Offer:
 
     Args:
         shapes: name -> shape of each.
-        indices: name -> timm's index; None for a backbone that isn't timm's.
+        indices: name -> what makes the network give it: a number in `out_indices`, a factor in a pyramid's
+            `scale_factors`; None for a backbone that has neither.
         plain: whether it is a network of a single scale, as a ViT is.
     """
 
     shapes: dict[str, Any]
-    indices: dict[str, int] | None = None
+    indices: dict[str, Any] | None = None
     plain: bool = False
 
 
 def offer_of(found: NamedBackbone) -> Offer:
     """What the network has; a carried-over freeze_at is dropped where it has no stages to freeze, or fewer."""
     try:
-        return _offer(found.node, found.name)
+        return _offer(found.node, found.name, found.explicit)
     except ArgumentError as error:
         carried_over = 0 if found.explicit else found.node.get("freeze_at")
         if not carried_over:
             raise
         found.node["freeze_at"] = 0
         try:
-            offer = _offer(found.node, found.name)
+            offer = _offer(found.node, found.name, found.explicit)
         except ArgumentError:  # it wasn't freeze_at that is wrong
             raise error from None
         logger.warning("freeze_at=%s is not carried over: %s", carried_over, error)
         return offer
 
 
-def _offer(node: DictConfig, name: str) -> Offer:
+def _offer(node: DictConfig, name: str, explicit: bool) -> Offer:
     if "model_name" in node and "out_indices" in keywords(node):
         strides = _timm_strides(node.model_name)
         if node.get("out_features") is not None:
@@ -74,8 +76,30 @@ def _offer(node: DictConfig, name: str) -> Offer:
         except ArgumentError:  # fewer stages: what the node itself asks for
             return Offer(shapes_of(node, name))
     shapes = shapes_of(node, name)
+    wider_offer = None if explicit else _wider(node, name, shapes)
+    if wider_offer is not None:
+        return wider_offer
     strides = [shape.stride for shape in shapes.values()]
     return Offer(shapes, plain=len(set(strides)) == 1 and strides[0] is not None and strides[0] <= COARSEST_PLAIN)
+
+
+def _wider(node: DictConfig, name: str, shapes: dict[str, Any]) -> Offer | None:
+    """All maps of a network that is asked for some of them by number, or of a pyramid; None for another network."""
+    if "scale_factors" in node:
+        key, values = "scale_factors", FACTORS
+    elif "out_indices" in keywords(node) and node.get("out_indices") is not None:
+        key, values = "out_indices", list(range(max(node.out_indices) + 1))
+    else:
+        return None
+    wider = clone(node)
+    _set(wider, key, values)
+    try:
+        found = shapes_of(wider, name)
+    except ArgumentError:
+        return None
+    if not found.items() >= shapes.items():  # numbers of another meaning
+        return None
+    return Offer(found, dict(zip(found, values, strict=False)))
 
 
 def _timm_strides(model_name: str) -> list[int]:
@@ -96,7 +120,9 @@ def _timm_strides(model_name: str) -> list[int]:
 def choose(node: DictConfig, offer: Offer, names: Collection[str]) -> None:
     """Make the node give these maps."""
     if offer.indices is not None:
-        _set(node, "out_indices", [offer.indices[name] for name in names])
+        key = "scale_factors" if "scale_factors" in node else "out_indices"
+        chosen = [offer.indices[name] for name in offer.indices if name in names]
+        _set(node, key, chosen if key == "scale_factors" else [offer.indices[name] for name in names])
     elif "out_features" in keywords(node) and set(ALL_STAGES) >= set(names):
         _set(node, "out_features", list(names))
 

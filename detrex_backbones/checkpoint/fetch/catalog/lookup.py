@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from detrex_backbones.checkpoint.fetch.catalog import (
+    detectors,
     detectron2,
     gluon,
     openmmlab,
@@ -48,6 +49,7 @@ SOURCES = {
     gluon.SCHEME: _table(gluon.WEIGHTS),
     detectron2.SCHEME: Source(lambda: list(detectron2.WEIGHTS), detectron2.by_path),
     detectron2.CATALOG_SCHEME: _table(detectron2.CATALOG_WEIGHTS),
+    detectors.DETREX_SCHEME: Source(lambda: list(detectors.DETREX), detectors.detrex_detector),
     pycls.SCHEME: _table(pycls.WEIGHTS),
     openmmlab.SCHEME: _table(openmmlab.WEIGHTS),
     openmmlab.MMCLS_SCHEME: _table(openmmlab.MMCLS),
@@ -113,7 +115,7 @@ def find_known(name: str | Path, *, content: bool = False) -> Weight | None:
         name: a name, a URL or a path.
         content: hash a file (0.2 s for 100 MB) if its name says nothing.
     """
-    text = str(name)
+    text = detectron2.zoo_name(str(name)) or str(name)
     scheme = text.partition("://")[0] + "://"
     if scheme in SOURCES:
         try:
@@ -138,7 +140,7 @@ def hash_of(url: str) -> str:
 def _tables() -> tuple[Weight, ...]:
     """All weights that need nobody's metadata."""
     tables = (
-        *(gluon.WEIGHTS, detectron2.WEIGHTS, detectron2.CATALOG_WEIGHTS, pycls.WEIGHTS),
+        *(gluon.WEIGHTS, detectron2.WEIGHTS, detectron2.CATALOG_WEIGHTS, detectors.DETREX, pycls.WEIGHTS),
         *(openmmlab.WEIGHTS, openmmlab.MMCLS, published.DETR, published.MOCO, published.OLD_TORCHVISION),
     )
     return tuple(weight for table in tables for weight in table.values())
@@ -146,7 +148,8 @@ def _tables() -> tuple[Weight, ...]:
 
 def _by_path(path: PurePosixPath) -> Weight | None:
     """A file of a name that one weight has, or whose folders are those of a weight's URL."""
-    same_name = [weight for weight in _tables() if weight.file == path.name]
+    file = re.sub(r" ?\(\d+\)(?=\.)", "", path.name)  # a browser's second download
+    same_name = [weight for weight in _tables() if weight.file == file]
     if len(same_name) == 1:
         return same_name[0]
     for weight in same_name:

@@ -24,13 +24,13 @@ DETR_TABLE = (
 # name, md5.
 MOCO_TABLE = (("v1_200ep", "b251726a"), ("v2_200ep", "59fd9945"), ("v2_800ep", "a04e12f8"))
 
-# torchvision's V1 weights under the names that they had until 2021: network, sha256, parameters, top-1.
+# torchvision's V1 weights under the names that they had until 2021: network, sha256, parameters, top-1, top-5.
 TORCHVISION_TABLE = (
-    ("resnet18", "5c106cde", 11_689_512, 69.758),
-    ("resnet34", "333f7ec4", 21_797_672, 73.314),
-    ("resnet50", "19c8e357", 25_557_032, 76.130),
-    ("resnet101", "5d3b4d8f", 44_549_160, 77.374),
-    ("resnet152", "b121ed2d", 60_192_808, 78.312),
+    ("resnet18", "5c106cde", 11_689_512, 69.758, 89.078),
+    ("resnet34", "333f7ec4", 21_797_672, 73.314, 91.420),
+    ("resnet50", "19c8e357", 25_557_032, 76.130, 92.862),
+    ("resnet101", "5d3b4d8f", 44_549_160, 77.374, 93.546),
+    ("resnet152", "b121ed2d", 60_192_808, 78.312, 94.046),
 )
 
 
@@ -67,7 +67,7 @@ def _moco(name: str, md5: str) -> Weight:
     )
 
 
-def _old_torchvision(model: str, sha256: str, parameters: int, top1: float) -> Weight:
+def _old_torchvision(model: str, sha256: str, parameters: int, top1: float, top5: float) -> Weight:
     url = TORCHVISION_URL.format(model=model, hash=sha256)
     return Weight(
         name=url,
@@ -79,6 +79,7 @@ def _old_torchvision(model: str, sha256: str, parameters: int, top1: float) -> W
         stride_in_1x1=None if model in ("resnet18", "resnet34") else False,
         norm_eps=1e-5,
         top1=top1,
+        top5=top5,
         parameters=parameters,
         classes=1000,
     )

@@ -2,7 +2,7 @@
 
 Their accuracies are those of the file results/results-imagenet.csv in timm's repository, as of its commit 4e5207c7 of
 30 October 2025: of each name that timm 1.0.31 has, the row of the image size and crop of its pretrained config, which
-is the recipe here. They stand in timm_top1.csv, sorted; what is no classifier of ImageNet's 1000 classes has none.
+is the recipe here. They stand in timm_top.csv, sorted; what is no classifier of ImageNet's 1000 classes has none.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def _weight(cfg: Any) -> Weight:
     digest = SHA256.search(url)
     config = OWN_CONFIGS.get(cfg.architecture, "")
     basic = cfg.architecture in ("resnet18", "resnet34")
+    top1, top5 = _accuracies().get(f"{cfg.architecture}.{cfg.tag}", (None, None))
     return Weight(
         name=f"{SCHEME}{cfg.architecture}.{cfg.tag}",
         url=url,
@@ -111,7 +112,8 @@ def _weight(cfg: Any) -> Weight:
         overrides=() if config else (f"model.backbone.model_name={cfg.architecture}",),
         stride_in_1x1=False if config and not basic else None,
         norm_eps=1e-5 if config else None,
-        top1=_accuracies().get(f"{cfg.architecture}.{cfg.tag}"),
+        top1=top1,
+        top5=top5,
         classes=cfg.num_classes,
         recipe=_recipe(cfg) if cfg.num_classes else None,
         licence=cfg.license or "",
@@ -136,7 +138,8 @@ def _recipe(cfg: Any) -> Recipe | None:
 
 
 @functools.cache
-def _accuracies() -> dict[str, float]:
-    """Name -> ImageNet top-1 in per cent."""
-    table = resources.files("detrex_backbones.checkpoint.fetch.catalog").joinpath("timm_top1.csv")
-    return {row["name"]: float(row["top1"]) for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())}
+def _accuracies() -> dict[str, tuple[float, float]]:
+    """Name -> ImageNet top-1 and top-5 in per cent."""
+    table = resources.files("detrex_backbones.checkpoint.fetch.catalog").joinpath("timm_top.csv")
+    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    return {row["name"]: (float(row["top1"]), float(row["top5"])) for row in rows}

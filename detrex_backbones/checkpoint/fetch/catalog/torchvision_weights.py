@@ -102,7 +102,8 @@ def _weight(short: str, member: Any) -> Weight:
     preset = member.transforms()
     digest = SHA256.search(member.url)
     ours, detector = network in (*BASIC, *BOTTLENECK), bool(IN_DETECTORS.match(network))
-    top1 = member.meta.get("_metrics", {}).get("ImageNet-1K", {}).get("acc@1", math.nan)
+    metrics = member.meta.get("_metrics", {}).get("ImageNet-1K", {})
+    top1, top5 = (metrics.get(key, math.nan) for key in ("acc@1", "acc@5"))
     return Weight(
         name=SCHEME + short,
         url=member.url,
@@ -113,6 +114,7 @@ def _weight(short: str, member: Any) -> Weight:
         stride_in_1x1=False if network in BOTTLENECK or detector else None,
         norm_eps=0.0 if short.removesuffix("-coco_v1") in WITHOUT_EPS else _eps(network, detector, preset),
         top1=top1 if math.isfinite(top1) else None,
+        top5=top5 if math.isfinite(top5) else None,
         parameters=member.meta.get("num_params"),
         classes=len(member.meta.get("categories") or ()) or None,
         recipe=_recipe(preset) if math.isfinite(top1) else None,

@@ -72,6 +72,7 @@ class Weight:
         weight_standardization: whether convolutions standardise their weights as they run; None where unknown.
         uncertain: names among `traits` that sources disagree about: these are left out of it.
         top1: ImageNet accuracy in per cent, as published; None where unknown.
+        top5: the same with the class among the first five.
         parameters: of the whole network, classifier included; None where unknown.
         classes: rows of the classifier; 0 for none, None where unknown.
         recipe: of the published accuracy; None where unknown.
@@ -92,6 +93,7 @@ class Weight:
     weight_standardization: bool | None = None
     uncertain: tuple[str, ...] = ()
     top1: float | None = None
+    top5: float | None = None
     parameters: int | None = None
     classes: int | None = None
     recipe: Recipe | None = None
