@@ -43,9 +43,7 @@ def theirs(make: Callable[[Any], nn.Module]) -> Callable[[], nn.Module]:
 def case(name: str, make: Callable[[Any], nn.Module], *, prefix: str = "backbone.", **more: Any) -> Case:
     """A row of a class that both libraries have by one name: made alike from either."""
     arguments: dict[str, Any] = {"sizes": LARGE_SIZES, "ours": partial(make, ours), "called": f"{name.split()[0]}"}
-    return Case(
-        "detectron2", name, build=theirs(make), maps=named_maps, prefix=prefix, **{**arguments, **more}
-    )
+    return Case("detectron2", name, build=theirs(make), maps=named_maps, prefix=prefix, **{**arguments, **more})
 
 
 def resnet(module: Any, depth: int = 50, **stages: Any) -> nn.Module:

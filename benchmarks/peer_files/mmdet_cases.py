@@ -13,8 +13,10 @@ from benchmarks.peer_files.stand_ins import without_compiled_mmcv
 from detrex_backbones import (
     SSDVGG,
     BasicStem,
+    CSPDarknet,
     Darknet53,
     DeepStem,
+    PyramidVisionTransformer,
     RegNet,
     ResBottleneckBlock,
     ResNet,
@@ -53,14 +55,20 @@ def case(name: str, ours: tuple[Callable[[], nn.Module], str], **more: Any) -> C
 
 
 def resnet(
-    depth: int = 50, stem: nn.Module | None = None, norm: Any = "BN", out: Sequence[str] = RES, **stages: Any
+    depth: int = 50,
+    stem: str = "",
+    norm: Any = "BN",
+    out: Sequence[str] = RES,
+    standardised: bool = False,
+    **stages: Any,
 ) -> tuple[Callable[[], nn.Module], str]:
     """This library's ResNet."""
     said = ", ".join(f"{name}={value!r}" for name, value in stages.items())
 
     def network() -> nn.Module:
         first = DeepStem(out_channels=64, norm=norm) if stem == "deep" else BasicStem(norm=norm)
-        return ResNet(first, make_stage(depth, norm=norm, **stages), out_features=out)
+        made = make_stage(depth, norm=norm, **stages)
+        return ResNet(first, made, out_features=out, weight_standardization=standardised)
 
     return network, f"ResNet with make_stage({depth}{', ' + said if said else ''})"
 
@@ -89,6 +97,10 @@ CONTEXT |= {"position": "after_conv3"}
 PVT = {"embed_dims": 16, "num_layers": [1, 1, 2, 1], "num_heads": [1, 2, 5, 8]}
 YOLOX_S = {"deepen_factor": 0.33, "widen_factor": 0.5}
 ODD = ((161, 227), (192, 256))
+HALVING = ((160, 224), (192, 256))
+EVEN = ((162, 226), (192, 256), (224, 224))
+
+OF_HRNET = "with `feature_location=''`; sizes are multiples of 32"
 
 CASES = [
     case("ResNet", resnet(18), depth=18),
@@ -108,7 +120,7 @@ CASES = [
     ),
     case(
         "ResNet",
-        resnet(res5_dilation=2, dilation_style="torchvision"),
+        resnet(res5_dilation=2),
         depth=50,
         strides=(1, 2, 2, 1),
         dilations=(1, 1, 1, 2),
@@ -119,15 +131,30 @@ CASES = [
     case("ResNet", timm_network("resnet50c", **AFTER_STEM), depth=50, deep_stem=True, note="v1c", sizes=ODD),
     case("ResNetV1d", resnet(stem="deep", shortcut="avg_pool"), depth=50, sizes=ODD),
     case("ResNetV1d", timm_network("resnet50d", **AFTER_STEM), depth=50),
-    case(
-        "ResNeXt", resnet(num_groups=32, width_per_group=4), depth=50, groups=32, base_width=4, sizes=ODD
-    ),
+    case("ResNeXt", resnet(num_groups=32, width_per_group=4), depth=50, groups=32, base_width=4, sizes=ODD),
     case("ResNeXt", timm_network("resnext50_32x4d", **AFTER_STEM), depth=50, groups=32, base_width=4, sizes=ODD),
     case("ResNet", resnet(norm="GN"), depth=50, norm_cfg=GN, note="GN", sizes=ODD),
     case(
         "ResNet",
-        resnet(18),
-        depth=18,
+        resnet(norm="GN", standardised=True),
+        depth=50,
+        norm_cfg=GN,
+        conv_cfg={"type": "ConvWS"},
+        note="GN+WS, with `weight_standardization=True`",
+        sizes=ODD,
+    ),
+    case(
+        "ResNet",
+        resnet(norm="GN"),
+        depth=50,
+        norm_cfg=GN,
+        conv_cfg={"type": "ConvWS"},
+        refused="GN+WS without `weight_standardization=True`",
+    ),
+    case(
+        "ResNet",
+        resnet(),
+        depth=50,
         plugins=[CONTEXT],
         note="with context blocks",
         refused="its context blocks (GCNet) have no place here",
@@ -160,7 +187,13 @@ CASES = [
         avg_down=True,
         refused="another pooling: take `stride1_pool=False`",
     ),
-    case("HRNet", timm_network("hrnet_w18", feature_location="", **AFTER_STEM), extra=HRNET, sizes=ODD),
+    case(
+        "HRNet",
+        timm_network("hrnet_w18", feature_location="", **AFTER_STEM),
+        extra=HRNET,
+        sizes=HALVING,
+        note=OF_HRNET,
+    ),
     case("Darknet", (partial(Darknet53), "Darknet53"), depth=53, sizes=ODD),
     case("SSDVGG", (SSDVGG, "SSDVGG"), depth=16, with_last_pool=False, ceil_mode=True, **SSD, sizes=ODD),
     case("MobileNetV2", timm_network("mobilenetv2_100", **AFTER_STEM), out_indices=(1, 2, 4, 6)),
@@ -201,9 +234,23 @@ CASES = [
         note="with the norms of RTMDet's configs; by itself its class has eps 1e-3",
         **AFTER_STEM,
     ),
+    case("CSPDarknet", (partial(CSPDarknet, **YOLOX_S), "CSPDarknet"), sizes=EVEN, note="sizes are even", **YOLOX_S),
+    case(
+        "CSPDarknet",
+        (partial(CSPDarknet, "P6", use_depthwise=True, **YOLOX_S), "CSPDarknet('P6', use_depthwise=True)"),
+        arch="P6",
+        use_depthwise=True,
+        sizes=EVEN,
+        **YOLOX_S,
+    ),
+    case(
+        "PyramidVisionTransformer",
+        (partial(PyramidVisionTransformer, **PVT), "PyramidVisionTransformer"),
+        **{**PVT, "num_heads": [1, 2, 5, 8]},
+    ),
     case(
         "TridentResNet",
-        resnet(),
+        resnet(out=RES[:3]),
         depth=50,
         num_branch=3,
         test_branch_idx=1,

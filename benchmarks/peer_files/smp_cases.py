@@ -36,9 +36,7 @@ def maps(skipped: int, net: nn.Module, image: Tensor) -> Sequence[Tensor]:
 def case(name: str, network: tuple[Callable[[], nn.Module], str], skipped: int = 2, **more: Any) -> Case:
     """A row."""
     sizes = {"sizes": ((192, 256), (160, 224)), "prefix": "encoder.", **more}
-    return Case(
-        "segmentation-models-pytorch", name, partial(encoder, name), *network, partial(maps, skipped), **sizes
-    )
+    return Case("segmentation-models-pytorch", name, partial(encoder, name), *network, partial(maps, skipped), **sizes)
 
 
 def resnet(depth: int, **stages: Any) -> tuple[Callable[[], nn.Module], str]:
@@ -55,13 +53,20 @@ CASES = [
     case("resnext50_32x4d", resnet(50, num_groups=32, width_per_group=4)),
     case("se_resnet50", timm_network("legacy_seresnet50", **FOUR)),
     case("se_resnext50_32x4d", timm_network("legacy_seresnext50_32x4d", **FOUR)),
-    case("efficientnet-b0", timm_network("tf_efficientnet_b0", **FIVE), skipped=1),
+    case(
+        "efficientnet-b0",
+        timm_network("tf_efficientnet_b0", **FIVE),
+        skipped=1,
+        refused="names of EfficientNet-PyTorch, which aren't read",
+    ),
     case("mobilenet_v2", timm_network("mobilenetv2_100", **FOUR)),
-    case("densenet121", timm_network("densenet121", **FOUR)),
-    case("vgg16_bn", timm_network("vgg16_bn"), skipped=0),
-    case("dpn68", timm_network("dpn68", **FOUR)),
-    case("timm-skresnet18", timm_network("skresnet18", **FOUR)),
-    case("timm-efficientnet-b0", timm_network("tf_efficientnet_b0", **FIVE), skipped=1),
-    case("mobileone_s0", timm_network("mobileone_s0", **FIVE), skipped=1),
+    case("vgg16_bn", timm_network("vgg16_bn", out_indices=(0, 1, 2, 3, 4, 5)), skipped=0),
+    case("timm-efficientnet-b0", timm_network("efficientnet_b0", **FOUR), note="its first map is the stem's"),
+    case(
+        "mobileone_s0",
+        timm_network("mobileone_s0", **FIVE),
+        skipped=1,
+        refused="names of its authors', which timm's network doesn't read",
+    ),
     case("mit_b0", timm_network("pvt_v2_b0"), refused="SegFormer's encoder is in none of the libraries"),
 ]

@@ -50,6 +50,8 @@ in timm: about 1e-6 in the maps |
 `tf_efficientnet_*` |
 | transformers | `HieraBackbone` | leaves out a step of `HieraModel` (`unroll`): its own maps are scrambled. Its files \
 are those of `HieraModel`, which are equal |
+| segmentation-models-pytorch | DenseNet, DPN | take their maps behind or in front of other norms and activations \
+than timm does: the weights fit |
 | RT-DETR | ResNet-18 and 34 in timm's or torchvision's networks | they have a projection in res2, too: \
 `make_stage(18, shortcut="avg_pool", project_res2=True)` has it |
 | DINOv3 | files with biases of queries and values into `vit_*_dinov3` | which have no such biases: take \

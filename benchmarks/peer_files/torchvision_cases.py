@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from benchmarks.peer_files.case import Case, timm_network, torchvision_network
 from detrex_backbones import (
     BasicStem,
-    ConvNeXt,
     LastLevelMaxPool,
     LastLevelP6P7,
     ResNet,
-    SwinTransformer,
     TorchvisionFPN,
     make_stage,
 )
@@ -51,10 +49,15 @@ def maps(net: nn.Module, image: Tensor) -> Sequence[Tensor]:
     return list(net(image).values())
 
 
-def ours(top: Callable[[], nn.Module], names: Sequence[str] = STAGES) -> nn.Module:
+def channels_last_maps(net: nn.Module, image: Tensor) -> Sequence[Tensor]:
+    """Those of a transformer."""
+    return [value.permute(0, 3, 1, 2) for value in net(image).values()]
+
+
+def ours(top: Callable[[], nn.Module], names: Sequence[str] = STAGES, norm: str = "") -> nn.Module:
     """This library's pyramid of torchvision's names."""
     net = ResNet(BasicStem(norm="BN"), make_stage(50, norm="BN"), out_features=STAGES)
-    return TorchvisionFPN(net, names, top_block=top())
+    return TorchvisionFPN(net, names, norm=norm, top_block=top())
 
 
 def state(net: nn.Module) -> Mapping[str, Tensor]:
@@ -79,30 +82,39 @@ def classifier(name: str, nodes: Mapping[str, str]) -> nn.Module:
 
 def of_classifier(name: str, nodes: Mapping[str, str], network: Any, **more: Any) -> Case:
     """A row of a network by itself."""
-    return Case("torchvision", name, partial(classifier, name, nodes), *network, maps, prefix="", sizes=ODD, **more)
+    own = {"maps": maps, "prefix": "", "sizes": ODD, **more}
+    ours, called = network
+    return Case("torchvision", name, partial(classifier, name, nodes), ours, called, **own)
 
 
+TORCHVISION_SWIN = torchvision_network("swin_t", return_nodes=SWIN_NODES)
+MOBILE_V3 = {"features.13": "p4", "features.16": "p5"}
 POOL = (partial(ours, LastLevelMaxPool), "TorchvisionFPN")
+NORMED_TORCHVISION_SWIN = torchvision_network("swin_t", return_nodes=SWIN_NODES)
+MOBILE_V3 = {"features.13": "p4", "features.16": "p5"}
+POOL = (partial(ours, LastLevelMaxPool, norm="BN"), "TorchvisionFPN(norm='BN')")
+NORMED_POOL = (partial(ours, LastLevelMaxPool, norm="BN"), "TorchvisionFPN(norm='BN')")
 P6P7 = (partial(ours, partial(LastLevelP6P7, 2048, 256), STAGES[1:]), "TorchvisionFPN")
-P6P7_OF_P5 = (partial(ours, partial(LastLevelP6P7, 256, 256, "p5"), STAGES[1:]), "TorchvisionFPN")
 RESNET = (lambda: ResNet(BasicStem(norm="BN"), make_stage(50, norm="BN"), out_features=STAGES), "ResNet")
-TINY_SWIN = (SwinTransformer, "SwinTransformer")
 
 CASES = [
     case("fasterrcnn_resnet50_fpn", body, RESNET, "backbone.body."),
     case("fasterrcnn_resnet50_fpn", body, torchvision_network("resnet50", return_nodes=NODES), "backbone.body."),
     case("fasterrcnn_resnet50_fpn", body, timm_network("resnet50", out_indices=(1, 2, 3, 4)), "backbone.body."),
     case("fasterrcnn_resnet50_fpn", backbone, POOL, "backbone."),
-    case("fasterrcnn_resnet50_fpn_v2", backbone, POOL, "backbone."),
+    case("fasterrcnn_resnet50_fpn_v2", backbone, NORMED_POOL, "backbone."),
     case("retinanet_resnet50_fpn", backbone, P6P7, "backbone."),
     case("retinanet_resnet50_fpn_v2", backbone, P6P7, "backbone."),
     case(
         "fasterrcnn_mobilenet_v3_large_fpn",
         body,
-        torchvision_network("mobilenet_v3_large", return_nodes={"features.13": "p4", "features.16": "p5"}),
+        torchvision_network("mobilenet_v3_large", return_nodes=MOBILE_V3, norm_layer=nn.BatchNorm2d),
         "backbone.body.",
+        note="with `norm_layer`, whose eps is 1e-5 as the detector's",
     ),
-    of_classifier("swin_t", SWIN_NODES, torchvision_network("swin_t", return_nodes=SWIN_NODES)),
+    of_classifier(
+        "swin_t", SWIN_NODES, torchvision_network("swin_t", return_nodes=SWIN_NODES), maps=channels_last_maps
+    ),
     of_classifier(
         "mobilenet_v2",
         {"features.3": "p1", "features.6": "p2", "features.13": "p3", "features.17": "p4"},

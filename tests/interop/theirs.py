@@ -1,7 +1,8 @@
 """detectron2 and detrex as they are found here: in checkouts on the path, installed or not, compiled or not.
 
 What these tests can do without is put in place openly, and only where it is missing: the modules of
-`benchmarks.peer_files.stand_ins`, and the links to `configs/` that their `setup.py` makes, as the folders of the checkouts.
+`benchmarks.peer_files.stand_ins`, and for the links to `configs/` that their `setup.py` makes the folders of the
+checkouts.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ TRAITS = {
     # No overrides: what has another of these is another network, or takes a norm as a callable.
     "norm_eps": "",
     "padding": "",  # "same" as in TensorFlow, or "symmetric"
-    "weight_standardization": "",
+    "weight_standardization": "model.backbone.weight_standardization",  # of ResNet
     "stride1_pool": "model.backbone.stride1_pool",  # of Res2Net
 }
 BUILT_WITH = {
@@ -161,7 +161,7 @@ def _sentence(
     # The backbone may stand deeper, as within an FPN: model.backbone.bottom_up.
     place = f"model.{actual.get('place', scope) or 'backbone'}."
     # torchvision's and timm's networks have their strides by name.
-    fixed = ("stride_in_1x1",) if actual.get("model_name") else ()
+    fixed = ("stride_in_1x1", "weight_standardization") if actual.get("model_name") else ()
     unmended = [name for name in different if name in fixed or not TRAITS[name]]
     if unmended and network and actual.get("model_name") not in (None, network) and _is_timms(who):
         mends[f"{place}model_name"], unmended = network, []
