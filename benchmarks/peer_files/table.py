@@ -54,6 +54,16 @@ are those of `HieraModel`, which are equal |
 than timm does: the weights fit |
 | RT-DETR | ResNet-18 and 34 in timm's or torchvision's networks | they have a projection in res2, too: \
 `make_stage(18, shortcut="avg_pool", project_res2=True)` has it |
+| OpenMMLab | HRNet in `TimmBackbone("hrnet_w18")` without options | whose maps come from the classifier's \
+`incre_modules`, which detectors don't have: take `feature_location=''` |
+| RT-DETR, PP-YOLOE | CSPResNet | its class is on no package index: not compared by this command. Made after its \
+authors' names; once, by hand, the maps of `CSPResNet` in all four sizes were theirs to the last bit |
+| Megvii | YOLOX's CSPDarknet | likewise; OpenMMLab's class of it is compared |
+| Co-DETR | ViT-L | is EVA-02's network, which `EVA02_ViT` is; the names of its files are not known for certain: not \
+compared |
+| DEIMv2 | DINOv3 with its adapter (`DINOv3STAs`) | not built: the ViT in it is `vit_*_dinov3*` of timm; its adapter isn't \
+there |
+| RF-DETR | images that aren't square | its code doesn't cut these into rectangles; `WindowedDINOv2` does |
 | DINOv3 | files with biases of queries and values into `vit_*_dinov3` | which have no such biases: take \
 `vit_*_dinov3_qkvb` |
 """
