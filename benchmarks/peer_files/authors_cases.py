@@ -61,6 +61,7 @@ SWIN = [
     (r"\.output\.dense\.", ".mlp.fc2."),
     (r"^swin\.layernorm\.", "norm."),
 ]
+INDEX = ".self.relative_position_index"
 MAP_NORM = re.compile(r"^hidden_states_norms\.stage(\d)\.")
 SAM2 = [
     (r"^patch_embed\.projection\.", "patch_embed.proj."),
@@ -122,11 +123,11 @@ def case(peer: str, name: str, rules: Rules, of: Callable[[Case], bool], prefix:
     base = next(filter(of, transformers_cases.CASES))
 
     def state(net: nn.Module) -> dict[str, Tensor]:
-        # Which entry of its table a pair of tokens has, is in the authors' files of Swin.
+        # Which entry of its table a pair of tokens has, stands in the authors' files of Swin.
         places = {
-            f"{key}.relative_position_index": module.relative_position_index
+            key.removeprefix("swin.").replace(".relative_position_bias", INDEX): index.view(49, 49)
             for key, module in net.named_modules()
-            if rules is SWIN and hasattr(module, "relative_position_index")
+            if rules is SWIN and isinstance(index := getattr(module, "relative_position_index", None), Tensor)
         }
         return {prefix + key: value for key, value in renamed({**base.state(net), **places}, rules).items()}
 

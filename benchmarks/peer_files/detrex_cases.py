@@ -126,8 +126,8 @@ def maskdino(name: str, network: tuple[Callable[[], nn.Module], str], **more: An
 
 
 CASES = [
-    case("ResNet 50", resnet),
-    case("ResNet 50 DC5 of make_stage", partial(resnet, res5_dilation=2)),
+    case("ResNet 50", resnet, sizes=SIZES),
+    case("ResNet 50 DC5 of make_stage", partial(resnet, res5_dilation=2), sizes=SIZES),
     case("ConvNeXt", lambda module: module.ConvNeXt(**DIMS, layer_scale_init_value=1.0)),
     case(
         "ConvNeXt",
@@ -164,8 +164,8 @@ CASES = [
         sizes=PATCHES,
     ),
     maskdino("FocalNet", (partial(ours.FocalNet, **MASKDINO_FOCAL), "FocalNet"), sizes=LARGE_SIZES),
-    case("TimmBackbone resnet18d", lambda module: module.TimmBackbone("resnet18d", **TIMM_18)),
-    case("TimmBackbone convnext_atto", lambda module: module.TimmBackbone("convnext_atto", **TIMM_18)),
+    case("TimmBackbone resnet18d", lambda module: module.TimmBackbone("resnet18d", **TIMM_18), sizes=SIZES),
+    case("TimmBackbone convnext_atto", lambda module: module.TimmBackbone("convnext_atto", **TIMM_18), sizes=SIZES),
     case(
         "TorchvisionBackbone resnet50",
         lambda module: module.TorchvisionBackbone("resnet50", pretrained=False, return_nodes=NODES),

@@ -61,8 +61,8 @@ authors' names; once, by hand, the maps of `CSPResNet` in all four sizes were th
 | Megvii | YOLOX's CSPDarknet | likewise; OpenMMLab's class of it is compared |
 | Co-DETR | ViT-L | is EVA-02's network, which `EVA02_ViT` is; the names of its files are not known for certain: not \
 compared |
-| DEIMv2 | DINOv3 with its adapter (`DINOv3STAs`) | not built: the ViT in it is `vit_*_dinov3*` of timm; its adapter isn't \
-there |
+| DEIMv2 | DINOv3 with its adapter (`DINOv3STAs`) | not built: the ViT in it is timm's `vit_*_dinov3*`, its adapter \
+isn't there |
 | RF-DETR | images that aren't square | its code doesn't cut these into rectangles; `WindowedDINOv2` does |
 | DINOv3 | files with biases of queries and values into `vit_*_dinov3` | which have no such biases: take \
 `vit_*_dinov3_qkvb` |

@@ -46,7 +46,7 @@ class ConvNormAct(nn.Sequential):
         layers = OrderedDict[str, nn.Module](conv=conv)
         made = get_norm(norm, out_channels)
         if made is not None:
-            made.eps = eps
+            made.eps = eps  # type: ignore[assignment]
             layers["bn"] = made
         if act is not None:
             layers["act"] = act()
