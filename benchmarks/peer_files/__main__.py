@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peer_files.case import Case, measure
+from benchmarks.peer_files.stand_ins import for_detrex, without_compiled_mmcv
 from benchmarks.peer_files.table import Row, markdown
 from detrex_backbones.errors import CheckpointMatchError, PreprocessingError
 
@@ -62,7 +63,9 @@ def row_of(case: Case) -> Row:
 
 def version_of(name: str) -> str:
     """Of a library; "" where it doesn't say."""
-    return str(getattr(importlib.import_module(name), "__version__", ""))
+    with without_compiled_mmcv():
+        for_detrex()
+        return str(getattr(importlib.import_module(name), "__version__", ""))
 
 
 if __name__ == "__main__":

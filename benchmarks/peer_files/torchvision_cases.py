@@ -90,9 +90,6 @@ def of_classifier(name: str, nodes: Mapping[str, str], network: Any, **more: Any
 TORCHVISION_SWIN = torchvision_network("swin_t", return_nodes=SWIN_NODES)
 MOBILE_V3 = {"features.13": "p4", "features.16": "p5"}
 POOL = (partial(ours, LastLevelMaxPool), "TorchvisionFPN")
-NORMED_TORCHVISION_SWIN = torchvision_network("swin_t", return_nodes=SWIN_NODES)
-MOBILE_V3 = {"features.13": "p4", "features.16": "p5"}
-POOL = (partial(ours, LastLevelMaxPool, norm="BN"), "TorchvisionFPN(norm='BN')")
 NORMED_POOL = (partial(ours, LastLevelMaxPool, norm="BN"), "TorchvisionFPN(norm='BN')")
 P6P7 = (partial(ours, partial(LastLevelP6P7, 2048, 256), STAGES[1:]), "TorchvisionFPN")
 RESNET = (lambda: ResNet(BasicStem(norm="BN"), make_stage(50, norm="BN"), out_features=STAGES), "ResNet")
