@@ -7,6 +7,8 @@ from detrex_backbones.backbones import BottleneckBlock as BottleneckBlock
 from detrex_backbones.backbones import ChannelMapper as ChannelMapper
 from detrex_backbones.backbones import CNNBlockBase as CNNBlockBase
 from detrex_backbones.backbones import ConvNeXt as ConvNeXt
+from detrex_backbones.backbones import CSPDarknet as CSPDarknet
+from detrex_backbones.backbones import CSPResNet as CSPResNet
 from detrex_backbones.backbones import Darknet53 as Darknet53
 from detrex_backbones.backbones import DeepStem as DeepStem
 from detrex_backbones.backbones import DeformBottleneckBlock as DeformBottleneckBlock
@@ -17,7 +19,9 @@ from detrex_backbones.backbones import FocalNet as FocalNet
 from detrex_backbones.backbones import InternImage as InternImage
 from detrex_backbones.backbones import LastLevelMaxPool as LastLevelMaxPool
 from detrex_backbones.backbones import LastLevelP6P7 as LastLevelP6P7
+from detrex_backbones.backbones import LWDETRViT as LWDETRViT
 from detrex_backbones.backbones import MViT as MViT
+from detrex_backbones.backbones import PyramidVisionTransformer as PyramidVisionTransformer
 from detrex_backbones.backbones import RegNet as RegNet
 from detrex_backbones.backbones import ResBottleneckBlock as ResBottleneckBlock
 from detrex_backbones.backbones import ResNet as ResNet
@@ -30,6 +34,7 @@ from detrex_backbones.backbones import TorchvisionBackbone as TorchvisionBackbon
 from detrex_backbones.backbones import TorchvisionFPN as TorchvisionFPN
 from detrex_backbones.backbones import TorchvisionResNet as TorchvisionResNet
 from detrex_backbones.backbones import ViT as ViT
+from detrex_backbones.backbones import WindowedDINOv2 as WindowedDINOv2
 from detrex_backbones.backbones import get_vit_lr_decay_rate as get_vit_lr_decay_rate
 from detrex_backbones.backbones import layer_decay_groups as layer_decay_groups
 from detrex_backbones.backbones import make_stage as make_stage

@@ -120,11 +120,12 @@ def test_every_ready_config_builds_and_its_maps_have_the_strides_it_says(name):
     if name.startswith("resnet/"):
         strides = {**RESNET_STRIDES, "res5": 16} if "_dc5_" in name else RESNET_STRIDES
         assert {key: shape.stride for key, shape in shapes.items()} == strides
-    maps = model.backbone(torch.empty(1, 3, 64, 96, device="meta"))
+    height, width = {"rf_detr": (56, 112), "lw_detr": (64, 128)}.get(name.partition("/")[0], (64, 96))
+    maps = model.backbone(torch.empty(1, 3, height, width, device="meta"))
     assert list(maps) == list(shapes)
     for key, value in maps.items():
         stride = shapes[key].stride
-        assert tuple(value.shape) == (1, shapes[key].channels, -(-64 // stride), -(-96 // stride)), key
+        assert tuple(value.shape) == (1, shapes[key].channels, -(-height // stride), -(-width // stride)), key
 
 
 def test_the_preprocessing_of_ready_configs_is_the_catalogues():

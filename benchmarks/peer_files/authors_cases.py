@@ -61,6 +61,7 @@ SWIN = [
     (r"\.output\.dense\.", ".mlp.fc2."),
     (r"^swin\.layernorm\.", "norm."),
 ]
+INDEX = ".self.relative_position_index"
 MAP_NORM = re.compile(r"^hidden_states_norms\.stage(\d)\.")
 SAM2 = [
     (r"^patch_embed\.projection\.", "patch_embed.proj."),
@@ -80,6 +81,26 @@ PRESNET = [
     (r"\.shortcut\.", ".short."),
     (r"\.convolution\.", ".conv."),
     (r"\.normalization\.", ".norm."),
+]
+# RF-DETR's files have transformers' names of DINOv2; its class of transformers 5 has others.
+RF_DETR = [
+    (r"\.attention\.q_proj\.", ".attention.attention.query."),
+    (r"\.attention\.k_proj\.", ".attention.attention.key."),
+    (r"\.attention\.v_proj\.", ".attention.attention.value."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+]
+LW_DETR = [
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.projection\.", "patch_embed.proj."),
+    (r"^encoder\.layer\.", "blocks."),
+    (r"\.attention\.([qv])_proj\.bias$", r".attn.\1_bias"),
+    (r"\.attention\.q_proj\.", ".attn.query."),
+    (r"\.attention\.k_proj\.", ".attn.key."),
+    (r"\.attention\.v_proj\.", ".attn.value."),
+    (r"\.attention\.o_proj\.", ".attn.proj."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.intermediate\.", ".mlp."),
 ]
 
 
@@ -102,7 +123,13 @@ def case(peer: str, name: str, rules: Rules, of: Callable[[Case], bool], prefix:
     base = next(filter(of, transformers_cases.CASES))
 
     def state(net: nn.Module) -> dict[str, Tensor]:
-        return {prefix + key: value for key, value in renamed(base.state(net), rules).items()}
+        # Which entry of its table a pair of tokens has, stands in the authors' files of Swin.
+        places = {
+            key.removeprefix("swin.").replace(".relative_position_bias", INDEX): index.view(49, 49)
+            for key, module in net.named_modules()
+            if rules is SWIN and isinstance(index := getattr(module, "relative_position_index", None), Tensor)
+        }
+        return {prefix + key: value for key, value in renamed({**base.state(net), **places}, rules).items()}
 
     return replace(base, peer=peer, name=name, state=state)
 
@@ -118,6 +145,11 @@ CASES = [
     case("facebookresearch/dinov3", "DINOv3 ViT", DINOV3, named("DINOv3ViTBackbone")),
     case("facebookresearch/dinov3", "DINOv3 ConvNeXt", DINOV3_CONVNEXT, named("DINOv3ConvNextBackbone")),
     case("IDEA-Research/GroundingDINO", "Swin", SWIN, named("SwinBackbone"), "0."),
+    case("IDEA-Research/GroundingDINO", "Swin", SWIN, named("SwinBackbone", "SwinTransformer"), "0."),
+    case("Sense-X/Co-DETR", "Swin", SWIN, named("SwinBackbone", "Timm")),
+    case("Sense-X/Co-DETR", "Swin", SWIN, named("SwinBackbone", "SwinTransformer")),
+    case("roboflow/rf-detr", "DINOv2 in windows", RF_DETR, named("RfDetrDinov2Backbone"), "0.encoder.encoder."),
+    case("Atten4Vis/LW-DETR", "ViT", LW_DETR, named("LwDetrViTBackbone"), "0.encoder."),
     case("facebookresearch/sam2", "Hiera", SAM2, named("Sam2HieraDetModel"), "image_encoder.trunk."),
     case("lyuwenyu/RT-DETR", "PResNet-50 vd", PRESNET, named("RTDetrResNetBackbone", "resnet26d")),
 ]

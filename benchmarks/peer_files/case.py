@@ -37,9 +37,10 @@ class Case:
         maps: from the peer's network and images (N, 3, H, W) to its maps.
         state: of the peer's network, in the names that its files have.
         sizes: (H, W) that both run.
-        rename: from the names of `state` to those of a file, where the file is another project's.
         note: what differs, or what to give; for the table.
-        real: the same with the sizes that are published; keyword arguments of `build` and `ours`.
+        prefix: of the network in a detector's file.
+        refused: why there is no such network here, and the file has to be refused by `ours`, its nearest; "" where
+            there is one.
     """
 
     peer: str
@@ -51,6 +52,8 @@ class Case:
     state: Callable[[nn.Module], Mapping[str, Tensor]] = field(default=lambda net: net.state_dict())
     sizes: tuple[tuple[int, int], ...] = SIZES
     note: str = ""
+    prefix: str = "backbone."
+    refused: str = ""
 
     @property
     def id(self) -> str:
@@ -124,5 +127,5 @@ def torchvision_network(name: str, **kwargs: Any) -> tuple[Callable[[], nn.Modul
 def measure(case: Case) -> tuple[LoadReport, dict[tuple[int, int], float]]:
     """Load, run, compare."""
     with tempfile.TemporaryDirectory() as folder:
-        peer, model, report = loaded(case, Path(folder), "backbone.")
+        peer, model, report = loaded(case, Path(folder), case.prefix)
         return report, differences(case, peer, model)

@@ -12,7 +12,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.peer_files.case import SIZES, Case, timm_network, torchvision_network
-from detrex_backbones import BasicStem, ConvNeXt, DeepStem, ResNet, SwinTransformer, ViT, make_stage
+from detrex_backbones import (
+    BasicStem,
+    ConvNeXt,
+    DeepStem,
+    LWDETRViT,
+    ResNet,
+    SwinTransformer,
+    ViT,
+    WindowedDINOv2,
+    make_stage,
+)
 
 __all__ = ["CASES"]
 
@@ -99,6 +109,8 @@ VIT_TIMM = {"embed_dim": 48, "depth": 3, "num_heads": 2, "out_indices": (0, 2)}
 VITDET = {**VIT, "use_relative_position_embeddings": True, "window_block_indices": [0, 1], "window_size": 7}
 VITDET_OURS = {"img_size": 224, "embed_dim": 48, "depth": 3, "num_heads": 2, "use_rel_pos": True}
 VITDET_OURS |= {"window_size": 7, "window_block_indexes": (0, 1), "norm_layer": partial(nn.LayerNorm, eps=1e-6)}
+WINDOWED = {"img_size": 224, "embed_dim": 48, "depth": 3, "num_heads": 2, "num_windows": 2, "out_indices": (1, 3)}
+LW_DETR = {"embed_dim": 48, "depth": 3, "num_heads": 2, "window_block_indexes": (0, 2), "out_feature_indexes": (0, 2)}
 EVEN = ((192, 256), (224, 224))
 WHOLE_PATCHES = ((192, 256), (164, 228), (224, 224))
 SQUARE = ((224, 224),)
@@ -249,4 +261,22 @@ CASES = [
     case("RTDetrResNetBackbone", timm_network("resnet26d", out_indices=(1, 2, 3, 4)), **RESNET_26),
     case("RTDetrResNetBackbone", (partial(resnet18, deep=True), "ResNet with project_res2=True"), **RESNET),
     case("PPLCNetBackbone", timm_network("lcnet_100", out_indices=(0, 1, 2, 3, 4)), out_features=[*STAGES, "stage5"]),
+    case(
+        "RfDetrDinov2Backbone",
+        (partial(WindowedDINOv2, **WINDOWED), "WindowedDINOv2"),
+        sizes=((224, 224), (168, 168), (280, 280)),
+        num_windows=2,
+        patch_size=14,
+        image_size=224,
+        note="squares, whose sides are multiples of 14 times the windows in a row, as of its own code",
+        **VIT,
+    ),
+    case(
+        "LwDetrViTBackbone",
+        (partial(LWDETRViT, **LW_DETR), "LWDETRViT"),
+        sizes=((192, 256), (128, 320), (256, 256)),
+        window_block_indices=[0, 2],
+        note="sizes are multiples of 64, as of its own code",
+        **VIT,
+    ),
 ]

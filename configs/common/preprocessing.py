@@ -27,3 +27,10 @@ yolo_rgb = dict(
     pixel_std=[255.0, 255.0, 255.0],
     input_format="RGB",
 )
+
+# YOLOX: pixels as they are.
+yolox_bgr = dict(
+    pixel_mean=[0.0, 0.0, 0.0],
+    pixel_std=[1.0, 1.0, 1.0],
+    input_format="BGR",
+)

@@ -2,6 +2,8 @@ from detrex_backbones.backbones.base import Backbone as Backbone
 from detrex_backbones.backbones.convnext import ConvNeXt as ConvNeXt
 from detrex_backbones.backbones.cost import Measures as Measures
 from detrex_backbones.backbones.cost import measure as measure
+from detrex_backbones.backbones.csp_darknet import CSPDarknet as CSPDarknet
+from detrex_backbones.backbones.csp_resnet import CSPResNet as CSPResNet
 from detrex_backbones.backbones.darknet import Darknet53 as Darknet53
 from detrex_backbones.backbones.eva import EVAViT as EVAViT
 from detrex_backbones.backbones.eva02 import EVA02_ViT as EVA02_ViT
@@ -12,6 +14,7 @@ from detrex_backbones.backbones.images.tensors import read_image as read_image
 from detrex_backbones.backbones.internimage import InternImage as InternImage
 from detrex_backbones.backbones.layer_decay import layer_decay_groups as layer_decay_groups
 from detrex_backbones.backbones.mvit import MViT as MViT
+from detrex_backbones.backbones.pvt import PyramidVisionTransformer as PyramidVisionTransformer
 from detrex_backbones.backbones.pyramids.channel_mapper import ChannelMapper as ChannelMapper
 from detrex_backbones.backbones.pyramids.fpn import FPN as FPN
 from detrex_backbones.backbones.pyramids.simple import SimpleFeaturePyramid as SimpleFeaturePyramid
@@ -37,3 +40,5 @@ from detrex_backbones.backbones.torchvision.resnet import TorchvisionResNet as T
 from detrex_backbones.backbones.vgg import SSDVGG as SSDVGG
 from detrex_backbones.backbones.vit import ViT as ViT
 from detrex_backbones.backbones.vit import get_vit_lr_decay_rate as get_vit_lr_decay_rate
+from detrex_backbones.backbones.windowed_vit import LWDETRViT as LWDETRViT
+from detrex_backbones.backbones.windowed_vit import WindowedDINOv2 as WindowedDINOv2

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d
 from detrex_backbones.layers.norm import Norm, get_norm
 
-__all__ = ["Conv2d", "conv_norm", "is_watched"]
+__all__ = ["Conv2d", "conv_norm", "is_watched", "standardised"]
 
 
 class Conv2d(nn.Conv2d):
@@ -20,12 +20,17 @@ class Conv2d(nn.Conv2d):
     The norm is a child named `norm`, so parameters are called `conv1.weight` and `conv1.norm.weight`, as in detectron2.
     Weights start from He et al. 2015 ("MSRA": normal, fan out, for ReLU), biases from zero.
 
+    With `weight_standardization = True`, set on the layer, each filter is convolved with its weights less their mean,
+    over their standard deviation plus 1e-5 (Qiao et al. 2019, as its authors' code and OpenMMLab's `ConvWS` have it).
+
     Args:
         *args: as of `torch.nn.Conv2d`.
         norm: the layer applied to the result, or None.
         activation: the function or module applied last, or None.
         **kwargs: as of `torch.nn.Conv2d`.
     """
+
+    weight_standardization = False
 
     def __init__(
         self,
@@ -56,6 +61,8 @@ class Conv2d(nn.Conv2d):
         `fuse_norms` makes one for good.
         """
         norm = self.norm
+        if self.weight_standardization:
+            return standardised(self.weight), self.bias, norm
         learns = self.weight.requires_grad and torch.is_grad_enabled()
         if learns and type(norm) is FrozenBatchNorm2d and not is_watched(norm):
             return *norm.fold(self.weight, self.bias), None
@@ -67,6 +74,13 @@ class Conv2d(nn.Conv2d):
         if self.activation is not None:
             x = self.activation(x)
         return x
+
+
+def standardised(weight: Tensor) -> Tensor:
+    """Weights (filters, ...) of mean 0 and standard deviation about 1 in each filter."""
+    filters = weight.flatten(1)
+    deviation, mean = torch.std_mean(filters, 1, keepdim=True)
+    return ((filters - mean) / (deviation + 1e-5)).view_as(weight)
 
 
 def is_watched(module: nn.Module) -> bool:

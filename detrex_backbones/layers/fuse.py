@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.layers.conv import Conv2d, is_watched
+from detrex_backbones.layers.conv import Conv2d, is_watched, standardised
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d, is_frozen_norm
 
 __all__ = ["fuse_norms", "is_batch_norm", "loose_norms"]
@@ -49,6 +49,9 @@ def fuse_norms(module: nn.Module, images: Tensor | None = None) -> nn.Module:
     _check_modes(module, [norm for _, norm in own] + (loose if images is not None else []))
     folded = _fold_loose(module, loose, images) if loose and images is not None else 0
     for conv, norm in own:
+        if conv.weight_standardization:
+            conv.weight = nn.Parameter(standardised(conv.weight.detach()), conv.weight.requires_grad)
+            conv.weight_standardization = False
         _fold(conv, norm)
         conv.norm = None
     left = len(loose) - folded

@@ -7,11 +7,15 @@ import pytest
 from detrex_backbones import (
     BasicStem,
     ConvNeXt,
+    CSPDarknet,
+    CSPResNet,
     EVA02_ViT,
     EVAViT,
     FocalNet,
     InternImage,
+    LWDETRViT,
     MViT,
+    PyramidVisionTransformer,
     RegNet,
     ResBottleneckBlock,
     ResNet,
@@ -20,9 +24,11 @@ from detrex_backbones import (
     TimmBackbone,
     TorchvisionResNet,
     ViT,
+    WindowedDINOv2,
     make_stage,
 )
 from tests.backbones.contract import BackboneContract, backbone, images, maps  # noqa: F401 (fixtures)
+from tests.reference import noise
 
 
 def resnet(out_features=("res2", "res3", "res4", "res5"), freeze_at=1, norm="FrozenBN", **kwargs):
@@ -50,6 +56,9 @@ RESNETS = {
     "resnet50_group_norm": resnet(depth=50, norm="GN", out_features=["res3"]),
     "resnext50_32x4d": resnet(depth=50, num_groups=32, width_per_group=4),
     "wide_resnet50_2": resnet(depth=50, width_per_group=128, out_features=["res3", "res4"]),
+    "resnet18_standardised": lambda: ResNet(
+        BasicStem(), make_stage(18, norm="GN"), out_features=["res3", "res5"], weight_standardization=True
+    ),
     "resnet50_deformable": resnet(depth=50, deform_on_per_stage=[False, False, True, True]),
     "resnet50_modulated": resnet(depth=50, deform_on_per_stage=[False, True, False, True], deform_modulated=True),
 }
@@ -143,14 +152,20 @@ ROUNDING_UP = {
     "focalnet": lambda: FocalNet(**FOCALNET, frozen_stages=2, use_checkpoint=True),
     "focalnet_conv": lambda: FocalNet(**FOCALNET, use_conv_embed=True, use_postln=True, out_indices=(3, 1)),
     "internimage": lambda: InternImage(**INTERNIMAGE, post_norm=True, layer_scale=1.0, out_indices=(3, 1)),
+    "csp_darknet": lambda: CSPDarknet(deepen_factor=0.1, widen_factor=0.25, out_indices=(4, 0), frozen_stages=0),
+    "csp_darknet_p6": lambda: CSPDarknet("P6", 0.1, 0.25, (1, 2), use_depthwise=True, checkpoint_stages=True),
+    "csp_resnet": lambda: CSPResNet(use_alpha=True, return_idx=(0, 2), frozen_stages=1, checkpoint_stages=["2"]),
     "internimage_batch_norm": lambda: InternImage(**INTERNIMAGE, norm_layer="BN", with_cp=True),
 }
 EVA = {"img_size": 64, "embed_dim": 24, "depth": 2, "num_heads": 2, "window_size": 2, "window_block_indexes": [0]}
+PVT = {"pretrain_img_size": 64, "embed_dims": 8, "num_layers": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
 ROUNDING_DOWN = {
     "convnext": lambda: ConvNeXt(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), frozen_stages=1, drop_path_rate=0.2),
     "convnext_some": lambda: ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), out_indices=[3, 1]),
     "eva": lambda: EVAViT(**EVA, use_rel_pos=True, freeze_patch_embed=True, residual_block_indexes=[1]),
     "eva02": lambda: EVA02_ViT(**EVA, use_act_checkpoint=True),
+    "pvt": lambda: PyramidVisionTransformer(**PVT, frozen_stages=1, use_checkpoint=True),
+    "pvt_some": lambda: PyramidVisionTransformer(**PVT, drop_path_rate=0.0, qkv_bias=False, out_indices=(2, 0)),
 }
 
 
@@ -162,3 +177,25 @@ class TestRoundingUp(BackboneContract):
 @pytest.mark.parametrize("build", ROUNDING_DOWN.values(), ids=ROUNDING_DOWN, scope="class")
 class TestRoundingDown(BackboneContract):
     rounding = (math.floor,)
+
+
+SMALL_VIT = {"embed_dim": 24, "num_heads": 2, "num_windows": 2}
+WINDOWED = {
+    "dinov2": lambda: WindowedDINOv2(img_size=56, depth=4, out_indices=(1, 3), drop_path_rate=0.1, **SMALL_VIT),
+    "lw_detr": lambda: LWDETRViT(
+        7 * 2,
+        depth=3,
+        window_block_indexes=[0, 2],
+        out_feature_indexes=(-1, 0),
+        use_act_checkpoint=True,
+        **SMALL_VIT,
+    ),
+    "lw_detr_plain": lambda: LWDETRViT(7 * 2, depth=2, use_cae=False, pretrain_use_cls_token=False, **SMALL_VIT),
+}
+
+
+@pytest.mark.parametrize("build", WINDOWED.values(), ids=WINDOWED, scope="class")
+class TestWindowed(BackboneContract):
+    @pytest.fixture(scope="class")
+    def images(self):
+        return noise(2, 3, 56, 84)

@@ -9,14 +9,17 @@ import torch
 import torchvision
 
 from detrex_backbones import (
+    BasicStem,
     FeatureExtractor,
     LazyConfig,
+    ResNet,
     TimmBackbone,
     TorchvisionBackbone,
     build_model,
     get_config,
     instantiate,
     load_checkpoint,
+    make_stage,
 )
 from detrex_backbones.checkpoint.fetch import find_known
 from detrex_backbones.checkpoint.match.published import parts_of, traits_of_weight
@@ -264,3 +267,21 @@ def test_no_hint_switches_the_check_off(known, name):
     with pytest.raises(PreprocessingError) as caught:
         load_checkpoint(extractor(BGR), known)
     assert name not in str(caught.value)
+
+
+def test_where_the_stride_is_is_read_off_networks_of_timm_and_torchvision_too(tmp_path):
+    """detectron2's MSRA detectors, whose names fill these networks, have it in the 1x1 convolutions."""
+    for net in (TimmBackbone("resnet50"), TorchvisionBackbone("resnet50")):
+        assert traits_of(net, "timm_model" if isinstance(net, TimmBackbone) else "model")["stride_in_1x1"] is False
+    path = tmp_path / "model_final_721ade.pkl"  # faster_rcnn_R_50_C4_1x of detectron2's zoo
+    state = {f"backbone.{key}": value for key, value in empty(50, stride_in_1x1=True).state_dict().items()}
+    torch.save({"model": state}, path)
+    with pytest.raises(PreprocessingError, match=r"stride_in_1x1=true .*make_stage\(50, stride_in_1x1=True\)"):
+        load_checkpoint(FeatureExtractor(TimmBackbone("resnet50"), **BGR), path)
+
+
+def test_weights_that_are_standardised_name_the_argument():
+    different = compare_traits({"weight_standardization": True}, traits_of(extractor(), "backbone"))
+    assert different == {"weight_standardization": (True, False)}
+    net = ResNet(BasicStem(norm="GN"), make_stage(18, norm="GN"), weight_standardization=True)
+    assert traits_of(net)["weight_standardization"] is True

@@ -1,11 +1,8 @@
 """detectron2 and detrex as they are found here: in checkouts on the path, installed or not, compiled or not.
 
-What these tests can do without is put in place openly, and only where it is missing:
-
-* `wandb`, which detrex imports for a logger that is never used here: an empty module.
-* `fairscale` and `einops`, of which they take one and two functions: those, in a few lines.
-* `detrex._C`, its kernels for a GPU: an empty module, so that its own fallback in PyTorch runs on the CPU.
-* the links to `configs/` that their `setup.py` makes: the folders of the checkouts.
+What these tests can do without is put in place openly, and only where it is missing: the modules of
+`benchmarks.peer_files.stand_ins`, and for the links to `configs/` that their `setup.py` makes the folders of the
+checkouts.
 """
 
 from __future__ import annotations
@@ -13,9 +10,6 @@ from __future__ import annotations
 import importlib
 import re
 import shutil
-import sys
-import types
-from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +19,7 @@ import torch
 from torch import nn
 
 import detrex_backbones
+from benchmarks.peer_files.stand_ins import for_detectron2, for_detrex
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -41,7 +36,7 @@ NORMS = {"weight": (0.2, 0.4), "bias": (-0.1, 0.1), "running_mean": (-0.1, 0.1),
 def need_detectron2() -> Path:
     """The folder of detectron2's checkout; skips where there is none."""
     pytest.importorskip("detectron2.modeling", reason="detectron2 is not importable", exc_type=ImportError)
-    _stand_in_for_eva()
+    for_detectron2()
     return _checkout("detectron2", "configs/common/models", "tools/lazyconfig_train_net.py")
 
 
@@ -51,9 +46,7 @@ def need_detrex() -> Path:
     found = find_spec("detrex")
     if found is None or not found.submodule_search_locations:
         pytest.skip("detrex is not importable", allow_module_level=True)
-    _stand_in("wandb", there="wandb" in sys.modules or find_spec("wandb") is not None)
-    _stand_in_for_eva()
-    _stand_in("detrex._C", there=any(Path(found.submodule_search_locations[0]).glob("_C*.so")))
+    for_detrex()
     for name in ("detrex.modeling", "projects.dino.modeling"):
         pytest.importorskip(name, reason=f"{name} is not importable", exc_type=ImportError)
     return _checkout("detrex", "configs/common", "projects/detr/configs", "tools/train_net.py")
@@ -65,36 +58,6 @@ def _checkout(package: str, *paths: str) -> Path:
     if missing:
         pytest.skip(f"{package} is installed without {', '.join(missing)}", allow_module_level=True)
     return root
-
-
-def _stand_in(name: str, there: bool) -> None:
-    if not there and name not in sys.modules:
-        sys.modules[name] = types.ModuleType(name)
-        sys.modules[name].__spec__ = ModuleSpec(name, None)
-
-
-def _stand_in_for_eva() -> None:
-    """What transformers of both want: activation checkpointing of a module, and two ways to write a reshape."""
-    if find_spec("fairscale") is None and "fairscale" not in sys.modules:
-        for name in ("fairscale", "fairscale.nn", "fairscale.nn.checkpoint"):
-            _stand_in(name, there=False)
-        sys.modules["fairscale.nn.checkpoint"].checkpoint_wrapper = lambda module: module  # type: ignore[attr-defined]
-    if find_spec("einops") is None and "einops" not in sys.modules:
-        _stand_in("einops", there=False)
-        sys.modules["einops"].rearrange = _rearrange  # type: ignore[attr-defined]
-        sys.modules["einops"].repeat = _repeat  # type: ignore[attr-defined]
-
-
-def _rearrange(x: torch.Tensor, pattern: str, r: int | None = None) -> torch.Tensor:
-    if pattern == "... (d r) -> ... d r":
-        return x.unflatten(-1, (-1, r))
-    assert pattern == "... d r -> ... (d r)", pattern
-    return x.flatten(-2)
-
-
-def _repeat(x: torch.Tensor, pattern: str, r: int) -> torch.Tensor:
-    assert pattern == "... n -> ... (n r)", pattern
-    return x.repeat_interleave(r, -1)
 
 
 def link_configs(monkeypatch: pytest.MonkeyPatch, **roots: Path) -> None:

@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detrex_backbones import Conv2d
+from detrex_backbones import Conv2d, fuse_norms
 from tests.reference import assert_close, noise, randomise_norms
 
 
@@ -32,3 +32,23 @@ def test_weights_start_with_the_msra_fan_out_deviation_and_biases_at_zero():
     assert abs(conv.weight.std().item() / expected - 1) < 0.01
     assert abs(conv.weight.mean().item()) < expected / 100
     assert not conv.bias.any()
+
+
+def test_standardised_weights_have_mean_0_and_deviation_1_in_each_filter():
+    conv = Conv2d(4, 6, 3, bias=False)
+    conv.weight_standardization = True
+    filters = [(one - one.mean()) / (one.var(unbiased=True).sqrt() + 1e-5) for one in conv.weight.detach()]
+    x = noise(2, 4, 9, 11)
+    assert_close(conv(x), F.conv2d(x, torch.stack(filters)))
+    conv(x).square().mean().backward()
+    assert conv.weight.grad.abs().max() > 0
+
+
+def test_standardised_weights_are_fused():
+    conv = Conv2d(4, 6, 3, bias=False, norm=randomise_norms(nn.BatchNorm2d(6))).eval()
+    conv.weight_standardization = True
+    x = noise(2, 4, 9, 11)
+    before = conv(x)
+    fuse_norms(conv)
+    assert conv.norm is None
+    assert_close(conv(x), before)

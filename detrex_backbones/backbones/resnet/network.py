@@ -15,6 +15,7 @@ from detrex_backbones.backbones.recompute import check_stages, run_recomputed
 from detrex_backbones.backbones.resnet.blocks import CNNBlockBase
 from detrex_backbones.backbones.resnet.stages import make_block_stage, make_default_stages
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.layers import Conv2d
 
 __all__ = ["ResNet"]
 
@@ -31,6 +32,8 @@ class ResNet(Backbone):
         freeze_at: how much of the beginning to freeze, see `freeze`.
         checkpoint_stages: the stages whose activations are not kept for the backward pass but computed again in it
             (Chen et al. 2016): True for all, or names: ["res2", "res3"]. Less memory, about a third more time.
+        weight_standardization: whether convolutions standardise their weights as they run (Qiao et al. 2019): with
+            norm="GN", OpenMMLab's `resnet50_gn_ws`. Deformable ones don't.
 
     Raises:
         ArgumentError: an unknown out_feature or stage, stages that don't fit together, DC5 that is cut before res5.
@@ -47,6 +50,7 @@ class ResNet(Backbone):
         freeze_at: int = 0,
         *,
         checkpoint_stages: bool | Sequence[str] = False,
+        weight_standardization: bool = False,
     ) -> None:
         super().__init__()
         names = [f"res{index}" for index in range(2, 2 + len(stages))]
@@ -71,6 +75,9 @@ class ResNet(Backbone):
         if num_classes is not None:
             self._add_classifier(num_classes, after=last_name)
         self.checkpoint_stages = check_stages(checkpoint_stages, names)
+        for module in self.modules() if weight_standardization else ():
+            if isinstance(module, Conv2d):
+                module.weight_standardization = True
         self.freeze(freeze_at)
 
     def _add_stage(self, name: str, blocks: list[nn.Module], after: str) -> None:

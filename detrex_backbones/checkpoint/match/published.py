@@ -36,7 +36,9 @@ def parts_of(modules: Iterable[nn.Module]) -> dict[str, Any]:
     if any(max(conv.stride) > 1 and max(conv.kernel_size) > 1 for conv in convolutions):
         traits["padding"] = "same" if any("Same" in kind for kind in kinds) else "symmetric"
     if convolutions:
-        traits["weight_standardization"] = any("StdConv" in kind or "ConvWS" in kind for kind in kinds)
+        traits["weight_standardization"] = any("StdConv" in kind or "ConvWS" in kind for kind in kinds) or any(
+            getattr(conv, "weight_standardization", False) for conv in convolutions
+        )
     return traits
 
 

@@ -33,13 +33,14 @@ TRAITS = {
     # No overrides: what has another of these is another network, or takes a norm as a callable.
     "norm_eps": "",
     "padding": "",  # "same" as in TensorFlow, or "symmetric"
-    "weight_standardization": "",
+    "weight_standardization": "model.backbone.weight_standardization",  # of ResNet
     "stride1_pool": "model.backbone.stride1_pool",  # of Res2Net
 }
 BUILT_WITH = {
     "norm_eps": "norms of that eps (functools.partial(BatchNorm2d, eps=...) as its norm)",
     "padding": "that padding",
     "weight_standardization": "convolutions that do so with their weights",
+    "stride_in_1x1": "the stride there: ResNet(BasicStem(), make_stage(50, stride_in_1x1=True))",
 }
 PIXELS = ("pixel_mean", "pixel_std", "input_format")
 
@@ -93,9 +94,10 @@ def traits_of(model: nn.Module, scope: str = "") -> dict[str, Any]:
     """
     traits = _pixels_of(model)
     modules = dict(model.get_submodule(scope).named_modules())
-    first, second = (getattr(modules.get(f"res3.0.conv{index}"), "stride", None) for index in (1, 2))
-    if "res3.0.conv3" in modules and first != second:
-        traits["stride_in_1x1"] = first == (2, 2)
+    for block in ("res3.0", "layer2.0"):  # of ours, and of torchvision's and timm's
+        first, second = (getattr(modules.get(f"{block}.conv{index}"), "stride", None) for index in (1, 2))
+        if f"{block}.conv3" in modules and first != second:
+            traits["stride_in_1x1"] = first == (2, 2)
     shortcut = modules.get("res3.0.shortcut")
     if getattr(shortcut, "kernel_size", None) == (1, 1):
         traits["shortcut"] = "avg_pool" if hasattr(shortcut, "pool_stride") else "conv1x1"
@@ -160,11 +162,13 @@ def _sentence(
     mends = _torchvision_mends(different, actual) if "image_mean" in actual else {}
     # The backbone may stand deeper, as within an FPN: model.backbone.bottom_up.
     place = f"model.{actual.get('place', scope) or 'backbone'}."
-    unmended = [name for name in different if not TRAITS[name]]
+    # torchvision's and timm's networks have their strides by name.
+    fixed = ("stride_in_1x1", "weight_standardization") if actual.get("model_name") else ()
+    unmended = [name for name in different if name in fixed or not TRAITS[name]]
     if unmended and network and actual.get("model_name") not in (None, network) and _is_timms(who):
         mends[f"{place}model_name"], unmended = network, []
     for name, (wanted, _) in different.items():
-        if TRAITS[name] and not (name in PIXELS and "image_mean" in actual):
+        if TRAITS[name] and name not in fixed and not (name in PIXELS and "image_mean" in actual):
             mends[TRAITS[name].replace("model.backbone.", place)] = wanted
     texts = [f"{key}={_as_override(value)}" for key, value in mends.items()]
     text = f"{who} want {wants}."

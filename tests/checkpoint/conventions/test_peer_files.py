@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 
+from benchmarks.peer_files.__main__ import row_of
 from benchmarks.peer_files.case import Case, differences, file_of, loaded
 from benchmarks.peer_files.table import Row, markdown
 from detrex_backbones import load_checkpoint
@@ -23,7 +24,7 @@ from detrex_backbones.zoo import infer_config
 
 pytest.importorskip("transformers")
 
-from benchmarks.peer_files import authors_cases, mmdet_cases, transformers_cases
+from benchmarks.peer_files import authors_cases, detectron2_cases, detrex_cases, mmdet_cases, transformers_cases
 
 TRANSFORMERS = [*transformers_cases.CASES, *authors_cases.CASES]
 WITHOUT_MMDET = pytest.mark.skipif(importlib.util.find_spec("mmdet") is None, reason="mmdet is not installed")
@@ -31,8 +32,27 @@ LARGEST = 1e-5
 # Networks of the size that is published: timm makes them no smaller.
 LARGE = {"FocalNetBackbone", "BitBackbone"}
 # Of which the whole file is the network, as a hub publishes it.
-ALONE = {"ConvNextBackbone", "SwinBackbone", "MaskFormerSwinBackbone", "HieraModel", "Dinov2Backbone", "DINOv3 ViT"}
-CUT = {"ConvNextV2Backbone", "SwinBackbone", "PvtV2Backbone", "HieraModel", "DINOv3ViTBackbone", "DINOv2", "Hiera"}
+ALONE = {
+    "RfDetrDinov2Backbone",
+    "LwDetrViTBackbone",
+    "ConvNextBackbone",
+    "SwinBackbone",
+    "MaskFormerSwinBackbone",
+    "HieraModel",
+    "Dinov2Backbone",
+    "DINOv3 ViT",
+}
+CUT = {
+    "RfDetrDinov2Backbone",
+    "LwDetrViTBackbone",
+    "ConvNextV2Backbone",
+    "SwinBackbone",
+    "PvtV2Backbone",
+    "HieraModel",
+    "DINOv3ViTBackbone",
+    "DINOv2",
+    "Hiera",
+}
 
 
 def parameters(cases: list[Case], *marks: pytest.MarkDecorator) -> list:
@@ -45,6 +65,9 @@ def has_network(case: Case) -> bool:
 
 
 def check(case: Case, folder, prefix: str) -> None:
+    if case.refused:
+        assert row_of(case).told
+        return
     if not has_network(case):
         pytest.skip(f"timm {timm.__version__} has no such network")
     peer, model, report = loaded(case, folder, prefix)
@@ -77,6 +100,12 @@ def test_large_of_transformers(case, tmp_path):
 @pytest.mark.parametrize("case", parameters(mmdet_cases.CASES, WITHOUT_MMDET))
 def test_mmdet(case, tmp_path):
     check(case, tmp_path, "backbone.")
+
+
+@pytest.mark.parametrize("case", parameters([*detectron2_cases.CASES, *detrex_cases.CASES]))
+def test_detectron2_and_detrex(case, tmp_path):
+    pytest.importorskip(case.peer, reason=f"{case.peer} is not importable", exc_type=ImportError)
+    check(replace(case, sizes=case.sizes[:2]), tmp_path, case.prefix)
 
 
 @WITHOUT_MMDET
@@ -142,6 +171,14 @@ def test_the_table_says_what_was_measured():
         Row(case, "huggingface-convnext", 0.9, {(224, 224): 0.0}),
         Row(case, failed="CheckpointMatchError: not for this model"),
     ]
-    text = markdown(rows, ["mmdet"])
-    assert "**1 of 4 rows load whole" in text and "left out: mmdet" in text
+    other = replace(case, name="TridentResNet", refused="three branches")
+    rows += [
+        Row(other, failed="CheckpointMatchError: no", refused=True),
+        Row(other, named="a TridentNet has these names"),
+        Row(other, "torchvision", 1.0, {(224, 224): 0.5}, named="something else"),
+    ]
+    text = markdown(rows, {"mmdet": None, "timm": "1.0"})
+    assert "**1 of 4 rows load whole" in text and "left out: mmdet" in text and "Measured with timm 1.0." in text
+    assert "; 2 of other networks are refused" in text.replace("\n", " ")
+    assert text.count("| LOADS IN SILENCE | three branches |") == 1
     assert "| 3e-07 |" in text and "not for this model" in text

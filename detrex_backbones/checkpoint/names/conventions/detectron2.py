@@ -18,4 +18,5 @@ CONVENTION = Convention(
     lookalikes="detectron2's MSRA weights (stride_in_1x1=True, BGR) and those converted from torchvision "
     "(stride_in_1x1=False, RGB) have the same names and shapes, and so has TridentNet (three branches of dilated "
     "convolutions)",
+    others=("torchvision",),
 )

@@ -1,8 +1,8 @@
-"""Hugging Face's plain vision transformers: DINOv2 with and without registers, DINOv3, BEiT, VitDet.
+"""Hugging Face's plain vision transformers: DINOv2 with and without registers, DINOv3, BEiT, VitDet, RF-DETR, LW-DETR.
 
 Ours are the authors' names (detectron2's for VitDet). Read off `transformers.models.dinov2`, `dinov2_with_registers`,
-`dinov3_vit`, `beit` and `vitdet`, `facebookresearch/dinov2` and `dinov3`, `microsoft/unilm` and
-`detectron2.modeling.backbone.vit`.
+`dinov3_vit`, `beit`, `vitdet`, `rf_detr` and `lw_detr`, `facebookresearch/dinov2` and `dinov3`, `microsoft/unilm`,
+`detectron2.modeling.backbone.vit` and `Atten4Vis/LW-DETR`.
 """
 
 from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
@@ -50,6 +50,26 @@ VITDET = {
     "attention.rel_pos_w": "attn.rel_pos_w",
     "mlp.fc1.": "mlp.fc1.",
     "mlp.fc2.": "mlp.fc2.",
+}
+RF_DETR = {
+    **NORMS,
+    **SCALES,
+    "attention.q_proj.": "attn.qkv.",
+    "attention.o_proj.": "attn.proj.",
+    "mlp.fc1.": "mlp.fc1.",
+    "mlp.fc2.": "mlp.fc2.",
+}
+LW_DETR = {
+    "layernorm_before.": "norm1.",
+    "attention.q_proj.weight": "attn.qkv.weight",
+    "attention.q_proj.bias": "attn.q_bias",
+    "attention.v_proj.bias": "attn.v_bias",
+    "attention.o_proj.": "attn.proj.",
+    "layernorm_after.": "norm2.",
+    "intermediate.fc1.": "mlp.fc1.",
+    "intermediate.fc2.": "mlp.fc2.",
+    "gamma_1": "gamma_1",
+    "gamma_2": "gamma_2",
 }
 DINOV3 = {**NORMS, **SCALES, "attention.q_proj.": "attn.qkv.", "attention.o_proj.": "attn.proj."}
 # With a gate, the authors count the layers of an MLP; without, they call them as all do.
@@ -136,6 +156,41 @@ CONVENTIONS = (
             Pair("embeddings.projection.{leaf}", "patch_embed.proj.{leaf}"),
             *pairs_of("encoder.layer.{i}.", "blocks.{i}.", VITDET),
         ),
+        original=True,
+    ),
+    Convention(
+        name="huggingface-rf-detr",
+        aliases=("huggingface", "transformers"),
+        anchors=(
+            (
+                "encoder.layer.0.attention.q_proj.weight",
+                "embeddings.patch_embeddings.projection.weight",
+                "encoder.layer.0.layer_scale1.lambda1",
+            ),
+        ),
+        pairs=(
+            *TOKENS,
+            *pairs_of("encoder.layer.{i}.", "blocks.{i}.", RF_DETR),
+            Pair("layernorm.{leaf}", "norm.{leaf}"),
+        ),
+        left_out=LEFT_OUT,
+        adapt=join_projections(*(f"attention.{letter}_proj" for letter in "qkv")),
+        one_way=WRITTEN_APART,
+        original=True,
+    ),
+    Convention(
+        name="huggingface-lw-detr",
+        aliases=("huggingface", "transformers"),
+        anchors=(
+            ("encoder.layer.0.attention.q_proj.weight", "embeddings.projection.weight", "encoder.layer.0.gamma_1"),
+        ),
+        pairs=(
+            Pair("embeddings.position_embeddings", "pos_embed"),
+            Pair("embeddings.projection.{leaf}", "patch_embed.proj.{leaf}"),
+            *pairs_of("encoder.layer.{i}.", "blocks.{i}.", LW_DETR),
+        ),
+        adapt=join_projections(*(f"attention.{letter}_proj" for letter in "qkv")),
+        one_way=WRITTEN_APART,
         original=True,
     ),
 )

@@ -75,7 +75,7 @@ CONVENTIONS = (
         ),
         left_out=HEADS,
         lookalikes="OpenMMLab's networks with weight standardisation (resnet50_gn_ws) have the same names and shapes, "
-        "and standardise each convolution's weights as they run",
+        "and standardise each convolution's weights as they run: ResNet(..., weight_standardization=True)",
     ),
     Convention(
         name="mmpretrain",

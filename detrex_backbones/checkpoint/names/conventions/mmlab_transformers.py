@@ -1,4 +1,4 @@
-"""OpenMMLab's Swin and PVT v2. Ours are the authors' names.
+"""OpenMMLab's Swin and PVT, of both versions. Ours are the authors' names.
 
 Read off `mmdet.models.backbones.swin` and `pvt`, `mmcv.cnn.bricks.transformer`, `microsoft/Swin-Transformer` and
 `whai362/PVT`. Swin's patches are merged in the order of `torch.nn.Unfold`: a channel's four pixels one behind the
@@ -42,7 +42,10 @@ PVT_V2 = {
     "ffn.layers.1.": "mlp.dwconv.dwconv.",
     "ffn.layers.4.": "mlp.fc2.",
 }
-MLP_WEIGHTS = (".ffn.layers.0.weight", ".ffn.layers.4.weight")
+MLP_WEIGHTS = tuple(f".ffn.layers.{place}.weight" for place in (0, 3, 4))
+# Version 1 has no convolution in its MLP, so that its second layer is the fourth.
+PVT = {name: ours for name, ours in PVT_V2.items() if "ffn.layers" not in name or ".0." in name}
+PVT["ffn.layers.3."] = "mlp.fc2."
 
 
 def _merged_as_authors(tensors: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], dict[str, str]]:
@@ -107,6 +110,20 @@ CONVENTIONS = (
             Pair("layers.{s}.0.norm.{leaf}", "patch_embed{s+1}.norm.{leaf}"),
             *pairs_of("layers.{s}.1.{i}.", "block{s+1}.{i}.", PVT_V2),
             Pair("layers.{s}.2.{leaf}", "norm{s+1}.{leaf}"),
+        ),
+        adapt=_apart,
+        one_way="each attention's query was put apart on reading",
+        original=True,
+    ),
+    Convention(
+        name="mmdet-pvt",
+        aliases=("mmdet",),
+        anchors=((f"layers.0.1.1.{IN_PROJ}weight", "layers.0.0.projection.weight", "layers.0.1.0.pos_embed"),),
+        pairs=(
+            Pair("layers.{s}.0.projection.{leaf}", "patch_embed{s+1}.proj.{leaf}"),
+            Pair("layers.{s}.0.norm.{leaf}", "patch_embed{s+1}.norm.{leaf}"),
+            Pair("layers.{s}.1.0.pos_embed", "pos_embed{s+1}"),
+            *pairs_of("layers.{s}.1.{i+1}.", "block{s+1}.{i}.", PVT),
         ),
         adapt=_apart,
         one_way="each attention's query was put apart on reading",

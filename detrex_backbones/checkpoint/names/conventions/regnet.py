@@ -71,6 +71,7 @@ CONVENTIONS = (
         without=("conv2.weight", "layer1.0.se.fc1.weight"),  # HRNet; networks of timm with squeeze-and-excitation
         shapes={"conv1.weight": (32, None, 3, 3)},  # a ResNet for small images has 64
         aliases=("mmdet", "mmpretrain"),
+        others=("pycls",),
         pairs=(
             Pair("conv1.weight", "stem.conv.weight"),
             Pair("bn1.{leaf}", "stem.bn.{leaf}"),
