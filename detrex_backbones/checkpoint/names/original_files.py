@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from detrex_backbones.checkpoint.entry import Entry, Status
 from detrex_backbones.checkpoint.read import LazyTensor
@@ -153,13 +153,18 @@ class _Traced(Tensor):
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+        args, kwargs = tree_map(_without_memory, (args, kwargs or {}))  # torch 2.6 takes no other beside them
+        result = super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
         given = [item for item in tree_leaves((args, kwargs)) if isinstance(item, _Traced)]
         origins: frozenset[str] = frozenset().union(*(item.origins for item in given))
         for item in tree_leaves(result):
             if isinstance(item, _Traced):
                 item.origins |= origins
         return result
+
+
+def _without_memory(value: Any) -> Any:
+    return value.to("meta") if type(value) is Tensor and value.is_floating_point() else value
 
 
 class _Run:
