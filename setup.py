@@ -56,7 +56,7 @@ setup(
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
-        "timm>=1.0.15",
+        "timm>=1.0.21",
         "fvcore>=0.1.5.post20221221",
         "omegaconf>=2.3,<2.5",
         "PyYAML>=6",
@@ -64,7 +64,7 @@ setup(
         "safetensors>=0.4.3",
         "numpy>=1.26",
         "filelock>=3.13",
-        "huggingface_hub>=0.24",
+        "huggingface_hub>=0.25",
         "requests>=2.32",
         "tqdm>=4.66",
         "rich>=13",

@@ -1,4 +1,4 @@
-"""A network on the meta device: made with any release of what makes it, and run for its shapes alone."""
+"""A network on the meta device, run for its shapes alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["RatesOnCpu", "ShapesOnly"]
+__all__ = ["NoFirstValues", "ShapesOnly"]
 
 # What gives a tensor of the shape and the dtype of its first argument. On the meta device torch does them in Python, in
 # functions that import `torch._dynamo`, which takes longer than all the rest.
@@ -33,23 +33,12 @@ class ShapesOnly(TorchFunctionMode):
 FIRST_VALUES = {"uniform_", "normal_", "erfinv_", "clamp_"}
 
 
-class RatesOnCpu(TorchFunctionMode):
-    """Inside, `torch.linspace` gives numbers where all else is made on the meta device, and first values cost nothing.
-
-    Networks read their rates of drop path off it. Older releases of timm do so wherever they are made, and so
-    couldn't be made without memory.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._meta = torch.empty(0).is_meta  # whether that is where things are made
+class NoFirstValues(TorchFunctionMode):
+    """Inside, giving first values to meta tensors, which have none, costs nothing."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
-        if self._meta and func is torch.linspace:
-            kwargs.setdefault("device", "cpu")
-        elif getattr(func, "__name__", "") in FIRST_VALUES and args and isinstance(args[0], Tensor) and args[0].is_meta:
+        if getattr(func, "__name__", "") in FIRST_VALUES and args and isinstance(args[0], Tensor) and args[0].is_meta:
             return args[0]
-        return func(*args, **kwargs)
+        return func(*args, **dict(kwargs or {}))

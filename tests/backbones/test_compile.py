@@ -6,6 +6,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from detrex_backbones import BasicStem, ResNet, make_stage
 from tests.checkpoint.test_detectors_of_networks import NETS
+from tests.old_libraries import skip_before
 from tests.reference import assert_same_maps, noise, randomise_norms, randomise_parameters
 
 # Below some 20,000 numbers in a map of a single image torch itself chooses another convolution, and compiles anew.
@@ -31,7 +32,9 @@ def test_one_graph_for_all_sizes(mode):
         for size in SIZES:
             compiled(noise(2, 3, *size))
             counts.append(counter.frame_count)
-    assert counts == [1, 2, 2, 2]
+    assert counts[:3] == [1, 2, 2]
+    skip_before("torch", "2.14", "sizes that are odd may be compiled for once more")
+    assert counts[3] == 2
 
 
 def test_compiled_maps_and_gradients_are_the_same():

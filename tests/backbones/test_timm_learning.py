@@ -14,6 +14,7 @@ from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config import instantiate
 from detrex_backbones.errors import ArgumentError
 from tests.backbones.test_recompute import kept
+from tests.old_libraries import skip_without_maps
 from tests.reference import assert_same_maps, noise, randomise_norms
 
 # Stems with a map of their own or without one, blocks called otherwise than their maps, maps taken within a block.
@@ -107,6 +108,7 @@ def test_so_it_does_in_every_family(family):
 
 @pytest.mark.parametrize("name", ["dpn48b", "mobileone_s0", "legacy_seresnet18", "coat_tiny", "mvitv2_tiny"])
 def test_freeze_at_1_freezes_the_stem_alone(name):
+    skip_without_maps(name)
     with torch.device("meta"):
         net = TimmBackbone(name, out_indices=None, freeze_at=1)
         free = dict(TimmBackbone(name, out_indices=None).named_parameters())
@@ -131,6 +133,7 @@ MAPS = {
 @pytest.mark.parametrize("freeze_at", [0, 1, 2])
 @pytest.mark.parametrize(("name", "indices"), [(name, choice) for name, all_ in MAPS.items() for choice in all_])
 def test_every_parameter_that_wants_a_gradient_gets_one(name, indices, freeze_at):
+    skip_without_maps(name)
     with torch.device("meta"):
         net = TimmBackbone(name, out_indices=indices, freeze_at=freeze_at).train()
     image = torch.empty(2, 3, *timm.get_pretrained_cfg(name).input_size[1:], device="meta")

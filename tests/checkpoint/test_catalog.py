@@ -110,8 +110,7 @@ def test_pycls_is_bgr_and_has_the_sizes_of_timms_regnets():
     assert weight.traits["input_format"] == "BGR"
     assert weight.traits["pixel_std"] == [57.375, 57.12, 58.395]
     for name, theirs in {"RegNetX-3.2GF": "regnetx_032", "RegNetY-400MF": "regnety_004"}.items():
-        with torch.device("meta"):
-            parameters = sum(value.numel() for value in timm.create_model(theirs).parameters())
+        parameters = sum(value.numel() for value in timm.create_model(theirs).parameters())
         assert find_weight(f"pycls://{name}").parameters == parameters
 
 

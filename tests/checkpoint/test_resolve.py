@@ -7,7 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
+import huggingface_hub.utils._http
 import pytest
 import safetensors.torch
 import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 
@@ -13,7 +14,7 @@ from torch import nn
 from detrex_backbones import load_checkpoint
 from detrex_backbones.checkpoint.files import read_checkpoint
 from detrex_backbones.errors import CheckpointFileError, CheckpointMatchError
-from tests.checkpoint.nets import assert_same_tensors, empty, snapshot, weights
+from tests.checkpoint.nets import assert_same_tensors, empty, refused, save, snapshot, weights
 
 KEY, OURS = "layer2.0.conv1.weight", "res3.0.conv1.weight"
 
@@ -288,3 +289,15 @@ def test_modules_with_loading_code_are_not_asked_about_them(tmp_path, name, kind
     with pytest.raises(CheckpointMatchError, match=rf"without plain values: a.*{kind}.*{key}"):
         load_checkpoint(model, path)
     assert snapshot(model[1]) == before
+
+
+@pytest.mark.parametrize("scale", ["weight_scale", "scale_weight", "weight_scale_inv", "SCB", "weight_absmax"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_codes_are_no_weights_though_their_scale_may_be_left(tmp_path, dtype, scale):
+    state = dict(weights())
+    place = "layer3.0.conv1."
+    state[f"{place}weight"] = torch.ones(state[f"{place}weight"].shape).to(dtype)
+    load_checkpoint(empty(), save(tmp_path, state))  # plain numbers of eight bits are cast, and that is said
+    state[place + scale] = torch.tensor(0.01)
+    message = "codes of a quantised network, with their scales beside them.*layer3.0.conv1.weight"
+    assert re.search(message, str(refused(empty(), save(tmp_path, state), allow_unused=["*"])))

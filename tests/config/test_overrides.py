@@ -429,6 +429,11 @@ def test_32_a_list_over_a_tuple_becomes_one() -> None:
     assert (made["at"], instantiate((cfg.sizes,))) == ((3,), ((3,),))
 
 
+def test_32_what_is_longer_goes_on_as_the_tuple_ended() -> None:
+    made = instantiate(apply({"m": L(keep)(sizes=((1,), [2]))}, "m.sizes=[[5],[6],[7]]").m)
+    assert [type(item) is tuple for item in made["sizes"]] == [True, False, False]
+
+
 def test_32_a_list_where_the_target_has_a_tuple_becomes_one() -> None:
     for text in ("[3,4]", "(3,4)"):
         made = instantiate(apply({"m": L(pairs)()}, f"m.pair={text}").m)

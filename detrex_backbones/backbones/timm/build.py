@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.feature_extraction import DualGraphModule
 
-from detrex_backbones.backbones.shapes_only import RatesOnCpu
+from detrex_backbones.backbones.shapes_only import NoFirstValues
 from detrex_backbones.backbones.traced import copyable
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest, reason
 
@@ -31,6 +31,7 @@ __all__ = [
     "filtered",
     "made_exportable",
     "parameters_of",
+    "timm_network",
     "whole_shapes",
 ]
 
@@ -69,9 +70,9 @@ def all_indices(model_name: str, kwargs: Mapping[str, Any] | None = None) -> lis
     own = {name: value for name, value in (kwargs or {}).items() if not name.startswith("pretrained")}
     with torch.device("meta"):
         try:
-            net: Any = _made(model_name, features_only=True, out_indices=[0], **own)
+            net: Any = timm_network(model_name, features_only=True, out_indices=[0], **own)
             if len(net.feature_info.info) == 1:  # EfficientViM forgets the maps that aren't asked for
-                net = _made(model_name, features_only=True, **own)
+                net = timm_network(model_name, features_only=True, **own)
         except Exception:  # of other arguments, which is said where the network is made
             net = create(model_name, None, {name: value for name, value in own.items() if name == "feature_cls"})
     info: Any = net.feature_info
@@ -87,7 +88,7 @@ def create(model_name: str, out_indices: list[int] | None, kwargs: Mapping[str, 
     """
     chosen = {} if out_indices is None else {"out_indices": out_indices}
     try:
-        net = _made(model_name, features_only=True, **chosen, **kwargs)
+        net = timm_network(model_name, features_only=True, **chosen, **kwargs)
     except Exception as error:
         raise _explained(error, model_name, out_indices, kwargs) from error
     return net
@@ -132,12 +133,19 @@ def _position_grid(table: Tensor, height: int, width: int) -> Tensor:
 def _whole_network(model_name: str, kwargs: Mapping[str, Any]) -> nn.Module:
     own = {name: value for name, value in kwargs.items() if name not in FOR_WRAPPERS}
     with torch.device("meta"):
-        return _made(model_name, **own)
+        return timm_network(model_name, **own)
 
 
-def _made(model_name: str, **arguments: Any) -> nn.Module:
-    with RatesOnCpu():
-        return timm.create_model(model_name, **arguments)  # type: ignore[no-any-return]
+def timm_network(model_name: str, **arguments: Any) -> nn.Module:
+    """`timm.create_model`, on the meta device also what reads numbers while it's made: RegNet in older releases."""
+    try:
+        with NoFirstValues():
+            return timm.create_model(model_name, **arguments)  # type: ignore[no-any-return]
+    except NotImplementedError:  # of torch, which has no numbers there
+        if not torch.empty(0).is_meta:
+            raise
+        with torch.device("cpu"):
+            return timm.create_model(model_name, **arguments).to("meta")  # type: ignore[no-any-return]
 
 
 def create_with_file(
@@ -180,7 +188,7 @@ def parameters_of(model_name: str) -> dict[str, inspect.Parameter]:
     if not (isinstance(made, type) and issubclass(made, nn.Module)):
         try:
             with torch.device("meta"):
-                made = type(_made(model_name))
+                made = type(timm_network(model_name))
         except Exception:
             # Whatever is wrong with the model is said where it is made for use.
             return {}

@@ -76,7 +76,7 @@ def _first_of(repo: str, revision: str | None, wanted: tuple[str, ...]) -> tuple
 
 def _import_hub() -> Any:
     try:
-        import huggingface_hub
+        import huggingface_hub.constants
         import huggingface_hub.errors
     except ImportError as error:
         raise CheckpointFileError(

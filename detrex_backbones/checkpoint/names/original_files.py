@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from detrex_backbones.checkpoint.entry import Entry, Status
 from detrex_backbones.checkpoint.read import LazyTensor
@@ -54,7 +54,11 @@ def original_prefixes(names: Mapping[str, object], count: int) -> Iterator[str]:
 
 
 def original_entries(
-    tensors: Mapping[str, LazyTensor], cleaned: Mapping[str, str], prefix: str, read: FromOriginal
+    tensors: Mapping[str, LazyTensor],
+    cleaned: Mapping[str, str],
+    prefix: str,
+    read: FromOriginal,
+    by_order: bool = False,
 ) -> list[Entry] | None:
     """Every tensor of the file with the name that the network gives it, and those that it makes of several.
 
@@ -63,13 +67,14 @@ def original_entries(
         cleaned: clean name -> name in the file.
         prefix: what stands before the network's names.
         read: of the network.
+        by_order: as of `read_as_authors`.
 
     Returns:
         None where it isn't a file that the network can read.
     """
     entries = {name: Entry(key, tensors[key], tensors[key].shape, name) for name, key in cleaned.items()}
     inside = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
-    more = read_as_authors(inside, read)
+    more = read_as_authors(inside, read, by_order)
     if more is None:
         return None
     for name, entry in entries.items():
@@ -80,12 +85,13 @@ def original_entries(
     return [*entries.values(), *more]
 
 
-def read_as_authors(inside: Mapping[str, Entry], read: FromOriginal) -> list[Entry] | None:
+def read_as_authors(inside: Mapping[str, Entry], read: FromOriginal, by_order: bool = False) -> list[Entry] | None:
     """Give tensors that have their authors' names those of the network in hand.
 
     Args:
         inside: the authors' name -> tensor of the file; each is given its name and, where it changes, its values.
         read: of the network.
+        by_order: whether its reader may go by the order of the tensors, whatever their names are (timm's of NextViT).
 
     Returns:
         Those that the network makes of several, or of none; None where it can't read these names: nothing is changed.
@@ -93,6 +99,9 @@ def read_as_authors(inside: Mapping[str, Entry], read: FromOriginal) -> list[Ent
     traced = {theirs: _Traced.of(theirs, entry.values) for theirs, entry in inside.items()}
     try:
         made = {name: value for name, value in read(dict(traced)).items() if isinstance(value, Tensor)}
+        if not by_order and _origins(made) != _origins(read(dict(reversed(traced.items())))):
+            logger.debug("the reader of the network's family goes by the order of a file's tensors, not by their names")
+            return None
     except Exception as error:  # whatever a filter does with names that it doesn't know
         logger.debug("not a file of the network's authors: %s: %s", type(error).__name__, error)
         return None
@@ -101,6 +110,11 @@ def read_as_authors(inside: Mapping[str, Entry], read: FromOriginal) -> list[Ent
         entry.ours = ""
         entry.set(Status.NO_NAME, "left out by the reader of its family")
     return [new for name, value in made.items() if (new := _place(name, value, inside, traced, run)) is not None]
+
+
+def _origins(made: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Which tensors of the file each of the network's is made of."""
+    return {name: getattr(value, "origins", frozenset()) for name, value in made.items() if isinstance(value, Tensor)}
 
 
 def _place(
@@ -139,13 +153,18 @@ class _Traced(Tensor):
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+        args, kwargs = tree_map(_without_memory, (args, kwargs or {}))  # torch 2.6 takes no other beside them
+        result = super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
         given = [item for item in tree_leaves((args, kwargs)) if isinstance(item, _Traced)]
         origins: frozenset[str] = frozenset().union(*(item.origins for item in given))
         for item in tree_leaves(result):
             if isinstance(item, _Traced):
                 item.origins |= origins
         return result
+
+
+def _without_memory(value: Any) -> Any:
+    return value.to("meta") if type(value) is Tensor and value.is_floating_point() else value
 
 
 class _Run:

@@ -144,7 +144,7 @@ def original_readings(
         if source in (None, ORIGINAL):
             count = sum(key.startswith(f"{path}.") for key in model) if path else len(model)
             for head in original_prefixes(cleaned, count) if prefix is None else [_dotted(prefix)]:
-                entries = original_entries(tensors, cleaned, head, read)
+                entries = original_entries(tensors, cleaned, head, read, by_order=source == ORIGINAL)
                 if entries is not None:
                     known_by = [(each, "") for each, heads in marks if head in heads]
                     entries += _set_aside(tensors, aside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
@@ -21,6 +22,8 @@ __all__ = ["check_casts", "count_not_finite", "doubtful", "is_there", "place_val
 
 logger = logging.getLogger(__name__)
 
+# What quantised files call the factor of a module's codes: torch's and compressed-tensors', ComfyUI's, bitsandbytes'.
+SCALE = re.compile(r"(^|_)(scales?|absmax)($|_)|^SCB$")
 SMALL = 1 << 12  # numbers; smaller tensors are summed together
 
 
@@ -56,6 +59,25 @@ def check_casts(stored: Mapping[str, torch.dtype], targets: Mapping[str, Tensor]
             f"{shorten(keys)}. Save the file with the model's dtypes, or build the model with the file's.",
             report,
         )
+    codes = _codes(stored, targets, report)
+    if codes:
+        raise CheckpointMatchError(
+            f"checkpoint {report.path!r} has codes of a quantised network, with their scales beside them, where the "
+            f"model has weights: {shorten(codes)}. Save the file with the weights multiplied out.",
+            report,
+        )
+
+
+def _codes(stored: Mapping[str, torch.dtype], targets: Mapping[str, Tensor], report: LoadReport) -> list[str]:
+    """Keys of 8 bits for weights of more, that have a scale beside them in the file, even one that may be left."""
+    scaled = {key.rpartition(".")[0] for key in report.left_over if SCALE.search(key.rpartition(".")[2])}
+    return [
+        entry.checkpoint_key
+        for entry in report.loaded
+        if entry.checkpoint_key.rpartition(".")[0] in scaled
+        and stored[entry.model_key].itemsize == 1 < targets[entry.model_key].element_size()
+        and targets[entry.model_key].is_floating_point()
+    ]
 
 
 def place_values(

@@ -56,7 +56,7 @@ class Ranks:
                 f"make together: torch.distributed.new_group(ranks, backend='gloo')."
             )
         self._asked = group
-        self.members = distributed.get_process_group_ranks(group)
+        self.members = distributed.get_process_group_ranks(group or distributed.group.WORLD)
         self.rank = distributed.get_rank()
         self.timeout = timeout
         self.group: Any = None

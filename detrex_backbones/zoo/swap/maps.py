@@ -104,14 +104,13 @@ def _wider(node: DictConfig, name: str, shapes: dict[str, Any]) -> Offer | None:
 
 def _timm_strides(model_name: str) -> list[int]:
     """The stride of every map that timm's model has."""
-    import timm
     import torch
 
-    from detrex_backbones.backbones.shapes_only import RatesOnCpu
+    from detrex_backbones.backbones.timm.build import timm_network
 
     try:
-        with torch.device("meta"), RatesOnCpu():
-            info: Any = timm.create_model(model_name, features_only=True).feature_info
+        with torch.device("meta"):
+            info: Any = timm_network(model_name, features_only=True).feature_info
     except Exception as error:
         raise ArgumentError(f"timm's {model_name!r} gives no feature maps: {type(error).__name__}: {error}") from error
     return [entry["reduction"] for entry in info.info]

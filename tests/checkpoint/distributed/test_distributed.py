@@ -12,6 +12,7 @@ from detrex_backbones.checkpoint.place.distributed import load_checkpoint_distri
 from tests.checkpoint.distributed import together
 from tests.checkpoint.distributed.launch import launch
 from tests.checkpoint.distributed.together import FILE, Small, state, whole
+from tests.old_libraries import skip_before
 
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
     pytest.skip("this torch is built without gloo", allow_module_level=True)
@@ -23,6 +24,9 @@ def with_file(folder):
     torch.save(state(), folder / "rank0" / FILE)
     (folder / "rank0" / "damaged.pth").write_bytes((folder / "rank0" / FILE).read_bytes()[:1000])
     return folder
+
+
+NO_TRAINING = "what fully_shard shards can't be trained on a CPU"
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +109,7 @@ def test_the_ranks_work_on_after_refusals(refusals):
 
 @pytest.mark.parametrize("kind", ["resumed", "unsharded", "otherwise sharded", "read by torch", "written by torch"])
 def test_folders_hold_what_was_saved(folders, kind):
+    skip_before("torch", "2.7", NO_TRAINING)
     for rank in folders:
         assert rank[kind] == rank["saved"]
     assert folders[0]["format"] == "dcp"
@@ -112,10 +117,12 @@ def test_folders_hold_what_was_saved(folders, kind):
 
 @pytest.mark.parametrize("run", ["", "one "])
 def test_a_resumed_run_goes_on_identically(folders, run):
+    if not run:
+        skip_before("torch", "2.7", NO_TRAINING)
+        assert folders[0]["milestones"] == {2: 1, 4: 2}
     for rank in folders:
         assert rank[f"{run}rest"] == {"iteration": 3}
         assert rank[f"{run}went on after"] == rank[f"{run}went on"]
-    assert folders[0]["milestones"] == {2: 1, 4: 2}
 
 
 def test_the_folder_of_the_run_is_seen_by_the_first_alone(folders):

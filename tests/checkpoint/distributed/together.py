@@ -222,7 +222,9 @@ def trainer(shard: Callable[[nn.Module], nn.Module], folder: Path) -> tuple[Any,
 
 
 def folders(rank: int, folder: Path) -> dict[str, Any]:
-    """Saving and loading by the checkpointer, of sharded models."""
+    """Saving and loading by the checkpointer, of sharded models where these can be trained without a GPU."""
+    if not hasattr(torch.cpu.Stream, "record_event"):
+        return single_file(rank)
     found: dict[str, Any] = {}
     model, optimizer, scheduler, checkpointer = trainer(sharded, folder / "run")
     train(model, 3, optimizer, scheduler)
