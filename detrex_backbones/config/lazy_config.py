@@ -40,8 +40,8 @@ class LazyConfig:
         `.yaml` or `.yml` file is read with the safe loader.
 
         Args:
-            path: the file, absolute or from the current folder, or of remote storage: s3://, gs:// or hf://. A `.py` file
-                from there is run like any other, and imports nothing relatively.
+            path: the file, absolute or from the current folder, or of remote storage (s3://, gs://, hf://). A `.py`
+                file from there is run like any other, and imports nothing relatively.
             keys: one key, or a tuple of keys.
 
         Returns:

@@ -79,7 +79,8 @@ def extract_features(
     Args:
         cfg: with a `model` that is a FeatureExtractor and `train` as of `build_model`. Not changed.
         sources: as of `find_images`.
-        output: the folder, here or on remote storage; features that are there already, made in the same way, are kept and not computed again.
+        output: the folder, here or on remote storage (s3://bucket/folder); features that are there already, made in
+            the same way, are kept and not computed again.
         maps: names of the maps to keep; None for all.
         pool: the mean of each map over the image, a vector, in its place.
         batch_size: images at a time.

@@ -466,7 +466,7 @@ def test_an_interrupt_leaves_nothing(server, cache, monkeypatch):
         raise KeyboardInterrupt
 
     server.answers["/net.pkl"] = body(CONTENT)
-    monkeypatch.setattr(module, "_check_content", interrupt)
+    monkeypatch.setattr(module, "what_is_wrong", interrupt)
     with pytest.raises(KeyboardInterrupt):
         download(f"{server.url}/net.pkl")
     assert files_in(cache) == []
