@@ -34,8 +34,8 @@ def resolve(name: str | os.PathLike[str]) -> Path:
 
     Args:
         name: a path, a `file://` URL, an `http(s)://` URL, a file of remote storage (`s3://`, `gs://`, `hf://`),
-            `hf-hub:org/name[@revision][:file]`, or a name of the catalogue: `torchvision://`, `timm://`, `gluon://`, `detectron2://`, `catalog://`, `pycls://`,
-            `open-mmlab://`, `mmcls://`, `detr://`, `moco://`; each with detectron2's `?matching_heuristics=True`
+            `hf-hub:org/name[@revision][:file]`, or a name of the catalogue: `torchvision://`, `timm://`, `gluon://`,
+            `detectron2://`, `catalog://`, `pycls://`, `open-mmlab://`, `mmcls://`, `detr://`, `moco://`; each with detectron2's `?matching_heuristics=True`
             behind it or without. A path is given back as it is, whether there is a file or not.
 
     Raises:
