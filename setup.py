@@ -31,6 +31,12 @@ TEST = [
     *("ipython>=8.20", "ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.9"),  # run the notebook of the examples
     "transformers>=5",  # its ResNet and DETR write files that the loader is proved on
     "playwright>=1.40",  # drives a Chromium that the machine has
+    # A server that speaks S3, and its client. Without bounds, so that the lowest versions are tested without them:
+    # s3fs, fsspec and botocore fit one another in a few versions only.
+    "s3fs",
+    "moto[s3]",
+    "flask",
+    "flask-cors",
 ]
 
 # torch's ONNX exporter, and what the files are checked with.
@@ -77,6 +83,7 @@ setup(
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "parquet": ["pyarrow>=15"],  # vectors as tables
         "ray": ["ray[data]>=2.9", "pyarrow>=15"],  # features on many machines
+        "remote": ["s3fs", "gcsfs"],  # s3:// and gs://; hf:// needs nothing more
         "completion": ["argcomplete>=3"],  # of the shell
         # The pictures need nothing beyond the ordinary install; the name is kept for requirement files.
         "plots": ["matplotlib>=3.8"],

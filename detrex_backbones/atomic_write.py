@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 fcntl: Any
 try:
@@ -20,19 +20,28 @@ except ImportError:  # Windows
 __all__ = ["move_whole", "write_whole"]
 
 
-def write_whole(path: Path, write: Callable[[Any], object]) -> None:
+class _WritesWhole(Protocol):
+    """A path of remote storage, which has its own way."""
+
+    def write_whole(self, write: Callable[[Any], object]) -> None: ...
+
+
+def write_whole(path: Path | _WritesWhole, write: Callable[[Any], object]) -> None:
     """Write beside `path`, to the disk, and rename: whoever reads sees the old file or the new one, never a part.
 
     Whoever else writes the same file at the same time writes another part; the last to rename wins. What a killed
     process left of the same file is removed.
 
     Args:
-        path: of the file.
+        path: of the file, of this machine or of remote storage.
         write: given the opened binary file.
 
     Raises:
         OSError: the disk is full, the folder read-only and so on. The file is as it was before.
     """
+    if not isinstance(path, Path):
+        path.write_whole(write)
+        return
     if path.exists() and not path.is_file():  # a device would be replaced by a file
         raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
     _remove_abandoned(path)

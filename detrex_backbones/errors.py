@@ -5,6 +5,7 @@
     ├── InputError (ValueError)               an image or a tensor that can't be run
     ├── DeviceError (RuntimeError)            a device that isn't there
     ├── ExportError (RuntimeError)            a model that can't be written as .onnx or .pt2
+    ├── RemoteError (OSError)                 a file of remote storage that can't be read or written
     ├── ConfigError
     │   ├── ConfigTypeError (TypeError)       not something that a config can be made of
     │   ├── ConfigValueError (ValueError)     a file name, a target or a value that a config can't hold
@@ -49,6 +50,7 @@ __all__ = [
     "OverrideError",
     "PreprocessingError",
     "RankError",
+    "RemoteError",
     "closest",
     "reason",
 ]
@@ -77,6 +79,12 @@ class DeviceError(DetrexBackbonesError, RuntimeError):
 
 class ExportError(DetrexBackbonesError, RuntimeError):
     """A model that an exporter can't follow, or whose file would compute something else."""
+
+
+class RemoteError(DetrexBackbonesError, OSError):
+    """A file of remote storage that can't be read or written; `strerror` is the reason alone."""
+
+    offline = False  # whether it is that there is no network
 
 
 class ConfigError(DetrexBackbonesError):

@@ -9,7 +9,6 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.backbones.images.extractor import FeatureExtractor
 from detrex_backbones.errors import ArgumentError, ExportError
 from detrex_backbones.kinds import flags_checked
+from detrex_backbones.remote import AnyPath, as_path
 
 __all__ = ["Exported", "check_path", "export_model"]
 
@@ -42,14 +42,14 @@ class Exported:
             batch than those that were traced; None where onnxruntime isn't installed.
     """
 
-    path: Path
+    path: AnyPath
     maps: dict[str, tuple[int | None, int | None]]
     difference: float | None
 
 
 @flags_checked
 def export_model(
-    model: FeatureExtractor, path: str | Path, size: tuple[int, int] = (256, 320), *, fixed: bool = False
+    model: FeatureExtractor, path: str | AnyPath, size: tuple[int, int] = (256, 320), *, fixed: bool = False
 ) -> Exported:
     """Write a model with its preprocessing as `.onnx` or `.pt2`, norms folded into the convolutions.
 
@@ -85,9 +85,9 @@ def export_model(
     return Exported(path, _maps(net), found)
 
 
-def check_path(path: str | Path) -> Path:
+def check_path(path: str | AnyPath) -> AnyPath:
     """Refuse a file that can't be written, before anything is built for it; see `export_model`."""
-    path = Path(path)
+    path = as_path(path)
     if path.suffix not in WRITERS:
         raise ArgumentError(f"{str(path)!r} has no extension that says what to write: {', '.join(WRITERS)}.")
     if not path.parent.is_dir():

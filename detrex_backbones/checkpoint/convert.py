@@ -18,6 +18,7 @@ from detrex_backbones.checkpoint.names.conventions import Convention, convention
 from detrex_backbones.checkpoint.names.readings import AS_STORED, Reading, readings
 from detrex_backbones.checkpoint.report import reasons
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest
+from detrex_backbones.remote import AnyPath, as_path
 from detrex_backbones.text import shorten
 
 __all__ = ["Conversion", "convert_checkpoint"]
@@ -68,8 +69,8 @@ def convert_checkpoint(
         CheckpointError: names that fit two conventions, or a tensor that the target has no name for. Nothing is
             written then.
     """
-    output = Path(output)
-    save = _writer(output)
+    target_file = as_path(output)
+    save = _writer(target_file)
     targets = _targets(to)
     with open_checkpoint(path, container) as opened:
         checkpoint = only(opened, lambda each: _is_recognised(each, source))
@@ -79,9 +80,11 @@ def convert_checkpoint(
         tensors = load_values(checkpoint, {ours: reading.named[ours].values for ours in names})
     dotted = prefix.rstrip(".") + "." if prefix else ""
     try:
-        save({dotted + name: tensors[ours] for ours, name in names.items()}, reading.source, output)
+        save({dotted + name: tensors[ours] for ours, name in names.items()}, reading.source, target_file)
     except OSError as error:
-        raise CheckpointFileError(f"output {str(output)!r} can't be written: {error}. Nothing was written.") from error
+        raise CheckpointFileError(
+            f"output {str(output)!r} can't be written: {error.strerror or error}. Nothing was written."
+        ) from error
     return Conversion(
         reading.source,
         target,
@@ -153,11 +156,11 @@ def _rename(reading: Reading, targets: list[Convention], path: str) -> tuple[dic
     )
 
 
-def _save_torch(tensors: Mapping[str, Tensor], source: str, path: Path) -> None:
+def _save_torch(tensors: Mapping[str, Tensor], source: str, path: AnyPath) -> None:
     write_whole(path, lambda file: torch.save(dict(tensors), file))
 
 
-def _save_pickle(tensors: Mapping[str, Tensor], source: str, path: Path) -> None:
+def _save_pickle(tensors: Mapping[str, Tensor], source: str, path: AnyPath) -> None:
     if any(tensor.dtype == torch.bfloat16 for tensor in tensors.values()):
         raise CheckpointError("arrays of a .pkl can't hold bfloat16. Choose another extension. Nothing was written.")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -165,7 +168,7 @@ def _save_pickle(tensors: Mapping[str, Tensor], source: str, path: Path) -> None
     write_whole(path, lambda file: pickle.dump(content, file))
 
 
-def _save_safetensors(tensors: Mapping[str, Tensor], source: str, path: Path) -> None:
+def _save_safetensors(tensors: Mapping[str, Tensor], source: str, path: AnyPath) -> None:
     from safetensors.torch import save
 
     # Two names of one tensor are written twice: the format has no sharing.
@@ -173,8 +176,8 @@ def _save_safetensors(tensors: Mapping[str, Tensor], source: str, path: Path) ->
     write_whole(path, lambda file: file.write(data))
 
 
-def _under(key: str) -> Callable[[Mapping[str, Tensor], str, Path], None]:
-    def save(tensors: Mapping[str, Tensor], source: str, path: Path) -> None:
+def _under(key: str) -> Callable[[Mapping[str, Tensor], str, AnyPath], None]:
+    def save(tensors: Mapping[str, Tensor], source: str, path: AnyPath) -> None:
         write_whole(path, lambda file: torch.save({key: dict(tensors)}, file))
 
     return save
@@ -192,11 +195,11 @@ WRITERS: dict[str, Any] = {
 }
 
 
-def _writer(output: Path) -> Callable[[Mapping[str, Tensor], str, Path], None]:
+def _writer(output: AnyPath) -> Callable[[Mapping[str, Tensor], str, AnyPath], None]:
     if output.suffix not in WRITERS:
         raise ArgumentError(
             f"output {str(output)!r} has the extension {output.suffix!r}. Allowed: {', '.join(WRITERS)}."
         )
-    if not output.absolute().parent.is_dir():
+    if not (output.absolute() if isinstance(output, Path) else output).parent.is_dir():
         raise CheckpointFileError(f"output {str(output)!r}: the folder {str(output.parent)!r} does not exist.")
     return WRITERS[output.suffix]  # type: ignore[no-any-return]

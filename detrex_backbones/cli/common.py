@@ -13,6 +13,7 @@ from detrex_backbones.cli.completion import complete_config, complete_override
 from detrex_backbones.cli.source_names import source_names_text
 from detrex_backbones.cli.terminal import HelpFormatter, print_note, say
 from detrex_backbones.errors import DetrexBackbonesError, InputError
+from detrex_backbones.remote import AnyPath, as_path
 from detrex_backbones.text import LONGEST_PATH, visible
 
 __all__ = [
@@ -121,10 +122,9 @@ def load_config(args: argparse.Namespace) -> Any:
     A config that is a backbone alone is given the model that it stands for.
     """
     from detrex_backbones.config import LazyConfig
-    from detrex_backbones.zoo.whole_config import find_config, with_model
+    from detrex_backbones.zoo.whole_config import find_config, is_config_file, with_model
 
-    path = Path(args.config)
-    cfg = LazyConfig.load(path) if is_file(path) else find_config(args.config)
+    cfg = LazyConfig.load(args.config) if is_config_file(args.config) else find_config(args.config)
     assumed = with_model(cfg)
     if assumed:
         print_note(assumed)
@@ -153,9 +153,9 @@ def _swap(cfg: Any, name: str, pyramid: bool) -> None:
         print_note(str(change))
 
 
-def output_folder(path: str) -> Path:
+def output_folder(path: str) -> AnyPath:
     """The folder, made if it isn't there."""
-    folder = Path(path)
+    folder = as_path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -165,7 +165,7 @@ def output_folder(path: str) -> Path:
     return folder
 
 
-def write_file(path: str | Path, write: Callable[[Any], object], option: str = "") -> None:
+def write_file(path: str | AnyPath, write: Callable[[Any], object], option: str = "") -> None:
     """Write a file for people: whole, or not at all.
 
     Args:
@@ -177,25 +177,28 @@ def write_file(path: str | Path, write: Callable[[Any], object], option: str = "
         DetrexBackbonesError: it can't be written; what was there before still is.
     """
     try:
-        write_whole(Path(path), write)
+        write_whole(as_path(path), write)
     except OSError as error:
         raise DetrexBackbonesError(f"{_can_not_write(path, option)}: {visible(error.strerror or error)}.") from error
 
 
-def write_output(option: str, path: str | Path, write: Callable[[Any], object]) -> None:
+def write_output(option: str, path: str | AnyPath, write: Callable[[Any], object]) -> None:
     """Write the file of an option, as `write_file` does, and say so on standard error."""
     write_file(path, write, option)
     print_note(f"wrote {visible(path, LONGEST_PATH)}")
 
 
-def check_writable(path: str | Path, option: str) -> None:
+def check_writable(path: str | AnyPath, option: str) -> None:
     """Raise before the work is done that a file could not take."""
-    path = Path(path)
+    path = as_path(path)
     try:
+        if not isinstance(path, Path):
+            path.mkdir()
+            return
         reason = "it is a folder" if path.is_dir() else "" if path.parent.is_dir() else "its folder isn't there"
         reason = reason or ("" if os.access(path.parent, os.W_OK) else "its folder is read-only")
     except OSError as error:  # a name that is too long
-        reason = visible(error.strerror)
+        reason = visible(error.strerror, longest=400)
     if reason:
         raise InputError(f"{_can_not_write(path, option)}: {reason}.")
 
@@ -208,11 +211,11 @@ def is_file(path: str | Path) -> bool:
         return False
 
 
-def _can_not_write(path: str | Path, option: str) -> str:
+def _can_not_write(path: str | AnyPath, option: str) -> str:
     return f"{option} '{visible(path, LONGEST_PATH)}' can't be written".lstrip()
 
 
-def print_written(path: str | Path) -> None:
+def print_written(path: str | AnyPath) -> None:
     """Where a file went."""
     say(f"wrote {visible(path, LONGEST_PATH)}")
 

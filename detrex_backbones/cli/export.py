@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         done = export_model(check_extractor(model), args.output, args.size, fixed=args.fixed)
     except OSError as error:
-        raise ExportError(f"{args.output!r} can't be written: {error}.") from error
+        raise ExportError(f"{args.output!r} can't be written: {error.strerror or error}.") from error
     rows = [(name, channels, stride) for name, (channels, stride) in done.maps.items()]
     if args.json:
         maps = [dict(zip(COLUMNS, row, strict=False)) for row in rows]

@@ -25,6 +25,7 @@ from detrex_backbones.cli.common import (
 )
 from detrex_backbones.cli.terminal import print_json, print_note, print_table, say
 from detrex_backbones.errors import ArgumentError, InputError
+from detrex_backbones.remote import AnyPath
 from detrex_backbones.text import LONGEST_PATH, visible
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ def add_parser(subparsers: Any) -> None:
     add_config_argument(parser)
     add_overrides_argument(parser, others="images, folders, globs, a .txt with a path a line, or URLs")
     parser.add_argument("--image", metavar="FILE", help="one photo; without it and PATHS, one that matplotlib ships")
-    parser.add_argument("--output", metavar="DIR", default="output", help="where files go (default: output)")
+    parser.add_argument(
+        "--output", metavar="DIR", default="output", help="where files go, s3://... too (default: output)"
+    )
     parser.add_argument("--maps", metavar="NAMES", type=_names, help="keep these: res4,res5 (default: all)")
     parser.add_argument(
         "--draw",
@@ -149,7 +152,7 @@ def print_extraction(result: Extraction) -> None:
         print_note(f"and {len(result.broken) - SHOWN} more; all are in --json")
 
 
-def write_sheet(result: Extraction, draw: str) -> Path | None:
+def write_sheet(result: Extraction, draw: str) -> AnyPath | None:
     """A contact sheet of the first images; None where none of them is a file of this machine."""
     from detrex_backbones.features import open_features
     from detrex_backbones.features.reading import read_tensor
@@ -232,10 +235,10 @@ def save(
     photo: Any,
     maps: Mapping[str, Tensor],
     centres: Mapping[str, float],
-    folder: Path,
+    folder: AnyPath,
     stem: str,
     draw: str | None = "norm",
-) -> list[Path]:
+) -> list[AnyPath]:
     """Write the maps as .safetensors and, unless `draw` is None, a picture of them as .png."""
     from safetensors.torch import save as to_bytes
 

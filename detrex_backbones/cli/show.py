@@ -19,6 +19,7 @@ from detrex_backbones.cli.common import (
 from detrex_backbones.cli.terminal import output_width, print_json, print_note, print_table, say, say_paragraph
 from detrex_backbones.config.layout import lay_out
 from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError
+from detrex_backbones.remote import as_path
 from detrex_backbones.text import LONGEST_PATH, visible
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def save_config(cfg: Any, file: str) -> None:
         raise ArgumentError(f"--save '{visible(file, LONGEST_PATH)}': the config can be {', '.join(CONFIGS)}.")
     check_writable(file, "--save")
     if suffix == ".py":
-        write_py(cfg, Path(file))
+        write_py(cfg, as_path(file))
     else:
         LazyConfig.save(cfg, file)
     print_note(f"wrote {visible(file, LONGEST_PATH)}")

@@ -15,9 +15,11 @@ from detrex_backbones.config.imports import execute
 from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, as_config, clone
 from detrex_backbones.config.overrides import apply_overrides
 from detrex_backbones.config.read_yaml import read_yaml
+from detrex_backbones.config.remote_file import fetch_config
 from detrex_backbones.config.save import save, to_yaml
 from detrex_backbones.config.to_py import to_py
 from detrex_backbones.errors import ConfigKeyError, ConfigValueError, closest
+from detrex_backbones.remote import as_path, is_remote
 from detrex_backbones.text import visible
 
 __all__ = ["LazyConfig"]
@@ -38,7 +40,8 @@ class LazyConfig:
         `.yaml` or `.yml` file is read with the safe loader.
 
         Args:
-            path: the file, absolute or from the current folder.
+            path: the file, absolute or from the current folder, or of remote storage (s3://, gs://, hf://). A `.py`
+                file from there is run like any other, and imports nothing relatively.
             keys: one key, or a tuple of keys.
 
         Returns:
@@ -50,7 +53,7 @@ class LazyConfig:
             ConfigImportError: the file is missing, isn't Python or YAML, raises, or imports itself.
             ConfigKeyError: it doesn't have one of the keys.
         """
-        return _load(Path(path), keys)
+        return _load(fetch_config(path) if is_remote(path) else Path(path), keys)
 
     @staticmethod
     def load_rel(path: StrPath, keys: Keys = None) -> Any:
@@ -77,13 +80,13 @@ class LazyConfig:
 
         Args:
             cfg: a DictConfig, ListConfig, dict or list.
-            path: the file; its folder must exist.
+            path: the file, here or on remote storage; its folder must exist.
 
         Raises:
             ConfigTypeError: `cfg` is none of these.
             ConfigValueError: the config can't be loaded again, or the file can't be written.
         """
-        save(cfg, Path(path))
+        save(cfg, as_path(path))
 
     @staticmethod
     def to_yaml(cfg: Any) -> str:

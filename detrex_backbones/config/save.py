@@ -23,12 +23,13 @@ from detrex_backbones.config.nodes import as_config, is_tuple, structured_type, 
 from detrex_backbones.config.read_yaml import TUPLE, parse_yaml
 from detrex_backbones.config.targets import dotted_name
 from detrex_backbones.errors import ConfigTypeError, ConfigValueError
+from detrex_backbones.remote import AnyPath
 from detrex_backbones.text import visible
 
 __all__ = ["save", "to_yaml"]
 
 
-def save(cfg: Any, path: Path) -> None:
+def save(cfg: Any, path: AnyPath) -> None:
     """Write a config to a YAML file, which appears whole or not at all.
 
     Interpolations are written as they are, targets as the shortest dotted name that leads to the same object, nodes
@@ -164,14 +165,14 @@ def _loads_again(text: str) -> bool:
         return False
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: AnyPath, data: bytes) -> None:
     try:
         write_whole(path, lambda file: file.write(data))
     except OSError as error:
-        raise ConfigValueError(f"The config can't be written to {path}: {error}") from error
+        raise ConfigValueError(f"The config can't be written to {path}: {error.strerror or error}") from error
 
 
-def _save_pickle(cfg: Any, path: Path, problems: list[str]) -> None:
+def _save_pickle(cfg: Any, path: AnyPath, problems: list[str]) -> None:
     beside = path.with_name(path.name + ".pkl")
     try:
         _write(beside, cloudpickle.dumps(cfg))

@@ -18,6 +18,7 @@ from detrex_backbones.config.lazy_config import LazyConfig
 from detrex_backbones.config.nodes import SEQUENCES, is_call, is_tuple
 from detrex_backbones.config.targets import dotted_name, is_dotted_name
 from detrex_backbones.errors import ConfigError, ConfigTypeError, ConfigValueError
+from detrex_backbones.remote import AnyPath
 from detrex_backbones.text import visible
 
 __all__ = ["write_py"]
@@ -26,7 +27,7 @@ LAZY_CALL = "from detrex_backbones.config import LazyCall as L"
 WIDTH = 100  # of a line that is kept whole
 
 
-def write_py(cfg: Any, path: Path) -> None:
+def write_py(cfg: Any, path: AnyPath) -> None:
     """Write a config as a `.py` file that `LazyConfig.load` reads as the same config.
 
     Args:

@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from detrex_backbones.cache import lock_file
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.config import LazyConfig
 from detrex_backbones.errors import ArgumentError, DetrexBackbonesError, InputError, closest
@@ -23,6 +24,7 @@ from detrex_backbones.features.runner import MapRunner, check_extractor, hash_of
 from detrex_backbones.features.shards import FORMATS, Row, ShardWriter, list_shards
 from detrex_backbones.features.sources import ImageSource, find_images
 from detrex_backbones.kinds import flags_checked
+from detrex_backbones.remote import AnyPath, as_path
 from detrex_backbones.text import LONGEST_PATH, visible
 from detrex_backbones.zoo import build_for_maps
 
@@ -46,7 +48,7 @@ class Extraction:
         rank: number of this process under torchrun, from 0.
     """
 
-    folder: Path
+    folder: AnyPath
     report: LoadReport | None
     images: int
     before: int = 0
@@ -79,7 +81,8 @@ def extract_features(
     Args:
         cfg: with a `model` that is a FeatureExtractor and `train` as of `build_model`. Not changed.
         sources: as of `find_images`.
-        output: the folder; features that are there already, made in the same way, are kept and not computed again.
+        output: the folder, here or on remote storage (s3://bucket/folder); features that are there already, made in
+            the same way, are kept and not computed again.
         maps: names of the maps to keep; None for all.
         pool: the mean of each map over the image, a vector, in its place.
         batch_size: images at a time.
@@ -105,7 +108,7 @@ def extract_features(
         OmegaConf.update(cfg, "train.device", device or _own_device(), force_add=True)
     model, report = build_for_maps(cfg)
     runner = MapRunner(check_extractor(model), maps, pool, dtype)
-    folder = Path(output)
+    folder = as_path(output)
     about = _about(cfg, runner, dtype, resize)
     with _alone(folder, rank):
         claim(folder, about)
@@ -223,13 +226,14 @@ def _flat(about: dict[str, Any]) -> dict[str, str]:
 
 
 @contextmanager
-def _alone(folder: Path, rank: int) -> Iterator[None]:
+def _alone(folder: AnyPath, rank: int) -> Iterator[None]:
     """The folder, made if it isn't there, and no other run of the same rank in it."""
     from filelock import FileLock, Timeout
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".rank-{rank:05d}.lock", timeout=0):
+        lock = f".rank-{rank:05d}.lock"  # remote storage has none: there it holds for this machine
+        with FileLock(folder / lock if isinstance(folder, Path) else lock_file(f"{folder / lock}"), timeout=0):
             yield
     except Timeout:
         raise DetrexBackbonesError(

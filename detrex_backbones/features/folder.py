@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from detrex_backbones.atomic_write import write_whole
-from detrex_backbones.errors import InputError, closest
+from detrex_backbones.errors import InputError, RemoteError, closest
 from detrex_backbones.features.shards import list_shards, read_parquet, read_safetensors
+from detrex_backbones.remote import AnyPath, RemotePath, as_path, local_copy
 from detrex_backbones.text import LONGEST_PATH, shorten, visible
 
 __all__ = ["ABOUT", "FeatureFolder", "claim", "open_features"]
@@ -23,7 +24,7 @@ __all__ = ["ABOUT", "FeatureFolder", "claim", "open_features"]
 ABOUT = "features.json"
 
 
-def open_features(folder: str | os.PathLike[str]) -> FeatureFolder:
+def open_features(folder: str | os.PathLike[str] | RemotePath) -> FeatureFolder:
     """The features that `detrex-backbones features` or `extract_features` wrote.
 
         features = open_features("output")
@@ -31,14 +32,17 @@ def open_features(folder: str | os.PathLike[str]) -> FeatureFolder:
         names, vectors = features.vectors("res5")
 
     Args:
-        folder: where they were written, whether or not all of it is done.
+        folder: where they were written, here or on remote storage, whose shards are copied to the cache when they are
+            asked for; whether or not all of it is done.
 
     Raises:
         InputError: there are none.
     """
-    path = Path(folder)
+    path = as_path(folder)
     try:
         about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+    except RemoteError as error:
+        raise InputError(f"'{visible(path, LONGEST_PATH)}' holds no features that can be read: {error}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"'{visible(path, LONGEST_PATH)}' holds no features: {ABOUT} can't be read.") from error
     return FeatureFolder(path, about)
@@ -52,11 +56,12 @@ class FeatureFolder(Mapping[str, Mapping[str, Tensor]]):
         about: what `features.json` says: `config`, `weights`, `preprocessing`, `maps`, `pool`, `dtype`, `resize`.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, folder: AnyPath, about: Mapping[str, Any]) -> None:
         self.folder = folder
         self.about = about
         self.maps = list(about["maps"])
         self.shards = list_shards(folder)
+        self._files: dict[str, Path] = {}  # shard -> itself, or its copy of remote storage
         self._places = {
             entry[0]: (shard, row, (entry[1], entry[2]), entry[3])
             for shard, entries in self.shards.items()
@@ -101,8 +106,13 @@ class FeatureFolder(Mapping[str, Mapping[str, Tensor]]):
         """`(name, {map: tensor})` of every image for a `DataLoader`, whose workers share the shards."""
         return _Dataset(self)
 
+    def _file(self, shard: str) -> Path:
+        if shard not in self._files:  # one that was written stays as it is: its version is asked for once
+            self._files[shard] = local_copy(self.folder / shard)
+        return self._files[shard]
+
     def _matrix(self, shard: str, name: str) -> Tensor:
-        path = self.folder / shard
+        path = self._file(shard)
         if path.suffix == ".parquet":
             return _column(path, name)
         from safetensors import safe_open
@@ -111,7 +121,7 @@ class FeatureFolder(Mapping[str, Mapping[str, Tensor]]):
             return opened.get_tensor(name)  # type: ignore[no-any-return]
 
     def _read(self, shard: str, row: int, name: str) -> Tensor:
-        path = self.folder / shard
+        path = self._file(shard)
         if path.suffix == ".parquet":
             return _column(path, name)[row]
         return read_safetensors(path, self.about["pool"], row, [name])[name]
@@ -159,7 +169,7 @@ class _Dataset(IterableDataset[tuple[str, dict[str, Tensor]]]):
                 yield entry[0], dict(self.features[entry[0]])
 
 
-def claim(folder: Path, about: dict[str, Any]) -> None:
+def claim(folder: AnyPath, about: dict[str, Any]) -> None:
     """Make a folder one of these features, or see that it already is.
 
     Raises:

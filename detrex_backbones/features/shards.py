@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import Tensor
 from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.errors import DetrexBackbonesError, InputError
 from detrex_backbones.features.sources import ImageSource
+from detrex_backbones.remote import AnyPath, RemotePath, local_copy
 from detrex_backbones.text import LONGEST_PATH, visible
 
 __all__ = ["FORMATS", "Row", "ShardWriter", "list_shards", "read_parquet", "read_safetensors"]
@@ -58,7 +61,7 @@ class ShardWriter:
         shard_images: rows of a shard.
     """
 
-    folder: Path
+    folder: AnyPath
     rank: int
     file_format: str
     pool: bool
@@ -66,6 +69,11 @@ class ShardWriter:
     shard_images: int
     rows: list[Row] = field(default_factory=list)
     bytes: int = 0
+
+    @cached_property
+    def token(self) -> str:
+        """On storage without locks, what keeps two runs of one rank from writing over each other's shards."""
+        return f"-{secrets.token_hex(4)}" if isinstance(self.folder, RemotePath) else ""
 
     def add(self, rows: Iterable[Row]) -> None:
         """Keep rows, and write them once they fill a shard."""
@@ -79,13 +87,17 @@ class ShardWriter:
         """Write what is kept: first the shard, then its line of the index. A kill between them loses nothing."""
         if not self.rows:
             return
-        path = self.folder / f"part-{self.rank:05d}-{self._next():06d}{FORMATS[self.file_format]}"
+        number = f"{self._next():06d}{self.token}"
+        path = self.folder / f"part-{self.rank:05d}-{number}{FORMATS[self.file_format]}"
         write = _write_parquet if self.file_format == "parquet" else _write_safetensors
         metadata = {**self.metadata, IMAGES: json.dumps([row.entry for row in self.rows])}
         try:
             write_whole(path, lambda file: write(file, self.rows, self.pool, metadata))
             line = json.dumps({"shard": path.name, IMAGES: [row.entry for row in self.rows]})
-            _append(self.folder / f"index-{self.rank:05d}.jsonl", line)
+            if isinstance(self.folder, RemotePath):  # an object can't be added to: one for each shard
+                write_whole(self.folder / f"index-{path.stem[5:]}.jsonl", lambda file: file.write(line.encode()))
+            else:
+                _append(self.folder / f"index-{self.rank:05d}.jsonl", line)
         except OSError as error:
             raise DetrexBackbonesError(
                 f"'{visible(path, LONGEST_PATH)}' can't be written: {visible(error.strerror or error)}. What was "
@@ -94,7 +106,7 @@ class ShardWriter:
         self.rows, self.bytes = [], 0
 
     def _next(self) -> int:
-        numbers = [int(path.stem.rpartition("-")[2]) for path in self.folder.glob(f"part-{self.rank:05d}-*")]
+        numbers = [int(path.stem.split("-")[2]) for path in self.folder.glob(f"part-{self.rank:05d}-*")]
         return max(numbers, default=-1) + 1
 
 
@@ -106,7 +118,7 @@ def _append(file: Path, line: str) -> None:
         os.fsync(opened.fileno())
 
 
-def list_shards(folder: Path) -> dict[str, list[list[Any]]]:
+def list_shards(folder: AnyPath) -> dict[str, list[list[Any]]]:
     """File name of every shard -> [name, height, width, path] of its images, in the order of the names.
 
     By the index, and for a shard that it lacks, as after a kill, by what the shard itself says.
@@ -115,8 +127,8 @@ def list_shards(folder: Path) -> dict[str, list[list[Any]]]:
         InputError: a shard that can't be read.
     """
     known: dict[str, list[list[Any]]] = {}
-    for index in sorted(folder.glob("index-*.jsonl")):
-        for line in index.read_text(encoding="utf-8", errors="replace").splitlines():
+    for text in _texts(folder, "index-*.jsonl"):
+        for line in text.splitlines():
             try:
                 content = json.loads(line) if line else {}
             except ValueError:  # cut by a kill
@@ -127,7 +139,14 @@ def list_shards(folder: Path) -> dict[str, list[list[Any]]]:
     return {path.name: known[path.name] if path.name in known else _images_in(path) for path in files}
 
 
-def _images_in(path: Path) -> list[list[Any]]:
+def _texts(folder: AnyPath, pattern: str) -> list[str]:
+    if isinstance(folder, RemotePath):
+        return folder.texts(pattern)
+    return [path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob(pattern))]
+
+
+def _images_in(shard: AnyPath) -> list[list[Any]]:
+    path = local_copy(shard)
     try:
         if path.suffix == ".parquet":
             metadata = {key.decode(): text.decode() for key, text in _parquet().read_schema(path).metadata.items()}
@@ -141,7 +160,7 @@ def _images_in(path: Path) -> list[list[Any]]:
         raise
     except Exception as error:  # of a library, or of a file that is another's
         raise InputError(
-            f"'{visible(path, LONGEST_PATH)}' can't be read as features: {visible(error)}. If it was damaged, delete "
+            f"'{visible(shard, LONGEST_PATH)}' can't be read as features: {visible(error)}. If it was damaged, delete "
             f"it: the same command computes its images again."
         ) from error
 

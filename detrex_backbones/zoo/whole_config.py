@@ -13,11 +13,12 @@ from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET
 from detrex_backbones.config import LazyCall, LazyConfig
 from detrex_backbones.config.nodes import ALLOW_OBJECTS, is_call
 from detrex_backbones.errors import ConfigImportError, closest
+from detrex_backbones.remote import is_remote
 from detrex_backbones.text import visible
 from detrex_backbones.zoo.listing import TIMM, short_names
 from detrex_backbones.zoo.ready_configs import get_config, list_configs
 
-__all__ = ["find_config", "read_config", "with_model"]
+__all__ = ["find_config", "is_config_file", "read_config", "with_model"]
 
 
 def find_config(name: str) -> DictConfig:
@@ -46,6 +47,14 @@ def find_config(name: str) -> DictConfig:
     )
 
 
+def is_config_file(name: Any) -> bool:
+    """Whether it names a file, here or on remote storage, and not a ready config."""
+    try:
+        return is_remote(name) or Path(name).is_file()
+    except OSError:  # a name that no file can have
+        return False
+
+
 def read_config(config: Any, overrides: Sequence[str] = ()) -> DictConfig:
     """A config file's path, a name as of `find_config`, or a config: with a `model`, and with overrides applied.
 
@@ -55,8 +64,7 @@ def read_config(config: Any, overrides: Sequence[str] = ()) -> DictConfig:
     if isinstance(config, DictConfig):
         cfg = config.copy()
     else:
-        path = Path(config)
-        cfg = LazyConfig.load(path) if path.suffix and path.is_file() else find_config(str(config))
+        cfg = LazyConfig.load(config) if is_config_file(config) else find_config(str(config))
     with_model(cfg)
     return LazyConfig.apply_overrides(cfg, overrides)
 

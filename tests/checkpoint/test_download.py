@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pytest
 import requests
+from filelock import FileLock
 
+from detrex_backbones.cache import lock_file
 from detrex_backbones.checkpoint.fetch import Patience, cache_folder, cache_path, download, hash_in_name
 from detrex_backbones.checkpoint.fetch import http_file as module
 from detrex_backbones.checkpoint.files import read_checkpoint
@@ -390,7 +392,7 @@ def test_the_second_to_ask_gets_the_file_of_the_first(server, cache):
     """Held up while it waits for the lock, it finds the file there and asks nobody."""
     server.answers["/net.pkl"] = body(CONTENT)
     url = f"{server.url}/net.pkl"
-    with module._lock(url):
+    with FileLock(lock_file(url)):
         process = subprocess.Popen(
             [sys.executable, "-c", ASK, url, ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -464,7 +466,7 @@ def test_an_interrupt_leaves_nothing(server, cache, monkeypatch):
         raise KeyboardInterrupt
 
     server.answers["/net.pkl"] = body(CONTENT)
-    monkeypatch.setattr(module, "_check_content", interrupt)
+    monkeypatch.setattr(module, "what_is_wrong", interrupt)
     with pytest.raises(KeyboardInterrupt):
         download(f"{server.url}/net.pkl")
     assert files_in(cache) == []

@@ -1,5 +1,6 @@
 """From a name to a file on this machine: the catalogue of published weights, the Hugging Face hub, and downloads."""
 
+from detrex_backbones.cache import cache_folder
 from detrex_backbones.checkpoint.fetch.catalog import (
     SOURCES,
     Preprocessing,
@@ -9,7 +10,7 @@ from detrex_backbones.checkpoint.fetch.catalog import (
     find_weight,
     list_weights,
 )
-from detrex_backbones.checkpoint.fetch.http_file import Patience, cache_folder, cache_path, download, hash_in_name
+from detrex_backbones.checkpoint.fetch.http_file import Patience, cache_path, download, hash_in_name
 from detrex_backbones.checkpoint.fetch.local_file import resolve
 
 __all__ = [

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 import re
-import stat
 import sys
 import time
 import urllib.parse
@@ -14,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from detrex_backbones.atomic_write import write_whole
+from detrex_backbones.cache import cache_folder, clean_step, keep
+from detrex_backbones.checkpoint.fetch.content import what_is_wrong
 from detrex_backbones.errors import CheckpointFileError
 from detrex_backbones.text import LONGEST_PATH, visible
 
-__all__ = ["Patience", "cache_folder", "cache_path", "download", "hash_in_name"]
+__all__ = ["Patience", "cache_path", "download", "hash_in_name"]
 
 logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
 # By torch.hub's and OpenMMLab's convention; eight decimal digits alone are rather a date.
 NAME_HASH = re.compile(r"-(?=[0-9]*[a-f])([0-9a-f]{8,64})\.\w+(?:\.\w+)?$")
-ALGORITHMS = {"sha256": hashlib.sha256, "sha1": hashlib.sha1, "md5": hashlib.md5}
 # Statuses after which the same request may succeed.
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
 REDIRECTS = 10
@@ -57,19 +56,6 @@ class _FailedError(Exception):
         self.again = again
 
 
-def cache_folder() -> Path:
-    """`DETREX_BACKBONES_CACHE`, or `detrex_backbones` in the user's cache folder (`XDG_CACHE_HOME`, ~/.cache)."""
-    own = os.environ.get("DETREX_BACKBONES_CACHE")
-    try:
-        if own:
-            return Path(own).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "detrex_backbones"
-    except RuntimeError as error:
-        raise CheckpointFileError(
-            "this user has no home folder to keep downloads in. DETREX_BACKBONES_CACHE=/some/folder names another."
-        ) from error
-
-
 def cache_path(url: str) -> Path:
     """Where the file of a URL lies in the cache, or would: `<cache>/<host>/<path of the URL>`.
 
@@ -82,7 +68,7 @@ def cache_path(url: str) -> Path:
         raise CheckpointFileError(f"{visible(url)!r} names no file. Give the whole URL: https://host/folder/file.pth.")
     if not {".", ".."}.isdisjoint(re.split(r"[/\\]", "/".join(steps))):
         raise CheckpointFileError(f"{visible(url)!r} goes up by '..'. Give the URL that it leads to.")
-    clean = [re.sub(r"[^\w.+() -]", "_", step) for step in steps]
+    clean = [clean_step(step) for step in steps]
     if parts.query or clean != steps:  # what is spelt otherwise is another file
         digest = hashlib.sha256(f"{parts.path}?{parts.query}".encode() if clean != steps else parts.query.encode())
         clean[-1] = f"{digest.hexdigest()[:8]}_{clean[-1]}"
@@ -92,7 +78,7 @@ def cache_path(url: str) -> Path:
 
 def hash_in_name(url: str) -> str:
     """The hash that the name of a file carries, of whatever algorithm: "any:11ad3fa6"; "" for none."""
-    match = NAME_HASH.search(_split_url(url).path)
+    match = NAME_HASH.search(re.split("[?#]", url)[0])
     return f"any:{match[1]}" if match else ""
 
 
@@ -113,22 +99,9 @@ def download(url: str, hash: str = "", *, patience: Patience | None = None) -> P
     """
     target = cache_path(url)
     try:
-        _check_trusted(target)
-        if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _lock(url):
-                if not target.is_file():  # it may have come while this process waited
-                    write_whole(target, lambda file: _fetch(url, hash, file, patience or PATIENCE))
+        return keep(target, url, lambda file: _fetch(url, hash, file, patience or PATIENCE))
     except _FailedError as error:
         raise CheckpointFileError(f"can't download {visible(url)}: {error}. {_by_hand(hash, target)}") from error
-    except CheckpointFileError:
-        raise
-    except OSError as error:
-        raise CheckpointFileError(
-            f"can't write '{visible(target, LONGEST_PATH)}': {visible(error.strerror or error)}. "
-            f"DETREX_BACKBONES_CACHE=/some/folder moves the cache."
-        ) from error
-    return target
 
 
 def _split_url(url: str) -> urllib.parse.SplitResult:
@@ -147,36 +120,11 @@ def _split_url(url: str) -> urllib.parse.SplitResult:
     return parts
 
 
-def _check_trusted(target: Path) -> None:
-    """Refuse a cache that belongs to somebody else and where everybody may put a file, or replace one."""
-    if not hasattr(os, "geteuid"):  # Windows
-        return
-    cache = cache_folder()
-    between = [folder for folder in target.parents if cache in folder.parents]
-    for folder in [cache, cache / ".locks", *between]:
-        if folder.is_dir():
-            found = folder.stat()
-            if found.st_mode & stat.S_IWOTH and found.st_uid != os.geteuid():
-                raise CheckpointFileError(
-                    f"the cache '{visible(folder, LONGEST_PATH)}' belongs to another user (uid {found.st_uid}) and "
-                    f"everybody may write there, so nothing in it can be trusted. DETREX_BACKBONES_CACHE=/some/folder "
-                    f"names one of your own."
-                )
-
-
 def _by_hand(hash: str, target: Path) -> str:
     algorithm, _, prefix = hash.partition(":")
     name = "hash" if algorithm == "any" else algorithm
     check = f" ({name} {prefix}{'...' if len(prefix) < 32 else ''})" if prefix else ""
     return f"To do it by hand, fetch that file{check} and put it at {visible(target, LONGEST_PATH)}"
-
-
-def _lock(url: str) -> Any:
-    from filelock import FileLock
-
-    folder = cache_folder() / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.lock")
 
 
 def _fetch(url: str, hash: str, file: BinaryIO, patience: Patience) -> None:
@@ -192,7 +140,9 @@ def _fetch(url: str, hash: str, file: BinaryIO, patience: Patience) -> None:
             logger.warning("%s: %s; trying again in %g s", visible(url), error, wait)
             time.sleep(wait)
     file.flush()
-    _check_content(Path(file.name), hash)
+    wrong = what_is_wrong(Path(file.name), hash)
+    if wrong:
+        raise _FailedError(wrong)
 
 
 def _attempt(url: str, file: BinaryIO, timeout: float) -> None:
@@ -279,36 +229,3 @@ def _copy(response: Any, file: BinaryIO) -> None:
             bar.update(len(block))
     if total is not None and received != total:
         raise _FailedError(f"{received:,} bytes came, {total:,} were announced", again=True)
-
-
-def _check_content(part: Path, hash: str) -> None:
-    """Refuse what is empty, a page, no checkpoint, cut, or has another hash."""
-    from detrex_backbones.checkpoint.read import HEAD, format_of, is_cut  # needs torch, which the tables don't
-
-    with part.open("rb") as file:
-        head = file.read(HEAD)
-    size = part.stat().st_size
-    if not size:
-        raise _FailedError("nothing came (0 bytes)")
-    if head.lstrip().startswith(b"<"):
-        raise _FailedError(f"{size:,} bytes of a web page came ({head.lstrip()[:24]!r}...), no checkpoint")
-    algorithm, _, prefix = hash.partition(":")
-    if prefix:
-        digests = _digests(part, list(ALGORITHMS) if algorithm == "any" else [algorithm])
-        if not any(digest.startswith(prefix.lower()) for digest in digests.values()):
-            found = ", ".join(f"{name} {digest[: max(8, len(prefix))]}" for name, digest in digests.items())
-            raise _FailedError(f"another file came: {size:,} bytes with {found}, expected {prefix}")
-    found = format_of(head, size)
-    if not found:
-        raise _FailedError(f"{size:,} bytes came that are no checkpoint: they start with {head[:24]!r}")
-    if is_cut(part, found):
-        raise _FailedError(f"{size:,} bytes came, which are not all of the file: its end is missing")
-
-
-def _digests(path: Path, algorithms: list[str]) -> dict[str, str]:
-    hashers = {name: ALGORITHMS[name](usedforsecurity=False) for name in algorithms}
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            for hasher in hashers.values():
-                hasher.update(block)
-    return {name: hasher.hexdigest() for name, hasher in hashers.items()}

@@ -12,14 +12,20 @@ from detrex_backbones.checkpoint.fetch import hub
 from detrex_backbones.checkpoint.fetch.catalog import detectron2, timm_weights
 from detrex_backbones.checkpoint.fetch.catalog.lookup import SOURCES, find_weight, hash_of
 from detrex_backbones.checkpoint.fetch.catalog.weight import Weight
+from detrex_backbones.checkpoint.fetch.content import what_is_wrong
 from detrex_backbones.checkpoint.fetch.http_file import download, hash_in_name
-from detrex_backbones.errors import ArgumentError, CheckpointFileError, closest
+from detrex_backbones.errors import ArgumentError, CheckpointFileError, RemoteError, closest
+from detrex_backbones.remote import as_path, is_remote, local_copy
 from detrex_backbones.text import visible
 
 __all__ = ["resolve"]
 
 # A drive letter is no scheme.
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+# hf://org/name@revision/folder/file, of a model; data sets and spaces have their kind before it.
+HF_MODEL = re.compile(
+    r"(?!(?:datasets|spaces|buckets)/)(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<file>.+))?"
+)
 HEURISTICS = "matching_heuristics=True"
 
 
@@ -27,12 +33,12 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     """The local file of a checkpoint, fetched if it isn't here.
 
     Args:
-        name: a path, a `file://` URL, an `http(s)://` URL, `hf-hub:org/name[@revision][:file]`, or a name of the
-            catalogue: `torchvision://`, `timm://`, `gluon://`, `detectron2://`, `catalog://`, `detrex://`,
-            `pycls://`, `open-mmlab://`, `mmcls://`, `detr://`, `moco://`; each with detectron2's
-            `?matching_heuristics=True` behind it or without. A detector of detectron2's is also taken as its
-            `model_zoo` takes it: `COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml`. A path is given back as it is, whether
-            there is a file or not.
+        name: a path, a `file://` URL, an `http(s)://` URL, a file of remote storage (`s3://`, `gs://`, `hf://`),
+            `hf-hub:org/name[@revision][:file]`, or a name of the catalogue: `torchvision://`, `timm://`, `gluon://`,
+            `detectron2://`, `catalog://`, `detrex://`, `pycls://`, `open-mmlab://`, `mmcls://`, `detr://`, `moco://`;
+            each with detectron2's `?matching_heuristics=True` behind it or without. A detector of detectron2's is also
+            taken as its `model_zoo` takes it: `COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml`. A path is given back as it
+            is, whether there is a file or not.
 
     Raises:
         CheckpointFileError: an unknown name, with the closest ones, or a file that can't be had.
@@ -49,8 +55,10 @@ def resolve(name: str | os.PathLike[str]) -> Path:
         return _local(text)
     if scheme in ("http", "https"):
         return download(text, hash_of(text) or hash_in_name(text))
+    if is_remote(text):
+        return _from_storage(text)
     if match[0] not in SOURCES:
-        allowed = [*(key.removesuffix("://") for key in SOURCES), "https", "http", "file"]
+        allowed = [*(key.removesuffix("://") for key in SOURCES), "https", "http", "file", "s3", "gs", "hf"]
         raise CheckpointFileError(
             f"{visible(text)!r} has an unknown scheme.{closest(scheme, allowed)} "
             f"Allowed: {', '.join(allowed)}, hf-hub:, a path."
@@ -102,6 +110,19 @@ def _fetch(weight: Weight) -> Path:
         if weight.name.startswith(detectron2.SCHEME) and path not in detectron2.WEIGHTS:
             raise CheckpointFileError(f"{error}.{closest(path, detectron2.WEIGHTS)}") from error
         raise
+
+
+def _from_storage(url: str) -> Path:
+    """A file of the hub by the hub's own cache, all others by ours."""
+    scheme, _, rest = url.partition("://")
+    model = HF_MODEL.fullmatch(rest) if scheme.lower() == "hf" else None
+    if model:
+        return hub.from_hub(model["repo"], urllib.parse.unquote(model["revision"] or "") or None, model["file"])
+    hash = hash_in_name(url)
+    try:
+        return local_copy(as_path(url), lambda part: what_is_wrong(part, hash))
+    except (ArgumentError, RemoteError) as error:
+        raise CheckpointFileError(str(error)) from error
 
 
 def _local(url: str) -> Path:

@@ -55,7 +55,7 @@ def library_table(library: str, ask: Callable[[], LibraryTable]) -> LibraryTable
 
 @functools.cache
 def _kept(library: str, ask: Callable[[], LibraryTable]) -> LibraryTable:
-    from detrex_backbones.checkpoint.fetch.http_file import cache_folder
+    from detrex_backbones.cache import cache_folder
 
     version, ours = installed_version(library), installed_version("detrex-backbones")
     shipped = SHIPPED / f"{library}-{version}.json.gz"
