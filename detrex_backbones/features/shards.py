@@ -135,7 +135,8 @@ def list_shards(folder: AnyPath) -> dict[str, list[list[Any]]]:
                 continue
             if content:
                 known[content["shard"]] = content[IMAGES]
-    files = sorted(path for suffix in FORMATS.values() for path in folder.glob(f"part-*{suffix}"))
+    found: list[AnyPath] = [path for suffix in FORMATS.values() for path in folder.glob(f"part-*{suffix}")]
+    files = sorted(found, key=lambda path: path.name)
     return {path.name: known[path.name] if path.name in known else _images_in(path) for path in files}
 
 
