@@ -40,7 +40,7 @@ def is_remote(name: object) -> bool:
     return isinstance(name, str) and SCHEME.match(name) is not None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class RemotePath:
     """A file or a folder of remote storage, with those methods of `pathlib.Path` that this library needs.
 

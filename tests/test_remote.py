@@ -152,14 +152,12 @@ def test_what_is_not_there(storage, file, url, told):
         read_checkpoint(url)
 
 
-def test_credentials(storage, server, file, monkeypatch, capsys):
+def test_credentials(storage, file, monkeypatch, capsys):
     storage.put_file(str(file), "models/nets/r18.pth")
-    urlopen(Request(f"{server}/moto-api/reset-auth", data=b"0", method="POST")).close()
-    try:
+    with monkeypatch.context() as checked:  # from now on the server knows nobody
+        checked.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)
         with pytest.raises(CheckpointFileError, match=r"refuses these credentials \(.*AWS_PROFILE"):
             read_checkpoint(URL)
-    finally:
-        urlopen(Request(f"{server}/moto-api/reset-auth", data=b"inf", method="POST")).close()
     type(storage).clear_instance_cache()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -221,7 +219,7 @@ def test_commands_write_there(storage, file, tmp_path):
     assert main(["show", "resnet/resnet18", "--save", "s3://models/out/r18.py"]) == 0
     own = "s3://models/out/r18.py"
     assert main(["match", own, URL, "--html", "s3://models/out/report.html"]) == 0
-    assert storage.cat_file("models/out/report.html").startswith(b"<!DOCTYPE html>")
+    assert storage.cat_file("models/out/report.html").startswith(b"<!doctype html>")
     assert main(["convert", URL, "s3://models/out/d2.pkl", "--to", "detectron2"]) == 0
     assert main(["match", own, "s3://models/out/d2.pkl"]) == 0
     weights = f"train.init_checkpoint={URL}"
@@ -237,7 +235,7 @@ def test_commands_write_there(storage, file, tmp_path):
     "command", [["show", "resnet/resnet18", "--save"], ["features", "resnet/resnet18", "--output"]]
 )
 def test_a_bucket_that_is_not_there_is_told_in_a_sentence(storage, capsys, command):
-    assert main([command[0], "resnet/resnet18", command[1], "s3://nobody/a.py"]) == 1
+    assert main([*command, "s3://nobody/a.py"]) == 1
     told = " ".join(capsys.readouterr().err.split())
     assert told.count("there is no bucket 'nobody'") == 1 and "Traceback" not in told
 
@@ -293,7 +291,7 @@ def test_a_kill_leaves_whole_shards_alone(storage, config, photos, reference, tm
     LazyConfig.save(config, tmp_path / "config.yaml")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     url = "s3://models/killed"
-    for step, shards in ((2, 1), (3, 2)):
+    for step, shards in ((2, 1), (2, 2)):
         command = [sys.executable, "-c", DIES, str(tmp_path / "config.yaml"), str(photos), url, str(step)]
         assert subprocess.run(command, env=environment, check=False).returncode == 9
         assert len(list_shards(as_path(url))) == shards
@@ -305,10 +303,10 @@ def test_a_kill_leaves_whole_shards_alone(storage, config, photos, reference, tm
 
 def test_two_runs_of_one_rank_write_over_nothing(storage, config, photos, reference):  # noqa: F811
     """As on two machines, whose locks don't know of each other."""
-    extract_features(config, [photos / "cats"], "s3://models/f", **OPTIONS)
+    extract_features(config, [f"{photos}/cats*/*.png"], "s3://models/f", **OPTIONS)
     names = set(storage.ls("models/f", detail=False))
     storage.mkdir("other")
-    extract_features(config, [photos / "dogs"], "s3://other/f", **OPTIONS)
+    extract_features(config, [f"{photos}/dogs*/*.png"], "s3://other/f", **OPTIONS)
     for path in storage.ls("other/f", detail=False):
         if "part-" in path or "index-" in path:
             assert f"models/{path.partition('/')[2]}" not in names
