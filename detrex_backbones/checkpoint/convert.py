@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ def _rename(reading: Reading, targets: list[Convention], path: str) -> tuple[dic
             problems.append(f"{target.name}: {target.one_way}")
         elif nameless:
             problems.append(f"{target.name}: {len(nameless)} tensors have no name there: {shorten(nameless)}")
-        elif len(set(found.values())) != len(found) or not (target.prefixes(found.values()) or not target.anchors):
+        elif len(set(found.values())) != len(found) or not _is_of(target, found.values()):
             problems.append(f"{target.name}: it is another network")
         else:
             return found, target.name
@@ -154,6 +154,11 @@ def _rename(reading: Reading, targets: list[Convention], path: str) -> tuple[dic
         f"checkpoint {path!r}, read as {reading.source}, can't be expressed in these names ({'; '.join(problems)}). "
         f"Nothing was written."
     )
+
+
+def _is_of(target: Convention, names: Iterable[str]) -> bool:
+    """Whether names bear the marks of a convention; a table of pairs without marks is its own proof."""
+    return bool(target.prefixes(names)) or (bool(target.pairs) and not target.anchors)
 
 
 def _save_torch(tensors: Mapping[str, Tensor], source: str, path: AnyPath) -> None:

@@ -156,6 +156,7 @@ class LoadReport:
                 for item in self.mismatched
             ],
             "kept": dict(self.kept),
+            "stated": dict(self.stated),
             "left_over": dict(self.left_over),
             "unplaced": list(self.unplaced),
             "outside": list(self.outside),

@@ -34,6 +34,8 @@ ABOUT_MAPS = (
     "pixel of the map can depend on."
 )
 
+USUAL = 224
+
 EXAMPLES = """\
 examples:
   detrex-backbones show resnet/resnet50.py
@@ -61,8 +63,7 @@ def add_parser(subparsers: Any) -> None:
         "--size",
         metavar="HxW",
         type=parse_size,
-        default=(224, 224),
-        help="input size in pixels for the GFLOPs and shapes (default: 224x224)",
+        help="input size in pixels for the GFLOPs and shapes (default: 224x224, or the next that the backbone runs)",
     )
     parser.add_argument("--save", metavar="FILE", help="also write the config, overrides applied: a .py or .yaml")
     parser.add_argument("--graph", metavar="FILE", help="also draw the stages: a .png or .svg")
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> None:
     if args.save:
         save_config(cfg, args.save)
     backbone, channels = build_backbone(cfg.model)
+    args.size = args.size or usual_size(backbone)
     figures = measure_backbone(backbone, args.size, channels)
     if args.graph:
         write_graph(args.graph, backbone, args.size, channels)
@@ -93,6 +95,13 @@ def run(args: argparse.Namespace) -> None:
     titles = [column.replace("_", " ") for column in MAP_COLUMNS]
     print_table(titles, [[row[column] for column in MAP_COLUMNS] for row in figures["maps"]])
     say_paragraph(ABOUT_MAPS)
+
+
+def usual_size(backbone: Backbone) -> tuple[int, int]:
+    """The size that figures are given for: 224 x 224 pixels, or the next that the backbone runs."""
+    step = max(backbone.size_divisibility, 1)
+    side = -(-USUAL // step) * step
+    return side, side
 
 
 def save_config(cfg: Any, file: str) -> None:

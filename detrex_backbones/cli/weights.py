@@ -26,6 +26,7 @@ examples:
   detrex-backbones weights gluon --json
 """
 
+DETECTORS = "detectors/"
 TIMM = timm_weights.SCHEME
 # Whose own code counts pixels from 0 to 1; the others' from 0 to 255, as here.
 FROM_0_TO_1 = ("torchvision", "timm", "gluon", "pycls", "detr", "moco")
@@ -124,6 +125,8 @@ def backbone_of(weight: Weight) -> tuple[str, list[str]]:
     """The value of `backbone=` for a weight, "" for none, and the overrides that it needs beside."""
     if weight.name.startswith(TIMM) and weight.config == timm_weights.TIMM_CONFIG:
         return f"timm/{weight.name.removeprefix(TIMM)}", []  # a name that is a backbone itself
+    if weight.config.startswith(DETECTORS):
+        return "", []
     return weight.config.removesuffix(".py"), overrides_of(weight)
 
 
@@ -136,8 +139,8 @@ def to_dict(weight: Weight) -> dict[str, Any]:
 def overrides_of(weight: Weight) -> list[str]:
     """What to change in the weight's config, so that network and preprocessing are the weight's."""
     pixels = weight.preprocessing
-    if not weight.config or pixels is None:
-        return list(weight.overrides)
+    if not weight.config or pixels is None or weight.config.startswith(DETECTORS):
+        return list(weight.overrides)  # torchvision's detectors normalise images themselves
     current = _pixels_of(weight.config)
     wanted = {
         "model.input_format": pixels.input_format,

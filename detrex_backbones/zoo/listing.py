@@ -10,7 +10,7 @@ __all__ = ["TIMM", "hub_names", "list_backbones", "ready_backbones", "short_name
 
 TIMM = "timm/"
 DETECTORS = "detectors/"  # what a backbone is put into
-SIZES = {"tiny", "small", "base", "large", "huge"}
+SIZES = {"tiny", "small", "medium", "base", "large", "huge", "s", "m", "l", "x"}
 DC5_STYLE = "detectron2"  # what "-dc5" without a style means
 
 

@@ -58,7 +58,8 @@ class TestSignatures:
             ("num_classes", None),
             ("out_features", None),
             ("freeze_at", 0),
-            ("checkpoint_stages", False),  # ours, and by name only
+            ("checkpoint_stages", False),  # ours, and by name only, as the next
+            ("weight_standardization", False),
         ]
         assert defaults(ResNet.freeze) == {"freeze_at": 0}
         assert list(defaults(ResNet.make_stage)) == ["block_class", "num_blocks", "in_channels", "out_channels"]

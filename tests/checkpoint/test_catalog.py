@@ -230,7 +230,7 @@ def test_rows_are_well_formed():
         ("open-mmlab://detectron2/resnet50", "detectron2/resnet50_caffe"),
         ("detectron2://ImageNetPretrained/MSRA/R-50", "ImageNetPretrained/MSRA/R-50.pkl"),
         ("torchvison://resnet50-v2", "Did you mean 'torchvision'"),
-        ("s3://bucket/net.pth", "unknown scheme"),
+        ("ftp://host/net.pth", "unknown scheme"),
         ("hf-hub:resnet-50", "hf-hub:org/name"),
         ("hf-hub:../name", "hf-hub:org/name"),
         ("hf-hub:org/..:x.pth", "without '..'"),

@@ -178,10 +178,18 @@ def test_show_runs_every_ready_config(capsys):
     from detrex_backbones.zoo import list_configs
 
     for name in list_configs():
-        status, out, _ = run(capsys, "show", name, "--size", "64x96", "--json")
-        assert status == 0
+        # RF-DETR's and LW-DETR's networks run multiples of a window of patches alone.
+        size = {"rf_detr": (112, 168), "lw_detr": (64, 128)}.get(name.partition("/")[0], (64, 96))
+        status, out, err = run(capsys, "show", name, "--size", "{}x{}".format(*size), "--json")
+        assert status == 0, err
         for row in json.loads(out)["maps"]:
-            assert (row["height"], row["width"]) == tuple(-(-side // row["stride"]) for side in (64, 96))
+            assert (row["height"], row["width"]) == tuple(-(-side // row["stride"]) for side in size)
+
+
+def test_show_takes_a_size_that_the_backbone_runs(capsys):
+    status, out, err = run(capsys, "show", "lw_detr/small.py", "--json")
+    assert status == 0 and json.loads(out)["size"] == [256, 256], err
+    assert json.loads(run(capsys, "show", "resnet/resnet18.py", "--json")[1])["size"] == [224, 224]
 
 
 def test_list_filters(capsys):

@@ -131,7 +131,7 @@ def test_preprocessing_of_a_lone_backbone_is_its_weights(config):
 
 def test_every_name_that_is_listed_is_a_config(capsys):
     for name, ready in short_names().items():
-        assert find_config(name) == find_config(ready), name
+        assert LazyConfig.to_py(find_config(name)) == LazyConfig.to_py(find_config(ready)), name
     status, out, _ = run(capsys, "show", "timm/resnet18", "--json")
     assert status == 0
     assert "timm://resnet18.a1_in1k" in out

@@ -83,7 +83,7 @@ class TimmBackbone(Backbone):
         self,
         model_name: str,
         features_only: bool = True,
-        pretrained: bool | None = False,
+        pretrained: Any = False,
         checkpoint_path: str = "",
         in_channels: int = 3,
         out_indices: Sequence[int] | None = DEFAULT_INDICES,
