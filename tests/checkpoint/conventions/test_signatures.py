@@ -13,10 +13,13 @@ from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from detrex_backbones.zoo import build_on_meta
 from tests.checkpoint.conventions.files import load, write_torch
 from tests.checkpoint.conventions.nets import our_resnet
+from tests.old_libraries import skip_before
 from tests.reference import to_our_names, torchvision_net
 
 
 def timm_state(name):
+    if name.startswith("regnet"):
+        skip_before("timm", "1.0.31", "its RegNets read numbers while they are made")
     return build_on_meta(LazyCall(timm.create_model)(model_name=name)).state_dict()
 
 
