@@ -4,7 +4,6 @@ import copy
 import math
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -12,6 +11,7 @@ from torch import nn
 
 from detrex_backbones import FrozenBatchNorm2d, ShapeSpec, TimmBackbone, get_config, instantiate, list_configs
 from detrex_backbones.backbones.darknet import Darknet53
+from detrex_backbones.backbones.timm.build import timm_network
 from detrex_backbones.backbones.vgg import SSDVGG
 from detrex_backbones.checkpoint.fetch import find_weight, list_weights
 from detrex_backbones.cli.weights import overrides_of
@@ -75,7 +75,7 @@ def test_every_regnet_is_the_network_of_its_weights(name):
     assert (cfg.model.pixel_mean, cfg.model.pixel_std, cfg.model.input_format) == BGR
     with torch.device("meta"):
         net = instantiate(cfg.model.backbone)
-        plain = timm.create_model(sizes()[name])
+        plain = timm_network(sizes()[name])
     assert isinstance(net, TimmBackbone)
     assert [spec.stride for spec in net.output_shape().values()] == [4, 8, 16, 32]
     assert list(net.output_shape()) == ["p1", "p2", "p3", "p4"]

@@ -11,7 +11,6 @@ import torch
 
 from detrex_backbones import EVA02_ViT, EVAViT, MViT, TimmBackbone, ViT, load_checkpoint
 from detrex_backbones.checkpoint.fetch import cache_path, find_weight
-from tests.old_libraries import skip_before
 
 SIZE = {"embed_dim": 24, "depth": 2, "num_heads": 2}
 MVIT = {"embed_dim": 96, "depth": 10, "num_heads": 1, "last_block_indexes": (0, 2, 7, 9), "residual_pooling": True}
@@ -125,8 +124,6 @@ def test_into_our_class(line):
 def test_into_timms_network(line):
     name, path = line
     model, arguments = CASES[name][2]
-    if model.startswith("vit_large"):
-        skip_before("timm", "1.0.31", "it takes every file for its large ViT for one of JAX")
     net = TimmBackbone(model, **arguments).eval()
     report = load_checkpoint(net, name)
     assert (report.coverage, report.file_coverage, report.missing) == (1, 1, [])

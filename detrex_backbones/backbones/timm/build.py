@@ -158,6 +158,8 @@ def create_with_file(
     pass: here the classifier alone may stay without weights.
     """
     overlay = {**kwargs.get("pretrained_cfg_overlay", {}), "file": str(checkpoint_path)}
+    if Path(checkpoint_path).suffix != ".npz":  # of JAX, for which older releases take every file of a ViT of theirs
+        overlay["custom_load"] = False
     kwargs = {**kwargs, "pretrained": True, "pretrained_cfg_overlay": overlay}
     # Without the name of a classifier there is nothing to be lenient about.
     strict = {**kwargs, "pretrained_cfg_overlay": {**overlay, "classifier": None}}
