@@ -6,11 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.layers.conv import Conv2d
 
 __all__ = ["SqueezeExcitation"]
 
 
+@kinds_checked
 class SqueezeExcitation(nn.Module):
     """`x * sigmoid(fc2(relu(fc1(mean of x over H and W))))` (Hu et al. 2018).
 
