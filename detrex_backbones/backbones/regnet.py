@@ -217,7 +217,7 @@ class RegNet(Backbone):
         Raises:
             ArgumentError: for anything else.
         """
-        if isinstance(freeze_at, bool) or freeze_at not in range(-1, len(self.stage_names) + 2):
+        if freeze_at not in range(-1, len(self.stage_names) + 2):
             raise ArgumentError(
                 f"freeze_at={freeze_at!r} is out of range. Allowed: 0 or -1 (nothing), 1 (the stem), 2 (and s1) to "
                 f"{len(self.stage_names) + 1} (all stages)."

@@ -30,7 +30,7 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
         # True would pass for 1.
-        if isinstance(reduction, bool) or not isinstance(reduction, int) or not 1 <= reduction <= channels:
+        if not 1 <= reduction <= channels:
             raise ArgumentError(
                 f"se_reduction={reduction!r} does not go with {channels} channels. Allowed: a whole number from 1 to "
                 f"{channels} (16 is usual), or None for no squeeze-and-excitation."
