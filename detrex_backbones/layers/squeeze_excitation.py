@@ -29,7 +29,6 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        # True would pass for 1.
         if not 1 <= reduction <= channels:
             raise ArgumentError(
                 f"se_reduction={reduction!r} does not go with {channels} channels. Allowed: a whole number from 1 to "
