@@ -65,7 +65,7 @@ def freeze_parts(parts: Sequence[nn.Module]) -> None:
         part.eval().requires_grad_(False)
 
 
-def freeze_behind(last: int, stages: Sequence[nn.Module]) -> None:
+def freeze_behind(last: int, stages: nn.ModuleList) -> None:
     """No gradients for the stages behind stage `last`, nor for its `downsample`: they keep their names and never learn.
 
     Without this DistributedDataParallel waits for gradients that never come.

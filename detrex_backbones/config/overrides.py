@@ -253,7 +253,8 @@ def _shaped(value: Any, old: Any, place: str, override: _Override) -> Any:
         return _object_named(value, old, place, override)
     if not isinstance(old, (list, tuple, *SEQUENCES)):
         return value
-    before = [_standing(old, min(index, len(old) - 1)) for index in range(len(value))]
+    last = len(old) - 1  # type: ignore[arg-type]
+    before = [_standing(old, min(index, last)) for index in range(len(value))]
     items = [_shaped(*pair, f"{place}[{at}]", override) for at, pair in enumerate(zip(value, before, strict=True))]
     return tuple(items) if is_tuple(old) or isinstance(value, tuple) else items
 
