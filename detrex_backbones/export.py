@@ -17,7 +17,7 @@ from torch import Tensor
 from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.backbones.images.extractor import FeatureExtractor
 from detrex_backbones.errors import ArgumentError, ExportError
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.remote import AnyPath, as_path
 
 __all__ = ["Exported", "check_path", "export_model"]
@@ -47,7 +47,7 @@ class Exported:
     difference: float | None
 
 
-@flags_checked
+@kinds_checked
 def export_model(
     model: FeatureExtractor, path: str | AnyPath, size: tuple[int, int] = (256, 320), *, fixed: bool = False
 ) -> Exported:

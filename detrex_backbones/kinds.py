@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from detrex_backbones.errors import ArgumentError
 
-__all__ = ["check_flag", "check_whole", "flags_checked", "plain_containers"]
+__all__ = ["check_flag", "check_whole", "kinds_checked", "plain_containers"]
 
 
 def check_flag(name: str, value: Any) -> bool:
@@ -30,27 +34,60 @@ def check_flag(name: str, value: Any) -> bool:
 Checked = TypeVar("Checked", bound=Callable[..., Any])
 
 
-def flags_checked(function: Checked) -> Checked:
-    """The function or class, whose arguments annotated as `bool` are checked by `check_flag` before it runs."""
+def kinds_checked(function: Checked) -> Checked:
+    """The function or class, whose arguments annotated as truth values or numbers are checked before it runs.
+
+    Those annotated as `bool` by `check_flag`; those as `int`, `float` and sequences of them by `_check_number`.
+    """
     if inspect.isclass(function):
-        function.__init__ = flags_checked(function.__init__)  # type: ignore[method-assign]
+        function.__init__ = kinds_checked(function.__init__)  # type: ignore[method-assign]
         return function
     signature = inspect.signature(function)
     hints = {name: one.annotation for name, one in signature.parameters.items()}
-    kinds = {name: str(getattr(hint, "__name__", hint)) for name, hint in hints.items()}
-    flags = {name: kind for name, kind in kinds.items() if kind in ("bool", "bool | None")}
-    if not flags:
+    words = {name: {*WORD.findall(str(getattr(hint, "__name__", hint)))} for name, hint in hints.items()}
+    looked_at = {name: said for name, said in words.items() if said <= FLAG or (said <= NUMBERS and said & NUMERIC)}
+    if not looked_at:
         return function
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind_partial(*args, **kwargs).arguments
-        for name in flags:
-            if name in given and not (given[name] is None and "None" in flags[name]):
-                check_flag(name, given[name])
+        for name, said in looked_at.items():
+            if name in given and not (given[name] is None and "None" in said):
+                _check_number(name, given[name], said) if said & NUMERIC else check_flag(name, given[name])
         return function(*args, **kwargs)
 
     return cast(Checked, checked)
+
+
+WORD = re.compile(r"\w+")
+NUMERIC = {"int", "float"}
+SEQUENCES = {"Sequence", "Collection", "tuple", "list"}
+FLAG, NUMBERS = {"bool", "None"}, {*NUMERIC, *SEQUENCES, "None"}
+
+
+def _check_number(name: str, value: Any, said: set[str]) -> None:
+    """Refuse texts, truth values and, for `int`, fractions; whatever else counts as a number is one, as numpy's."""
+    is_text = isinstance(value, (str, bytes)) or type(value).__name__.startswith("bool")
+    if said & SEQUENCES and not is_text and hasattr(value, "__len__"):
+        for at, item in enumerate(value if isinstance(value, (Sequence, Set)) else ()):
+            _check_number(f"{name}[{at}]", item, said)
+        return
+    with suppress(TypeError, ValueError):
+        if not is_text and (float(value) if "float" in said else operator.index(value)) is not None:
+            return
+    allowed = "numbers" if "float" in said else "whole numbers"
+    meant = _number_meant(name, value, said)
+    raise ArgumentError(f"{name}={value!r} is of type {type(value).__name__}. Allowed: {allowed}.{meant}")
+
+
+def _number_meant(name: str, value: Any, said: set[str]) -> str:
+    """A sentence with the number that a text or a whole float stands for; empty if there is none."""
+    with suppress(TypeError, ValueError, OverflowError):
+        meant = float(value)
+        if not isinstance(value, bool) and math.isfinite(meant) and ("float" in said or meant.is_integer()):
+            return f" Write {name}={int(meant) if meant.is_integer() else meant}."
+    return ""
 
 
 def check_whole(name: str, value: Any, least: int = 0) -> int:

@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
+import detrex_backbones
 from detrex_backbones import (
     FeatureExtractor,
     ShapeSpec,
@@ -404,3 +405,24 @@ def test_an_error_of_another_cause_is_told_as_it_is():
     node = L(TimmBackbone)(model_name="resnet18", out_indices=[9])
     with pytest.raises(ArgumentError, match=r"out_indices=\[9\]"):
         swap_backbone(cfg, node)
+
+
+@pytest.mark.parametrize("frozen", range(-1, 4))
+@pytest.mark.parametrize("kind", ["SwinTransformer", "FocalNet", "ConvNeXt", "PyramidVisionTransformer"])
+def test_as_many_stages_are_frozen_after_a_swap_as_before(kind, frozen):
+    """They count `frozen_stages` in two ways."""
+    cfg = with_settings()
+    cfg.model.backbone = L(getattr(detrex_backbones, kind))(frozen_stages=frozen, out_indices=(1, 2, 3))
+    with torch.device("meta"):
+        before = instantiate(cfg.model.backbone)
+        swap_backbone(cfg, "timm/resnet18", pretrained=False)
+        after = instantiate(cfg.model.backbone).timm_model
+    stages = [getattr(before, name, None) for name in ("layers", "stages")]
+    stages = next((found for found in stages if found is not None), None) or [
+        before.get_submodule(f"block{index}") for index in range(1, 5)
+    ]
+    assert [not next(stage.parameters()).requires_grad for stage in stages] == [
+        not next(after.get_submodule(f"layer{index}").parameters()).requires_grad for index in range(1, 5)
+    ]
+    first = next(iter(before.parameters())) if kind != "ConvNeXt" else before.downsample_layers[0][0].weight
+    assert first.requires_grad == after.conv1.weight.requires_grad

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError, InputError, closest
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.layers import ShapeSpec, fuse_norms
 from detrex_backbones.layers.fuse import loose_norms
 
@@ -37,7 +37,7 @@ class Backbone(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls) and cls.__module__.partition(".")[0] == __package__.partition(".")[0]:
-            flags_checked(cls)
+            kinds_checked(cls)
 
     @abstractmethod
     def forward(self, x: Tensor) -> dict[str, Tensor]:

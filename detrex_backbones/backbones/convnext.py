@@ -15,6 +15,7 @@ from detrex_backbones.backbones.staged import (
     add_scaled,
     check_frozen,
     drop_paths,
+    freeze_behind,
     freeze_parts,
     layer_scale,
 )
@@ -73,6 +74,8 @@ class ConvNeXt(StagedBackbone):
         for index in self.out_indices:
             self.add_module(f"norm{index}", LayerNorm2d(dims[index]))
         self.apply(init_transformer)
+        for parts in (self.downsample_layers, self.stages):
+            freeze_behind(max(self.out_indices), parts)
         frozen = max(frozen_stages, 0)
         freeze_parts([*self.downsample_layers[:frozen], *self.stages[:frozen]])
 

@@ -36,8 +36,6 @@ class Darknet53(TimmBackbone):
         negative_slope: float = 0.1,
         **kwargs: Any,
     ) -> None:
-        if isinstance(negative_slope, bool) or not isinstance(negative_slope, int | float):
-            raise ArgumentError(f"negative_slope={negative_slope!r} must be a number: 0.1 for YOLOv3, 0.01 for timm's.")
         if "model_name" in kwargs:
             raise ArgumentError(
                 f"Darknet53 has its model_name already; {kwargs['model_name']!r} is a model for TimmBackbone."

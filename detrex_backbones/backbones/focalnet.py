@@ -17,6 +17,7 @@ from detrex_backbones.backbones.staged import (
     add_scaled,
     check_frozen,
     drop_paths,
+    freeze_behind,
     freeze_parts,
     layer_scale,
 )
@@ -117,6 +118,7 @@ class FocalNet(StagedBackbone):
         for index in self.out_indices:
             self.add_module(f"norm{index}", norm_layer(widths[index]))
         self.apply(init_transformer)
+        freeze_behind(max(self.out_indices), self.layers)
         if frozen_stages >= 0:
             freeze_parts([self.patch_embed, *self.layers[: max(frozen_stages - 1, 0)]])
 

@@ -13,7 +13,7 @@ from detrex_backbones.backbones.base import check_batch
 from detrex_backbones.backbones.dcn_v3 import DCNv3, Permuted, last_axis_norm
 from detrex_backbones.backbones.memory_format import fast_layout
 from detrex_backbones.backbones.recompute import run_recomputed
-from detrex_backbones.backbones.staged import StagedBackbone, add_scaled, drop_paths, layer_scale
+from detrex_backbones.backbones.staged import StagedBackbone, add_scaled, drop_paths, freeze_behind, layer_scale
 from detrex_backbones.backbones.transformer_parts import DropPath, init_transformer, mlp
 from detrex_backbones.errors import ArgumentError, closest
 
@@ -118,6 +118,7 @@ class InternImage(StagedBackbone):
             if index + 1 < len(depths):
                 level.downsample = Halve(widths[index], norm_layer)
             self.levels.append(level)
+        freeze_behind(max(self.out_indices), self.levels)
         self.apply(init_transformer)
         for module in self.modules():
             if isinstance(module, DCNv3):

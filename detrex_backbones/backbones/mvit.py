@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from detrex_backbones.backbones.attention import attend_decomposed
 from detrex_backbones.backbones.base import Backbone, check_batch, check_names
 from detrex_backbones.backbones.recompute import run_recomputed
+from detrex_backbones.backbones.staged import freeze_behind
 from detrex_backbones.backbones.transformer_parts import (
     DropPath,
     PatchEmbed,
@@ -137,6 +138,7 @@ class MViT(Backbone):
                     self.add_module(f"{name}_norm", norm_layer(channels))
                 stage += 1
         self._set_maps({name: maps[name] for name in names})
+        freeze_behind(max(last for last, name in self._last_blocks.items() if name in maps), self.blocks)
         self.apply(init_transformer)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from detrex_backbones.backbones.base import Backbone, check_batch, check_names
 from detrex_backbones.backbones.memory_format import fast_layout
 from detrex_backbones.backbones.resnet.blocks import CNNBlockBase
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.layers import get_norm
 from detrex_backbones.layers.norm import Norm
 
@@ -23,6 +24,7 @@ Activation = Callable[[], nn.Module]
 MULTIPLE = 8  # what every stage's width is one of
 
 
+@kinds_checked
 class SimpleStem(CNNBlockBase):
     """A 3x3 convolution of stride 2, a norm and an activation. Arguments and parameter names are detectron2's.
 
@@ -84,6 +86,7 @@ class BottleneckTransform(nn.Module):
         return _normalised(self.c(x if self.se is None else self.se(x)), self.c_bn)
 
 
+@kinds_checked
 class ResBottleneckBlock(CNNBlockBase):
     """`activation(shortcut(x) + f(x))`. Arguments and parameter names are detectron2's.
 
@@ -214,7 +217,7 @@ class RegNet(Backbone):
         Raises:
             ArgumentError: for anything else.
         """
-        if isinstance(freeze_at, bool) or freeze_at not in range(-1, len(self.stage_names) + 2):
+        if freeze_at not in range(-1, len(self.stage_names) + 2):
             raise ArgumentError(
                 f"freeze_at={freeze_at!r} is out of range. Allowed: 0 or -1 (nothing), 1 (the stem), 2 (and s1) to "
                 f"{len(self.stage_names) + 1} (all stages)."

@@ -17,6 +17,7 @@ __all__ = [
     "add_scaled",
     "check_frozen",
     "drop_paths",
+    "freeze_behind",
     "freeze_parameters",
     "freeze_parts",
     "layer_scale",
@@ -62,6 +63,16 @@ def freeze_parts(parts: Sequence[nn.Module]) -> None:
     """No gradients for these, and evaluation mode until `train()` says otherwise, as detrex has it."""
     for part in parts:
         part.eval().requires_grad_(False)
+
+
+def freeze_behind(last: int, stages: nn.ModuleList) -> None:
+    """No gradients for the stages behind stage `last`, nor for its `downsample`: they keep their names and never learn.
+
+    Without this DistributedDataParallel waits for gradients that never come.
+    """
+    for stage in (getattr(stages[last], "downsample", None), *stages[last + 1 :]):
+        if isinstance(stage, nn.Module):
+            stage.requires_grad_(False)
 
 
 def freeze_parameters(net: nn.Module, names: Collection[str], freeze_norm: Callable[[nn.Module], nn.Module]) -> None:

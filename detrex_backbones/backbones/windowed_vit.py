@@ -55,7 +55,7 @@ class WindowedViT(Backbone):
         check_heads(embed_dim, num_heads)
         if not out_indices or len({*out_indices}) != len(out_indices) or not {*out_indices} <= {*range(1, depth + 1)}:
             raise ArgumentError(f"out_indices={out_indices!r}: at least one of 1 to depth={depth}, none of them twice.")
-        if isinstance(num_windows, bool) or not isinstance(num_windows, int) or num_windows < 1:
+        if num_windows < 1:
             raise ArgumentError(f"num_windows={num_windows!r} must be a whole number from 1.")
         self.patch_size, self.in_chans, self.num_windows = patch_size, in_chans, num_windows
         self.out_indices, self.depth = tuple(out_indices), depth

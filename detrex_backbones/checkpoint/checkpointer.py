@@ -27,7 +27,7 @@ from detrex_backbones.checkpoint.place.sharded import is_sharded, like
 from detrex_backbones.checkpoint.read.nested import put_in, take_out
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, CheckpointMatchError, closest
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 
 __all__ = ["DetectionCheckpointer"]
 
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 MODEL = "model"  # the key of the model's weights in what is saved
 
 
-@flags_checked
+@kinds_checked
 class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]
     """Saves and loads a model with whatever else training needs. The interface is detectron2's, built on fvcore's.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
 from detrex_backbones.errors import ArgumentError, closest
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +35,7 @@ OPTION = re.compile(r"^    (\w+): (.*(?:\n        .*)*)", re.MULTILINE)
 OptionsP = ParamSpec("OptionsP")
 
 
-@flags_checked
+@kinds_checked
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
     """How a checkpoint is loaded.

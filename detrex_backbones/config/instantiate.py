@@ -26,7 +26,7 @@ from detrex_backbones.config.nodes import (
 from detrex_backbones.config.signatures import unknown_argument
 from detrex_backbones.config.targets import describe, locate
 from detrex_backbones.errors import ConfigImportError, InstantiateError
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.text import visible
 
 __all__ = ["instantiate", "target_of"]
@@ -36,7 +36,7 @@ MOST_CALLS = 10_000  # of one `instantiate` with `allow`: interpolations can ask
 PLAIN = (str, int, float, type(None))  # most arguments, and quicker told apart than containers are
 
 
-@flags_checked
+@kinds_checked
 def instantiate(cfg: Any, *, allow: Iterable[str] | None = None, plain: bool = False, share: bool = False) -> Any:
     """Call every target in the config, the innermost first, and return what the outermost makes.
 

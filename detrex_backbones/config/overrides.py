@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, Node, open_dict
 from omegaconf.basecontainer import BaseContainer
 
+from detrex_backbones.config._notes import short_repr
 from detrex_backbones.config.by_name import OBJECT_NAMED
 from detrex_backbones.config.new_keys import known_target, objection_to_key, objection_to_value
 from detrex_backbones.config.nodes import ALLOW_OBJECTS, SEQUENCES, adopt, clone, is_call, is_tuple
 from detrex_backbones.config.signatures import named_parameters
 from detrex_backbones.config.targets import dotted_name, is_dotted_name, locate
-from detrex_backbones.config.values import parse_value
+from detrex_backbones.config.values import parse_value, written_leaf
 from detrex_backbones.errors import ConfigImportError, ConfigTypeError, DetrexBackbonesError, OverrideError, closest
 from detrex_backbones.text import visible
 
@@ -227,33 +228,57 @@ def _check_key(node: Any, key: Any, override: _Override) -> None:
 
 def _fitted(node: Any, key: Any, value: Any, override: _Override) -> Any:
     """The value as what stands there asks for it: a tuple for a tuple, the object of that name for an object."""
-    try:
-        old = node[key]
-    except Exception:  # a new key, ??? or an interpolation that leads nowhere: the target's default, if it has one
+    if key == "_target_":
+        return value
+    old = _standing(node, key)
+    if old is None:
         target = known_target(node) if isinstance(node, DictConfig) and is_call(node) else None
         old = named_parameters(target).get(key) if target is not None else None
-    if isinstance(value, list):
-        return _shaped(value, old)
-    is_name = isinstance(value, str) and "." in value and is_dotted_name(value) and key != "_target_"
+    return _shaped(value, old, _place(node, key), override)
+
+
+def _standing(node: Any, key: Any) -> Any:
+    """What stands there; None for a new key, `???` and an interpolation that leads nowhere."""
+    try:
+        return node[key]
+    except Exception:
+        return None
+
+
+def _shaped(value: Any, old: Any, place: str, override: _Override) -> Any:
+    """A list over a tuple as a tuple, and so inside it, where what is longer goes on as it ended."""
+    if isinstance(value, dict) and isinstance(old, (dict, DictConfig)):
+        return {key: _shaped(item, _standing(old, key), f"{place}.{key}", override) for key, item in value.items()}
+    if not isinstance(value, (list, tuple)):
+        return _object_named(value, old, place, override)
+    if not isinstance(old, (list, tuple, *SEQUENCES)):
+        return value
+    last = len(old) - 1  # type: ignore[arg-type]
+    before = [_standing(old, min(index, last)) for index in range(len(value))]
+    items = [_shaped(*pair, f"{place}[{at}]", override) for at, pair in enumerate(zip(value, before, strict=True))]
+    return tuple(items) if is_tuple(old) or isinstance(value, tuple) else items
+
+
+def _object_named(value: Any, old: Any, place: str, override: _Override) -> Any:
+    """What a dotted name leads to, where an object stands that has one; the value otherwise."""
+    if not isinstance(value, str) or override.mode == "+" or old is None or isinstance(old, str):
+        return value
     now = old.get("_name_") if is_call(old) and old["_target_"] == OBJECT_NAMED else dotted_name(old)
-    if not is_name or override.mode == "+" or now is None:
+    has_text = isinstance(old, BaseContainer) or type(old) in (list, tuple, dict) or written_leaf(old) is not None
+    if now is None and not has_text and value == visible(short_repr(old)):
+        raise OverrideError(
+            f"The override {override.text!r} gives {place} the text that is shown for the {type(old).__name__} there, "
+            f"which no text can set. Leave this override out, or write '+{override.text}' to set the text."
+        )
+    if now is None or "." not in value or not is_dotted_name(value):
         return value
     try:
         return locate(value)
     except ConfigImportError as error:
         raise OverrideError(
-            f"The override {override.text!r} names what is to stand at {_place(node, key)}, where {visible(now)} "
+            f"The override {override.text!r} names what is to stand at {place}, where {visible(now)} "
             f"stands now. {error} Write '+{override.text}' to set the text."
         ) from error
-
-
-def _shaped(value: Any, old: Any) -> Any:
-    """A list over a tuple as a tuple, and so inside it, where what is longer goes on as it ended."""
-    kinds: tuple[Any, ...] = (list, tuple, *SEQUENCES)
-    if not isinstance(value, list) or not isinstance(old, kinds):
-        return value
-    items = [_shaped(item, old[min(index, len(old) - 1)] if len(old) else None) for index, item in enumerate(value)]
-    return tuple(items) if is_tuple(old) else items
 
 
 def _put(node: Any, key: Any, value: Any, override: _Override) -> None:

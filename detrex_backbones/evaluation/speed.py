@@ -21,7 +21,7 @@ from detrex_backbones.backbones.images.extractor import FeatureExtractor
 from detrex_backbones.backbones.images.tensors import read_image
 from detrex_backbones.config import instantiate
 from detrex_backbones.errors import ArgumentError, ConfigTypeError, DeviceError, closest
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.zoo import build_on_meta, find_device
 from detrex_backbones.zoo.meta_build import without_downloads
 
@@ -32,7 +32,7 @@ SECONDS = 2.0  # that one network is run for, at the least
 STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-@flags_checked
+@kinds_checked
 @dataclass(frozen=True)
 class Conditions:
     """What speeds are measured under.

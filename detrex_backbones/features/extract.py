@@ -23,7 +23,7 @@ from detrex_backbones.features.reading import Resize, load_images
 from detrex_backbones.features.runner import MapRunner, check_extractor, hash_of_weights
 from detrex_backbones.features.shards import FORMATS, Row, ShardWriter, list_shards
 from detrex_backbones.features.sources import ImageSource, find_images
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.remote import AnyPath, as_path
 from detrex_backbones.text import LONGEST_PATH, visible
 from detrex_backbones.zoo import build_for_maps
@@ -57,7 +57,7 @@ class Extraction:
     rank: int = 0
 
 
-@flags_checked
+@kinds_checked
 def extract_features(
     cfg: DictConfig,
     sources: Iterable[str | os.PathLike[str]],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from detrex_backbones.backbones.base import check_names
 from detrex_backbones.backbones.images.extractor import FeatureExtractor
 from detrex_backbones.errors import ArgumentError, ConfigTypeError, DeviceError, closest
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.layers import ShapeSpec
 
 __all__ = ["DTYPES", "MapRunner", "check_extractor", "hash_of_weights"]
@@ -44,7 +44,7 @@ def hash_of_weights(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-@flags_checked
+@kinds_checked
 class MapRunner:
     """What runs batches: a FeatureExtractor in evaluation mode, in a dtype, with the maps that are kept.
 

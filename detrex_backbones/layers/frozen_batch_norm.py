@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from detrex_backbones.kinds import kinds_checked
+
 __all__ = ["FrozenBatchNorm2d", "is_frozen_norm"]
 
 # What configs write; ours, detectron2's and torchvision's; timm's, which goes on with an activation.
@@ -25,6 +27,7 @@ def is_frozen_norm(norm: Any) -> bool:
     return str(name).rpartition(".")[2] in FROZEN_NAMES
 
 
+@kinds_checked
 class FrozenBatchNorm2d(nn.Module):
     """BatchNorm2d with fixed statistics and fixed affine parameters.
 

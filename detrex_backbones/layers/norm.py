@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError, closest
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d
 from detrex_backbones.layers.sync_batch_norm import NaiveSyncBatchNorm
 
@@ -20,6 +21,7 @@ Norm: TypeAlias = str | Callable[[int], nn.Module] | None
 GROUPS = 32  # of GroupNorm (Wu and He, 2018), for every width
 
 
+@kinds_checked
 class LayerNorm2d(nn.Module):
     """Layer normalisation over the channels of each pixel (Ba et al. 2016, as ConvNeXt and ViTDet apply it).
 

@@ -6,11 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.layers.conv import Conv2d
 
 __all__ = ["SqueezeExcitation"]
 
 
+@kinds_checked
 class SqueezeExcitation(nn.Module):
     """`x * sigmoid(fc2(relu(fc1(mean of x over H and W))))` (Hu et al. 2018).
 
@@ -27,8 +29,7 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        # True would pass for 1.
-        if isinstance(reduction, bool) or not isinstance(reduction, int) or not 1 <= reduction <= channels:
+        if not 1 <= reduction <= channels:
             raise ArgumentError(
                 f"se_reduction={reduction!r} does not go with {channels} channels. Allowed: a whole number from 1 to "
                 f"{channels} (16 is usual), or None for no squeeze-and-excitation."

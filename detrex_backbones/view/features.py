@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.text import visible
 from detrex_backbones.view.colours import Layer, Place, layers_of, parse_draw
 from detrex_backbones.view.receptive_field import follow
@@ -107,7 +107,7 @@ def draw_features(
     return figure
 
 
-@flags_checked
+@kinds_checked
 def draw_sheet(
     photos: Mapping[str, Any],
     maps: Sequence[Mapping[str, Tensor]],

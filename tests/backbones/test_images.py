@@ -1,3 +1,4 @@
+import struct
 import warnings
 
 import numpy as np
@@ -180,6 +181,18 @@ class TestReadImage:
             read_image(path)
 
 
+def tiff_file(array, order):
+    """A grey TIFF file of one strip, uncompressed; Pillow writes no unsigned 32 bits and no signed 8."""
+    height, width = array.shape
+    sign = {"u": 1, "i": 2}[array.dtype.kind]
+    fields = {256: width, 257: height, 258: array.dtype.itemsize * 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: height}
+    fields |= {279: array.nbytes, 339: sign}
+    fields[273] = 8 + 2 + 12 * len(fields) + 4
+    table = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in fields.items())
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(fields))
+    return start + table + bytes(4) + array.tobytes()
+
+
 class TestAsViewersShowIt:
     """What every viewer reads is read, and what isn't plain about it is said."""
 
@@ -216,6 +229,25 @@ class TestAsViewersShowIt:
             image = read_image(path)
         assert image.dtype == np.uint16 and image[0, [0, 2]].tolist() == [0, 65535]
         assert abs(int(image[0, 1]) - 32768) <= 1
+
+    @pytest.mark.parametrize(
+        ("dtype", "values"),
+        [(np.uint32, [0, 2**31, 2**32 - 1]), (np.int8, [-128, 0, 127]), (np.int16, [-9, 0, 9]), (np.uint32, [0, 3, 7])],
+    )
+    @pytest.mark.parametrize("order", "<>")
+    def test_tiff_files_say_whether_their_numbers_have_a_sign(self, tmp_path, dtype, values, order):
+        if (order, dtype) == (">", np.uint32):  # which Pillow reads not at all
+            order = "<"
+        array = np.array([values], np.dtype(dtype).newbyteorder(order))
+        (tmp_path / "a.tiff").write_bytes(tiff_file(array, order))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            image = read_image(tmp_path / "a.tiff")
+        if values[2] == 7:
+            assert image.tolist() == [values] and not said
+        else:
+            assert image[0, [0, 2]].tolist() == [0, 65535] and abs(int(image[0, 1]) - 32768) <= 200
+            assert f"from {values[0]} to {values[2]}" in str(said[0].message)
 
     @pytest.mark.parametrize("values", [[0, 1, 65535], [3, 4, 5]])
     def test_32_bits_that_hold_16_are_kept(self, tmp_path, values):

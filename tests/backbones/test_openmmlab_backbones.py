@@ -199,7 +199,7 @@ def test_the_slope_is_an_argument(darknet, norm, tmp_path):
     ("kwargs", "said"),
     [
         ({"negative_slope": "0.1"}, "negative_slope='0.1'"),
-        ({"negative_slope": True}, "must be a number"),
+        ({"negative_slope": True}, "negative_slope=True is of type bool. Allowed: numbers."),
         ({"model_name": "resnet50"}, "'resnet50' is a model for TimmBackbone"),
         ({"out_indices": (6,)}, "[0, 1, 2, 3, 4, 5]"),
     ],

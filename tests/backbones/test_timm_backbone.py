@@ -203,7 +203,7 @@ class TestCheckpoint:
         ({"out_indices": (1, 1)}, "none of them twice"),
         ({"out_indices": ()}, "at least one"),
         ({"out_indices": 3}, r"out_indices=3.*maps \[0, 1, 2, 3, 4\]"),
-        ({"out_indices": ("1",)}, r"maps \[0, 1, 2, 3, 4\]"),
+        ({"out_indices": ("1",)}, r"Write out_indices\[0\]=1\."),
         ({"norm_layer": "NoNorm"}, r"norm_layer='NoNorm'.*FrozenBatchNorm2d or 'FrozenBN'"),
         ({"norm_layer": nn.GroupNorm}, r"does not take norm_layer=.*GroupNorm"),
     ],

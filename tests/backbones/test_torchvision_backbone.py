@@ -189,7 +189,7 @@ class TestWeights:
         ("resnet18", {"train_return_nodes": ["layer7"], "eval_return_nodes": ["layer2"]}, "no node 'layer7'"),
         ("maxvit_t", {}, "images of any size"),
         ("resnet18", {"freeze_at": 6}, "Allowed: 0 (nothing), 1 (up to res1), 2 (up to res2)"),
-        ("resnet18", {"freeze_at": True}, "freeze_at=True is out of range"),
+        ("resnet18", {"freeze_at": True}, "freeze_at=True is of type bool. Allowed: whole numbers."),
         ("convnext_tiny", {"freeze_at": 1}, "Allowed: 0 (nothing), 2 (up to res2)"),
         ("resnet18", {"pretrained": "off"}, "pretrained='off' is neither True"),
         ("resnet18", {"pretrained": 1}, "Write pretrained=True"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -451,6 +453,32 @@ def test_32_the_name_of_a_class_over_a_class_is_the_class() -> None:
     assert cfg.m.name == "os.mkdir"
     with pytest.raises(OverrideError, match=r"has no 'OwnErorr'\. Did you mean 'OwnError'"):
         apply({"m": L(keep)(norm=Model)}, f"m.norm={OwnError.__module__}.OwnErorr")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[torch.float16], (torch.nn.ReLU, 1), [{"norm": Model}], ((math.sqrt,),), [[torch.channels_last, "a.b"]], ["???"]],
+)
+def test_29_what_is_shown_for_objects_inside_of_others_gives_them_back(value: Any) -> None:
+    """And over other objects of their kind, in lists, tuples and dicts of arguments."""
+    if value == ["???"]:
+        assert apply({"x": value}, "x=[1]").x == [1]
+        return
+    text = LazyConfig.to_py(config([value]), prefix="").strip()[1:-1]
+    for call in (L(keep)(x=value), config({"x": value})):
+        assert _exactly(to_plain(apply({"m": call}, f"m.x={text}").m.x)) == _exactly(value)
+    changed = to_plain(apply({"x": [torch.nn.GELU, 1]}, "x=[torch.nn.ReLU, os.mkdir, torch.nn.Tanh]").x)
+    assert changed == [torch.nn.ReLU, "os.mkdir", "torch.nn.Tanh"]
+
+
+@pytest.mark.parametrize("value", [range(3), {1, 2}, 1 + 2j, slice(1, 2), torch.Size([1]), datetime.date(2020, 1, 1)])
+def test_29_what_no_text_can_set_is_said_where_its_text_is_given_back(value: Any) -> None:
+    for held in (value, [value], (value, 1)):
+        text = LazyConfig.to_py(config([held]), prefix="").strip()[1:-1]
+        with pytest.raises(OverrideError, match=f"shown for the {type(value).__name__} there, which no text can set"):
+            apply({"m": {"x": held}}, f"m.x={text}")
+        assert repr(value) in str(apply({"m": {"x": held}}, f"+m.x={text}").m.x)
+    assert apply({"x": value}, "x=3").x == 3
 
 
 MEANT_IN_PYTHON = {

@@ -15,6 +15,7 @@ from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.backbones.declared import check_at_first_forward
 from detrex_backbones.backbones.images.tensors import batch_to_tensor, image_to_tensor
 from detrex_backbones.errors import ArgumentError, InputError
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.layers import ShapeSpec, fuse_norms
 
 __all__ = ["FeatureExtractor"]
@@ -22,6 +23,7 @@ __all__ = ["FeatureExtractor"]
 INPUT_FORMATS = ("RGB", "BGR")
 
 
+@kinds_checked
 class FeatureExtractor(nn.Module):
     """A backbone together with the preprocessing that its weights were trained with.
 

@@ -35,7 +35,16 @@ def read_image(path: str | Path | BinaryIO) -> np.ndarray[Any, Any]:
         InputError: for a file that is missing, is no image, or holds more pixels than `open_image` decodes.
     """
     with open_image(path) as image:
-        return _pil_to_array(upright(image, str(path) if isinstance(path, str | Path) else ""))
+        stored = _stored_kind(image)
+        shown = upright(image, str(path) if isinstance(path, str | Path) else "")
+        return _pil_to_array(shown) if stored is None else _to_16_bits(np.array(shown).view(stored))
+
+
+def _stored_kind(image: Any) -> Any:
+    """The dtype of a grey TIFF file's numbers where Pillow takes them for others of their size; None elsewhere."""
+    tags = getattr(image, "tag_v2", {})  # SampleFormat (339): 1, the default, is unsigned, 2 signed
+    sign, bits = tags.get(339, (1,))[0], tags.get(258, (1,))[0]
+    return {("I", 1, 32): np.uint32, ("L", 2, 8): np.int8}.get((image.mode, sign, bits))
 
 
 def image_to_tensor(image: Any, channels: int, device: torch.device | str = "cpu") -> Tensor:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import check_names
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 
 __all__ = ["ChannelMapper"]
 
 
-@flags_checked
+@kinds_checked
 class ChannelMapper(nn.Module):
     """A convolution for each map of a backbone, and strided ones for more maps. Arguments and names are detrex's.
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.kinds import kinds_checked
 
 __all__ = ["LastLevelMaxPool", "LastLevelP6P7", "check_top_block", "takes_network_map"]
 
@@ -30,6 +31,7 @@ class LastLevelMaxPool(nn.Module):
         return [F.max_pool2d(x, kernel_size=1, stride=2)]
 
 
+@kinds_checked
 class LastLevelP6P7(nn.Module):
     """Two more levels for RetinaNet: strided 3x3 convolutions (Lin et al. 2017). Attributes are detectron2's.
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError, closest
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.layers import Conv2d, FrozenBatchNorm2d, SqueezeExcitation
 from detrex_backbones.layers.conv import conv_norm
 from detrex_backbones.layers.norm import Norm
@@ -23,6 +23,7 @@ SHORTCUTS = {
 }
 
 
+@kinds_checked
 class CNNBlockBase(nn.Module):
     """A part of a network with known channels and stride.
 
@@ -93,7 +94,7 @@ class ResidualBlock(CNNBlockBase):
         return F.relu_(residual)
 
 
-@flags_checked
+@kinds_checked
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions: the block of ResNet-18 and ResNet-34 (He et al. 2016).
 
@@ -129,7 +130,7 @@ class BasicBlock(ResidualBlock):
         return self.conv2(F.relu_(self.conv1(x)))  # type: ignore[no-any-return]
 
 
-@flags_checked
+@kinds_checked
 class BottleneckBlock(ResidualBlock):
     """1x1, 3x3 and 1x1 convolutions: the block of ResNet-50, 101 and 152 (He et al. 2016) and their descendants.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detrex_backbones.backbones.resnet.blocks import BottleneckBlock
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.layers import Conv2d
 from detrex_backbones.layers.deform_conv import DeformConv2d
 from detrex_backbones.layers.norm import Norm
@@ -19,7 +19,7 @@ __all__ = ["DeformBottleneckBlock"]
 KERNEL_AREA = 9
 
 
-@flags_checked
+@kinds_checked
 class DeformBottleneckBlock(BottleneckBlock):
     """A `BottleneckBlock` with a deformable 3x3 convolution (Dai et al. 2017; modulated: Zhu et al. 2018).
 

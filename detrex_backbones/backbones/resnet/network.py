@@ -143,7 +143,7 @@ class ResNet(Backbone):
         Raises:
             ArgumentError: for anything else.
         """
-        if isinstance(freeze_at, bool) or freeze_at not in range(-1, 6):
+        if freeze_at not in range(-1, 6):
             raise ArgumentError(
                 f"freeze_at={freeze_at!r} is out of range. Allowed: -1 or 0 (nothing), 1 (the stem), 2 (and res2), "
                 f"3 (and res3), 4 (and res4), 5 (and res5)."

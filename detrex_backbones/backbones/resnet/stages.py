@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from detrex_backbones.backbones.resnet.blocks import BasicBlock, BottleneckBlock, CNNBlockBase
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.kinds import check_flag, flags_checked
+from detrex_backbones.kinds import check_flag, kinds_checked
 from detrex_backbones.layers.norm import Norm
 
 __all__ = ["make_block_stage", "make_default_stages", "make_stage"]
@@ -58,7 +58,7 @@ def make_block_stage(
     return blocks
 
 
-@flags_checked
+@kinds_checked
 def make_stage(
     depth: int = 50,
     norm: Norm = "FrozenBN",

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from detrex_backbones.backbones.resnet.blocks import CNNBlockBase
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.layers.conv import conv_norm
 from detrex_backbones.layers.norm import Norm
 
 __all__ = ["BasicStem", "DeepStem"]
 
 
+@kinds_checked
 class BasicStem(CNNBlockBase):
     """A 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2 (He et al. 2016): stride 4.
 
@@ -34,6 +36,7 @@ class BasicStem(CNNBlockBase):
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
 
+@kinds_checked
 class DeepStem(CNNBlockBase):
     """Three 3x3 convolutions, the first of stride 2, and a 3x3 max-pool of stride 2: stride 4.
 

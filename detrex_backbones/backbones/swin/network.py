@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone, check_batch
 from detrex_backbones.backbones.recompute import run_recomputed
+from detrex_backbones.backbones.staged import freeze_behind
 from detrex_backbones.backbones.swin.block import NormLayer, SwinBlock
 from detrex_backbones.backbones.transformer_parts import PatchEmbed, drop_path_rates, init_transformer, pair
 from detrex_backbones.backbones.windows import Windows, shift_mask
@@ -102,6 +103,7 @@ class SwinTransformer(Backbone):
         for index in self.out_indices:
             self.add_module(f"norm{index}", norm_layer(embed_dim * 2**index))
         self._set_maps({f"p{index}": (embed_dim * 2**index, patch[0] * 2**index) for index in self.out_indices})
+        freeze_behind(max(self.out_indices), self.layers)
         self._freeze()
         self.apply(init_transformer)
 

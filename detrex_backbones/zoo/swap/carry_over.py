@@ -12,6 +12,7 @@ from torch import nn
 
 from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import clone, is_call, to_plain
+from detrex_backbones.config.targets import dotted_name
 from detrex_backbones.errors import DetrexBackbonesError
 from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
 from detrex_backbones.zoo.backbone_names import NamedBackbone, keywords
@@ -22,6 +23,9 @@ __all__ = ["Dropped", "carry_over"]
 # What the classes of several projects call the same thing.
 CHANNELS = ("in_channels", "in_chans")
 RECOMPUTING = ("checkpoint_stages", "use_act_checkpoint", "use_checkpoint", "with_cp")
+# Whose `frozen_stages` counts the patches (or the positions) as a stage, and whose says "nothing" by 0 as well.
+COUNT_PATCHES = ("SwinTransformer", "FocalNet")
+FROM_ONE = ("ConvNeXt", "PyramidVisionTransformer")
 DROP_PATH = ("drop_path_rate", "stochastic_depth_prob")
 
 # Class of a norm -> what configs call it.
@@ -88,11 +92,14 @@ def _argument(node: Any, key: str) -> Any:
 
 
 def _freeze_at(old: DictConfig) -> int | None:
-    """`freeze_at`, or what Swin's `frozen_stages` is in its numbers: -1 is nothing, 0 what comes before the stages."""
+    """`freeze_at`, or what `frozen_stages` is in its numbers: 0 is nothing, 1 what comes before the stages."""
     freeze_at, stages = _argument(old, "freeze_at"), _argument(old, "frozen_stages")
-    if isinstance(freeze_at, int):
-        return freeze_at
-    return stages + 1 if isinstance(stages, int) else None
+    if isinstance(freeze_at, int) or not isinstance(stages, int):
+        return freeze_at if isinstance(freeze_at, int) else None
+    name = (dotted_name(old["_target_"]) or str(old["_target_"])).rpartition(".")[2]
+    if name in COUNT_PATCHES:
+        return max(stages, 1) if stages >= 0 else 0
+    return 0 if name in FROM_ONE and stages == 0 else stages + 1
 
 
 def _carry_recomputing(old: DictConfig, found: NamedBackbone) -> list[Dropped]:

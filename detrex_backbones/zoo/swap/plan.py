@@ -13,7 +13,7 @@ from detrex_backbones.backbones.images.extractor import FeatureExtractor
 from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import is_call
 from detrex_backbones.errors import ArgumentError, ConfigKeyError
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.zoo.backbone_names import NamedBackbone, find_backbone
 from detrex_backbones.zoo.meta_build import shapes_of
 from detrex_backbones.zoo.swap.carry_over import carry_over
@@ -38,7 +38,7 @@ __all__ = ["swap_backbone"]
 logger = logging.getLogger(__name__)
 
 
-@flags_checked
+@kinds_checked
 def swap_backbone(
     cfg: DictConfig,
     backbone: str | os.PathLike[str] | DictConfig,

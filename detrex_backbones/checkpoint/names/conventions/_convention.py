@@ -10,7 +10,7 @@ from typing import Any
 
 from detrex_backbones.checkpoint.names.conventions._names import Names, Pair, checked_pairs
 from detrex_backbones.checkpoint.read import LazyTensor
-from detrex_backbones.kinds import flags_checked
+from detrex_backbones.kinds import kinds_checked
 
 __all__ = ["Adaptation", "Convention", "Pair"]
 
@@ -18,7 +18,7 @@ __all__ = ["Adaptation", "Convention", "Pair"]
 Adaptation = Callable[[Mapping[str, LazyTensor]], tuple[dict[str, LazyTensor], dict[str, str]]]
 
 
-@flags_checked
+@kinds_checked
 @dataclass(frozen=True)
 class Convention:
     """How one source names its tensors. Names are relative to the prefix of the network in the file.
