@@ -169,7 +169,7 @@ class TestExtractor:
             ({"pixel_mean": [float("nan")] * 3}, "finite"),
             ({"pixel_mean": []}, "pixel_mean"),
             ({"pixel_mean": 3.0}, "pixel_mean=3.0 is not a list of numbers"),
-            ({"pixel_mean": ["a", "b", "c"]}, "is not a list of numbers"),
+            ({"pixel_mean": ["a", "b", "c"]}, r"pixel_mean\[0\]='a' is of type str. Allowed: numbers"),
             ({"input_format": "rgb"}, "input_format='rgb'.*'RGB', 'BGR'"),
             ({"input_format": "BGR", "pixel_mean": [1.0], "pixel_std": [1.0]}, "'BGR' needs 3 channels"),
         ],

@@ -235,7 +235,12 @@ class TestFreezing:
         net = ResNet(BasicStem(), [[Block()], [Block()]], freeze_at=2)
         assert (net.res2[0].frozen, net.res3[0].frozen) == (True, False)
 
-    @pytest.mark.parametrize("freeze_at", [-2, 6, 1.5, "1", True, None])
+    @pytest.mark.parametrize("freeze_at", [1.5, "1", True, None])
+    def test_of_another_kind_is_an_error(self, freeze_at):
+        with torch.device("meta"), pytest.raises(ArgumentError, match=r"freeze_at=.* is of type \w+\. Allowed: whole"):
+            resnet(freeze_at=freeze_at)
+
+    @pytest.mark.parametrize("freeze_at", [-2, 6])
     def test_out_of_range_is_an_error(self, freeze_at):
         with torch.device("meta"), pytest.raises(ArgumentError, match=r"freeze_at=.*0 \(nothing\).*5"):
             resnet(freeze_at=freeze_at)
