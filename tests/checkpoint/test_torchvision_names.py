@@ -101,6 +101,7 @@ def test_our_classes(theirs, tmp_path, name, build, modules):
     assert not report.missing and not report.unplaced
     norms = {key.rpartition(".")[0] for key in report.kept if not key.endswith("relative_position_index")}
     assert norms == {"norm0", "norm1", "norm2", "norm3"}
+    assert ("single window" in str(report).replace("\n            ", " ")) == (name == "swin_t")
     for size in [(256, 292), (448, 480)]:  # a last map of one window is not shifted by torchvision, but by detectors
         image = noise(1, 3, *size)
         for at, (found, expected) in enumerate(zip(model(image).values(), outputs(net, modules, image), strict=False)):
