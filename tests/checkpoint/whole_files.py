@@ -20,6 +20,7 @@ from detrex_backbones import (
     FocalNet,
     InternImage,
     MViT,
+    PyramidVisionTransformer,
     ResNet,
     SwinTransformer,
     TimmBackbone,
@@ -100,6 +101,13 @@ def of_ours(norm, deep, shortcut, squeeze, classes=10):
         return ResNet(stem, stages, num_classes=classes, out_features=maps)
 
 
+def of_class(build):
+    """A network of ours without memory, whose names are the authors', and its names and shapes."""
+    with torch.device("meta"):
+        model = build()
+    return model, shapes_of(model)
+
+
 OURS = list(itertools.product(("FrozenBN", "GN"), (False, True), ("conv1x1", "avg_pool"), (False, True)))
 
 
@@ -110,7 +118,7 @@ def file_in(name: str) -> tuple[nn.Module, Shapes]:
         return of_peer(*OF_PEERS[name])
     if name in OF_MMDET:
         network, rename, written = OF_MMDET[name]
-        model, own = of_timm(network)
+        model, own = of_timm(network) if isinstance(network, str) else of_class(network)
         authors = {rename(key): shape for key, shape in own.items()}
         names = {convention.write(key, len(shape)): shape for key, shape in authors.items()}
         return model, written({theirs: shape for theirs, shape in names.items() if theirs})
@@ -216,13 +224,16 @@ OF_PEERS = {
     "huggingface-beit": ("BeitBackbone", ""),
     "huggingface-vitdet": ("VitDetBackbone", "samvit"),
     "huggingface-rtdetr": ("RTDetrResNetBackbone", "resnet26d"),
+    "huggingface-rf-detr": ("RfDetrDinov2Backbone", ""),
+    "huggingface-lw-detr": ("LwDetrViTBackbone", ""),
     "rtdetr": ("PResNet-50 vd", ""),
 }
-# Of OpenMMLab's: a network of timm, from its names to those that the table of the convention leads to, and what is in
+# Of OpenMMLab's: a network of timm or a class of ours, from its names to those that the table of the convention leads to, and what is in
 # no table.
 OF_MMDET = {
     "mmdet-efficientnet": ("tf_efficientnet_b0", str, stages_in_one),
     "mmdet-pvt-v2": ("pvt_v2_b0", authors_of_pvt, joined_attention),
+    "mmdet-pvt": (PyramidVisionTransformer, str, joined_attention),
 }
 
 HEAD = re.compile(r"head|fc\.|classifier|norm\.|conv_head|bn2|last_linear|final|incre_modules|downsamp_modules")
