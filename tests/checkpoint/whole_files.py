@@ -15,6 +15,7 @@ from torch import nn
 from detrex_backbones import (
     BasicStem,
     ConvNeXt,
+    CSPDarknet,
     DeepStem,
     EVA02_ViT,
     FocalNet,
@@ -228,12 +229,13 @@ OF_PEERS = {
     "huggingface-lw-detr": ("LwDetrViTBackbone", ""),
     "rtdetr": ("PResNet-50 vd", ""),
 }
-# Of OpenMMLab's: a network of timm or a class of ours, from its names to those that the table of the convention leads to, and what is in
-# no table.
+# Of OpenMMLab's: a network of timm or a class of ours, from its names to those that the table of the convention
+# leads to, and what is in no table.
 OF_MMDET = {
     "mmdet-efficientnet": ("tf_efficientnet_b0", str, stages_in_one),
     "mmdet-pvt-v2": ("pvt_v2_b0", authors_of_pvt, joined_attention),
     "mmdet-pvt": (PyramidVisionTransformer, str, joined_attention),
+    "yolox": (CSPDarknet, str, dict),  # Megvii's names of OpenMMLab's network
 }
 
 HEAD = re.compile(r"head|fc\.|classifier|norm\.|conv_head|bn2|last_linear|final|incre_modules|downsamp_modules")
