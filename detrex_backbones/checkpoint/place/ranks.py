@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
@@ -10,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.nn import functional
 
 from detrex_backbones.errors import ArgumentError, DetrexBackbonesError, RankError
 
@@ -18,6 +21,7 @@ __all__ = ["Ranks", "several"]
 T = TypeVar("T")
 
 CONNECTING = timedelta(seconds=30)
+KEPT = 64  # tensors
 
 
 def several(group: distributed.ProcessGroup | None = None) -> bool:
@@ -60,6 +64,9 @@ class Ranks:
         self.rank = distributed.get_rank()
         self.timeout = timeout
         self.group: Any = None
+        # A thread of gloo's that is the last to hold a tensor asks for Python's lock to let it go, and closing waits for
+        # the thread with that lock taken (torch 2.6): what was sent lately stays until the connections are closed.
+        self._in_use: deque[Tensor] = deque(maxlen=KEPT)
 
     @property
     def first(self) -> bool:
@@ -95,25 +102,40 @@ class Ranks:
         group, self.group = self.group, None
         if group is not None and group is not self._asked:
             distributed.destroy_process_group(group)
+        del group
+        self._in_use.clear()
 
     def gather(self, value: T) -> list[T]:
         """What every process gives, in the order of the ranks."""
-        found: list[Any] = [None] * len(self.members)
-        self.talk(lambda: distributed.all_gather_object(found, value, group=self.group))
-        return found
+        own = _packed(value)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in self.members]
+        self._all_gather(sizes, torch.tensor([own.numel()]))
+        found = [torch.zeros(int(max(sizes)), dtype=torch.uint8) for _ in self.members]
+        self._all_gather(found, functional.pad(own, (0, len(found[0]) - own.numel())))
+        return [_unpacked(each[: int(size)]) for each, size in zip(found, sizes, strict=True)]
 
     def send(self, value: Any) -> Any:
         """What the first process gives; what the others give is not looked at."""
-        box = [value]
-        self.talk(lambda: distributed.broadcast_object_list(box, src=self.members[0], group=self.group))
-        return box[0]
+        packed = _packed(value if self.first else None)
+        size = torch.tensor([packed.numel()])
+        self._broadcast(size)
+        packed = packed if self.first else torch.zeros(int(size), dtype=torch.uint8)
+        self._broadcast(packed)
+        return _unpacked(packed)
 
     def send_tensor(self, tensor: Tensor) -> Tensor:
         """The first process's tensor, written into that of the others: contiguous, of the same shape and dtype."""
         if tensor.numel():  # as bytes: gloo doesn't know every dtype
-            flat = tensor.reshape(-1).view(torch.uint8)
-            self.talk(lambda: distributed.broadcast(flat, src=self.members[0], group=self.group))
+            self._broadcast(tensor.reshape(-1).view(torch.uint8))
         return tensor
+
+    def _broadcast(self, tensor: Tensor) -> None:
+        self._in_use.append(tensor)
+        self.talk(lambda: distributed.broadcast(tensor, src=self.members[0], group=self.group))
+
+    def _all_gather(self, found: list[Tensor], own: Tensor) -> None:
+        self._in_use += [*found, own]
+        self.talk(lambda: distributed.all_gather(found, own, group=self.group))
 
     def together(self, do: Callable[[], T]) -> T:
         """Do something that may fail and talks to nobody. Where it fails on one, all raise what that one raised."""
@@ -165,6 +187,14 @@ class Ranks:
             f"within {self.timeout:g} seconds ({reason}). Look for the first error among the ranks' outputs. "
             f"Every process of the group must make the same call."
         )
+
+
+def _packed(value: Any) -> Tensor:
+    return torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+
+
+def _unpacked(stored: Tensor) -> Any:
+    return pickle.loads(stored.numpy().tobytes())
 
 
 def _portable(error: Exception | None) -> Exception | None:
