@@ -9,7 +9,7 @@ import torchvision
 
 from detrex_backbones import LazyConfig
 from detrex_backbones.config import LazyCall as L
-from detrex_backbones.zoo import Inferred, infer_config
+from detrex_backbones.zoo import InferredResNet, infer_config
 
 HOSTILE = [
     'a"""\nimport os\nos.mkdir("evil")\n"""',
@@ -33,7 +33,8 @@ def statements(text):
 
 @pytest.mark.parametrize("words", HOSTILE)
 def test_infer_writes_one_config_whatever_a_file_calls_itself(words):
-    found = Inferred(words, words, ("BasicStem", {"in_channels": 3, "out_channels": 64}), STAGES, 5, known=words)
+    stem = ("BasicStem", {"in_channels": 3, "out_channels": 64})
+    found = InferredResNet(source=words, prefix=words, stem=stem, stages=STAGES, num_classes=5, known=words)
     found.assumed = {"norm_eps": (1e-5, words)}
     found.preprocessing = {"pixel_mean": [1.0, 2.0, 3.0], "input_format": "BGR"}
     text = found.to_py(words)

@@ -50,8 +50,8 @@ in timm: about 1e-6 in the maps |
 `tf_efficientnet_*` |
 | transformers | `HieraBackbone` | leaves out a step of `HieraModel` (`unroll`): its own maps are scrambled. Its files \
 are those of `HieraModel`, which are equal |
-| segmentation-models-pytorch | DenseNet, DPN | take their maps behind or in front of other norms and activations \
-than timm does: the weights fit |
+| segmentation-models-pytorch | DenseNet, DPN in timm's networks | the weights load whole; its DenseNet gives the \
+maps behind the norm and ReLU of each transition, its DPN those behind one ReLU more, timm the maps in front of them |
 | RT-DETR | ResNet-18 and 34 in timm's or torchvision's networks | they have a projection in res2, too: \
 `make_stage(18, shortcut="avg_pool", project_res2=True)` has it |
 | OpenMMLab | HRNet in `TimmBackbone("hrnet_w18")` without options | whose maps come from the classifier's \

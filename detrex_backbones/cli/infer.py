@@ -23,8 +23,9 @@ def add_parser(subparsers: Any) -> None:
         "infer",
         run,
         summary="write the config of the backbone inside a checkpoint",
-        about="Read off names and shapes which ResNet a checkpoint holds, and print its lazy\n"
-        "config. What names cannot tell is marked as assumed, and why.",
+        about="Find out which network a checkpoint holds, and print its lazy config: a ResNet's\n"
+        "from its names and shapes, any other's by trying the ready configs and timm's\n"
+        "networks. What names can't tell is marked as assumed, and why.",
         examples=EXAMPLES,
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a path, or the name of known weights")
@@ -43,15 +44,4 @@ def run(args: argparse.Namespace) -> None:
     if not args.json:
         say(inferred.to_py(args.checkpoint), end="")
         return
-    print_json(
-        {
-            "source": inferred.source,
-            "prefix": inferred.prefix,
-            "known": inferred.known,
-            "stem": {"class": inferred.stem[0], **inferred.stem[1]},
-            "stages": inferred.stages,
-            "num_classes": inferred.num_classes,
-            "preprocessing": inferred.preprocessing,
-            "assumed": {name: {"value": value, "why": why} for name, (value, why) in inferred.assumed.items()},
-        }
-    )
+    print_json(inferred.to_dict())

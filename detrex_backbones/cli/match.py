@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     from detrex_backbones.checkpoint.match.refusals import check_report
     from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
     from detrex_backbones.zoo import build_on_meta, load_options
-    from detrex_backbones.zoo.other_network import name_the_network
+    from detrex_backbones.zoo.infer.refused import name_the_network
 
     cfg = load_config(args)
     if "model" not in cfg:

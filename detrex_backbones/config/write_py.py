@@ -21,10 +21,15 @@ from detrex_backbones.errors import ConfigError, ConfigTypeError, ConfigValueErr
 from detrex_backbones.remote import AnyPath
 from detrex_backbones.text import visible
 
-__all__ = ["write_py"]
+__all__ = ["python_file", "write_py"]
 
 LAZY_CALL = "from detrex_backbones.config import LazyCall as L"
 WIDTH = 100  # of a line that is kept whole
+
+
+def python_file(cfg: DictConfig) -> str:
+    """The text of the file that `write_py` writes; it isn't looked whether it loads."""
+    return _Writer().file(cfg)
 
 
 def write_py(cfg: Any, path: AnyPath) -> None:
@@ -41,7 +46,7 @@ def write_py(cfg: Any, path: AnyPath) -> None:
     """
     if not isinstance(cfg, DictConfig) or not all(isinstance(key, str) and key.isidentifier() for key in cfg):
         raise ConfigTypeError("a config that is written as Python has names for keys.")
-    text = _Writer().file(cfg)
+    text = python_file(cfg)
     _check(cfg, text)
     try:
         write_whole(path, lambda file: file.write(text.encode()))

@@ -5,8 +5,10 @@ from detrex_backbones.zoo.build import build_model as build_model
 from detrex_backbones.zoo.build import build_model_with_report as build_model_with_report
 from detrex_backbones.zoo.build import find_device as find_device
 from detrex_backbones.zoo.build import load_options as load_options
-from detrex_backbones.zoo.config_from_file import Inferred as Inferred
-from detrex_backbones.zoo.config_from_file import infer_config as infer_config
+from detrex_backbones.zoo.infer import Inferred as Inferred
+from detrex_backbones.zoo.infer import InferredNetwork as InferredNetwork
+from detrex_backbones.zoo.infer import InferredResNet as InferredResNet
+from detrex_backbones.zoo.infer import infer_config as infer_config
 from detrex_backbones.zoo.listing import list_backbones as list_backbones
 from detrex_backbones.zoo.meta_build import build_on_meta as build_on_meta
 from detrex_backbones.zoo.meta_build import shapes_of as shapes_of

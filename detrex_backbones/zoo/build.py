@@ -21,7 +21,7 @@ from detrex_backbones.config import instantiate
 from detrex_backbones.errors import ConfigKeyError, ConfigTypeError, DeviceError
 from detrex_backbones.layers.init import skip_random_init
 from detrex_backbones.text import shorten
-from detrex_backbones.zoo.other_network import name_the_network
+from detrex_backbones.zoo.infer.refused import name_the_network
 from detrex_backbones.zoo.own_names import find_option
 from detrex_backbones.zoo.whole_config import with_model
 

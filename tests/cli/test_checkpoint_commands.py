@@ -168,10 +168,10 @@ def test_infer_of_other_images_writes_a_config_that_runs(tmp_path, capsys, caplo
     torch.save(net.state_dict(), tmp_path / "weights.pth")
     status, text, _ = run(capsys, "infer", tmp_path / "weights.pth")
     assert status == 0
-    comments = {line.split("=")[0]: line for line in text.splitlines() if line.startswith("# ")}
-    for pixels in ("# pixel_mean", "# pixel_std"):
-        assert comments[pixels].endswith(f"the average of ImageNet's for each of the {channels} channels")
-    assert f"the order of the {channels} channels is in no tensor" in comments["# input_format"]
+    pixels = [line for line in text.splitlines() if line.startswith(("# pixel_mean=", "# pixel_std="))]
+    assert all(name in "".join(pixels) for name in ("pixel_mean=", "pixel_std="))
+    assert all(line.endswith(f"the average of ImageNet's for each of the {channels} channels") for line in pixels)
+    assert f"# input_format='RGB' is assumed: the order of the {channels} channels is in no tensor" in text
     (tmp_path / "config.py").write_text(text)
     assert run(capsys, "show", tmp_path / "config.py")[0] == 0
     cfg = LazyConfig.apply_overrides(LazyConfig.load(tmp_path / "config.py"), ["train.device=cpu"])
@@ -199,11 +199,14 @@ def test_infer_of_three_channels_says_what_it_said(tmp_path, capsys):
 
 
 def test_infer_takes_what_a_source_has_as_a_rule(tmp_path, capsys):
-    stem = {"conv1.weight": "stem.conv1.weight", "bn1.weight": "stem.bn1.weight", "bn1.bias": "stem.bn1.bias"}
-    state = {f"backbone.body.{stem.get(key, key)}": value for key, value in with_channels(3).state_dict().items()}
+    state = {
+        f"backbone.body.{'stem.' if key.startswith(('conv1', 'bn1')) else ''}{key}": value
+        for key, value in with_channels(3).state_dict().items()
+    }
     torch.save(state, tmp_path / "weights.pth")
     _, text, _ = run(capsys, "infer", tmp_path / "weights.pth")
-    assert "# input_format='BGR' is assumed: files in maskrcnn-benchmark's names have it as a rule" in text
+    assert "input_format='BGR', pixel_mean=[102.9801, 115.9465, 122.7717]" in text
+    assert "assumed: files in maskrcnn-benchmark's names have it as a rule" in text
     assert "pixel_mean=[102.9801, 115.9465, 122.7717]" in text
 
 
@@ -230,11 +233,12 @@ def test_infer_finds_the_prefix_and_refuses_two(tmp_path, capsys):
     assert (status, json.loads(out)["prefix"]) == (0, "b.")
 
 
-def test_infer_refuses_what_is_no_resnet(tmp_path, capsys):
-    torch.save(timm.create_model("convnext_atto").state_dict(), tmp_path / "convnext.pth")
-    status, _, err = run(capsys, "infer", tmp_path / "convnext.pth")
+def test_infer_refuses_what_no_network_takes(tmp_path, capsys):
+    state = timm.create_model("convnext_atto").state_dict()
+    torch.save({key: value for key, value in state.items() if "stages.2.blocks.1" not in key}, tmp_path / "net.pth")
+    status, _, err = run(capsys, "infer", tmp_path / "net.pth")
     assert status == 1
-    assert "holds no ResNet that is known by its names" in err
+    assert "holds no ResNet that is known by its names, and no network of a ready config or of timm takes it" in err
 
 
 def test_infer_of_deformable_stages(tmp_path, capsys):

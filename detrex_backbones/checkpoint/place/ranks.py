@@ -64,8 +64,8 @@ class Ranks:
         self.rank = distributed.get_rank()
         self.timeout = timeout
         self.group: Any = None
-        # A thread of gloo's that is the last to hold a tensor asks for Python's lock to let it go, and closing waits for
-        # the thread with that lock taken (torch 2.6): what was sent lately stays until the connections are closed.
+        # A thread of gloo's that is the last to hold a tensor asks for Python's lock to let it go, and closing waits
+        # for the thread with that lock taken (torch 2.6): what was sent lately stays until the connections are closed.
         self._in_use: deque[Tensor] = deque(maxlen=KEPT)
 
     @property

@@ -1,25 +1,33 @@
 """Which network a file holds that a config's model refused, and the overrides that would take it.
 
-It is told by `infer_config`, which knows ResNets of this library's, or by the shapes of timm's networks: the former
-first where the config has a ResNet.
+ResNets are told by their names and shapes; the networks of ready configs and timm's by trying: each that is named takes
+the file.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from detrex_backbones.checkpoint.files import open_checkpoint
 from detrex_backbones.checkpoint.options import LoadOptions
-from detrex_backbones.config.nodes import is_call
+from detrex_backbones.config import LazyConfig
+from detrex_backbones.config.nodes import clone, is_call
 from detrex_backbones.config.targets import describe
 from detrex_backbones.errors import CheckpointMatchError, DetrexBackbonesError
-from detrex_backbones.zoo.config_from_file import Inferred, infer_config
-from detrex_backbones.zoo.timm_network import IS_TAKEN, name_timms_network
+from detrex_backbones.text import visible
+from detrex_backbones.zoo.infer.from_file import infer_resnet_of
+from detrex_backbones.zoo.infer.inferred import InferredResNet
+from detrex_backbones.zoo.infer.networks import Fit, fitting_ready, fitting_timm
 
 __all__ = ["name_the_network"]
+
+IS_TAKEN = "It is taken with"
 
 # Of `make_stage`, where neither the file nor the config says otherwise.
 DEFAULTS = {"num_groups": 1, "width_per_group": 64, "reduce_first": 1, "shortcut": "conv1x1", "se_reduction": 0}
@@ -51,14 +59,19 @@ def _text(cfg: DictConfig, checkpoint: str, options: LoadOptions) -> str:
     ours = [(path, node) for path, node in nodes if _is_node(node, "stages") and _is_node(node, "stem")]
     timms = [path for path, node in nodes if is_call(node) and describe(node["_target_"]).endswith(".TimmBackbone")]
 
-    def by_inferring() -> str:
-        return _resnets(checkpoint, options, *ours[:1])
+    def as_resnet() -> str:
+        return _resnet(checkpoint, options, *ours[:1])
 
-    def by_shapes() -> str:
-        return name_timms_network(cfg, checkpoint, options, next(iter(timms), ""))
+    def as_timms() -> str:
+        return _named(cfg, checkpoint, _fitting_timm(cfg, checkpoint, options, next(iter(timms), "")))
 
+    def as_ready() -> str:
+        with open_checkpoint(checkpoint, options.container) as opened:
+            return _named(cfg, checkpoint, fitting_ready(opened, options))
+
+    ways = (as_timms, as_ready, as_resnet) if timms else (as_ready, as_timms, as_resnet)
     texts = []
-    for ask in (by_inferring, by_shapes) if ours else (by_shapes, by_inferring):
+    for ask in (as_resnet, *ways[:2]) if ours else ways:
         with suppress(DetrexBackbonesError):  # nothing that this way knows
             texts.append(ask())
             if IS_TAKEN in texts[-1]:
@@ -66,9 +79,35 @@ def _text(cfg: DictConfig, checkpoint: str, options: LoadOptions) -> str:
     return next(filter(None, texts), "")
 
 
-def _resnets(checkpoint: str, options: LoadOptions, *place: tuple[str, DictConfig]) -> str:
+def _fitting_timm(cfg: DictConfig, checkpoint: str, options: LoadOptions, wrapper: str) -> list[Fit]:
+    """timm's networks that take the file: in the config's TimmBackbone, where it has one."""
+
+    def node_of(name: str) -> DictConfig:
+        model: DictConfig = LazyConfig.apply_overrides(clone(cfg), [f"{wrapper}.model_name={name}"]).model
+        return model
+
+    with open_checkpoint(checkpoint, options.container) as opened:
+        fits = fitting_timm(opened, options, node_of if wrapper else None)
+    return [replace(fit, override=f"{wrapper}.model_name={fit.bare}") for fit in fits] if wrapper else fits
+
+
+def _named(cfg: DictConfig, checkpoint: str, fits: list[Fit]) -> str:
+    """Sentences that name the network, or the few that it may be; "" where none or too many fit."""
+    if not fits or ("backbone" in cfg and not fits[0].override):
+        return ""  # `backbone=` is a key of such a config, and swaps nothing
+    names = [fit.called for fit in fits]
+    more = f", or {', '.join(names[1:])}, which have the same names and shapes" if names[1:] else ""
+    override = fits[0].override or f"backbone={fits[0].name}"
+    if not fits[0].override and OmegaConf.select(cfg, "train.init_checkpoint") == checkpoint == visible(checkpoint):
+        override += f" train.init_checkpoint={shlex.quote(checkpoint)}"  # swapping names other weights there
+    return f"The file holds {names[0]}{more}. {IS_TAKEN} {override}."
+
+
+def _resnet(checkpoint: str, options: LoadOptions, *place: tuple[str, DictConfig]) -> str:
     """A ResNet of this library's, and the overrides of the config's own one."""
-    found = infer_config(checkpoint, options.source, options.prefix, options.container)
+    found = infer_resnet_of(checkpoint, options)
+    if found is None:
+        return ""
     arguments = ", ".join(f"{name}={value!r}" for name, value in found.stages.items())
     text = f"The file holds a ResNet in {found.source} names with a {found.stem[0]} and stages of {arguments}."
     if not place:
@@ -93,7 +132,7 @@ def _is_node(node: DictConfig, key: str) -> bool:
     return isinstance(node.get(key), DictConfig)
 
 
-def _overrides(node: DictConfig, found: Inferred, path: str) -> list[str]:
+def _overrides(node: DictConfig, found: InferredResNet, path: str) -> list[str]:
     """What to change in a ResNet's node; nothing where its stem or its stages are made otherwise."""
     if not is_call(node.stages) or not describe(node.stem["_target_"]).endswith(f".{found.stem[0]}"):
         return []

@@ -1,26 +1,22 @@
-"""From a checkpoint alone to the lazy config of the backbone inside it."""
+"""Which ResNet the names and shapes in a file are of."""
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from detrex_backbones.backbones.resnet.stages import NUM_BLOCKS
-from detrex_backbones.checkpoint.fetch import find_known
 from detrex_backbones.checkpoint.fetch.catalog.weight import IMAGENET
-from detrex_backbones.checkpoint.files import Checkpoint, load_values, only, open_checkpoint
+from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.names.conventions import Convention, conventions
 from detrex_backbones.checkpoint.names.readings import Reading, readings
-from detrex_backbones.checkpoint.stated import stated_traits
-from detrex_backbones.config.values import escaped, quoted
-from detrex_backbones.errors import CheckpointError, ConfigValueError
-from detrex_backbones.text import shorten, visible, visible_in_comment
+from detrex_backbones.errors import CheckpointError
+from detrex_backbones.text import shorten, visible
+from detrex_backbones.zoo.infer.inferred import EPS, InferredResNet
 
-__all__ = ["Inferred", "infer_config"]
+__all__ = ["check_single", "infer_resnet", "resnet_readings"]
 
 MARK = "res2.0.conv1.weight"
 
@@ -31,140 +27,67 @@ ASSUMED: dict[str, tuple[Any, str]] = {
     "input_format": ("RGB", "the first convolution has the same shape for any order of its channels"),
     "pixel_mean": (list(IMAGENET.pixel_mean), "preprocessing is in no tensor; this is ImageNet's"),
     "pixel_std": (list(IMAGENET.pixel_std), "preprocessing is in no tensor; this is ImageNet's"),
-    "norm_eps": (1e-5, "eps is in no tensor"),
+    "norm_eps": (EPS, "eps is in no tensor"),
     "activation": ("ReLU", "activations have no weights, so neither they nor their slope can be told"),
 }
 
 
-@dataclass
-class Inferred:
-    """A backbone as far as a file tells.
-
-    Args:
-        source: the naming convention of the file.
-        prefix: what stands before the network's names in it.
-        stem: class name and arguments.
-        stages: arguments of `make_stage`.
-        num_classes: number of classes of the classifier, None without one.
-        known: name of the weights, where the file is a known one; "" otherwise.
-        preprocessing: `pixel_mean`, `pixel_std` and `input_format`: of a known file its own, otherwise assumed.
-        norm_eps: of the norms; 1e-5 where nothing else is known.
-        assumed: what can't be told from names and shapes -> (value, why). Empty where the file is known.
-    """
-
-    source: str
-    prefix: str
-    stem: tuple[str, dict[str, Any]]
-    stages: dict[str, Any]
-    num_classes: int | None
-    known: str = ""
-    preprocessing: dict[str, Any] = field(default_factory=dict)
-    norm_eps: float = 1e-5
-    assumed: dict[str, tuple[Any, str]] = field(default_factory=dict)
-
-    def to_py(self, checkpoint: str) -> str:
-        """The lazy config, ready to be loaded; what is assumed is marked, with the reason.
-
-        Args:
-            checkpoint: the file that it names as `train.init_checkpoint`.
-        """
-        behind = f", behind {self.prefix!r}" if self.prefix else ""
-        title = visible_in_comment(f"Inferred from {Path(checkpoint).name}: {self.known or self.source} names{behind}.")
-        notes = [f"{name}={value!r} is assumed: {why}" for name, (value, why) in self.assumed.items()]
-        path = escaped(checkpoint)
-        text = self._written(title, [f"# {visible_in_comment(note)}" for note in notes], quoted(path))
-        # Read again, it is what stands there for a file without a name, with the two words of a stranger put in.
-        meant: Any = ast.parse(self._written("title", [], '"path"'))
-        meant.body[0].value = ast.Constant(title)
-        meant.body[-1].value.keywords[0].value = ast.Constant(path)
-        if ast.dump(ast.parse(text)) != ast.dump(meant):
-            raise ConfigValueError(f"the config of {visible(checkpoint)!r} can't be written as Python that means it.")
-        return text
-
-    def _written(self, title: str, notes: list[str], path: str) -> str:
-        """The text, from words that are already Python."""
-        stem, arguments = self.stem
-        classes = [f"        num_classes={self.num_classes},"] if self.num_classes else []
-        usual = self.norm_eps == ASSUMED["norm_eps"][0]
-        norm = '"FrozenBN"' if usual else f"partial(FrozenBatchNorm2d, eps={self.norm_eps!r})"
-        names = sorted(["FeatureExtractor", "ResNet", "make_stage", stem, *([] if usual else ["FrozenBatchNorm2d"])])
-        lines = [
-            f'"""{title}"""',
-            "",
-            *([] if usual else ["from functools import partial", ""]),
-            f"from detrex_backbones import {', '.join(names)}",
-            "from detrex_backbones.config import LazyCall as L",
-            "",
-            *notes,
-            "model = L(FeatureExtractor)(",
-            "    backbone=L(ResNet)(",
-            f"        stem=L({stem})({_arguments(arguments)}, norm={norm}),",
-            f"        stages=L(make_stage)({_arguments(self.stages)}, norm={norm}),",
-            *classes,
-            '        out_features=["res2", "res3", "res4", "res5"],',
-            "        freeze_at=1,",
-            "    ),",
-            *(f"    {name}={value!r}," for name, value in self.preprocessing.items()),
-            ")",
-            f"train = dict(init_checkpoint={path})",
-        ]
-        return "\n".join(lines) + "\n"
+def resnet_readings(checkpoint: Checkpoint, source: str | Convention | None, prefix: str | None) -> list[Reading]:
+    """The ways to read weights that find a ResNet."""
+    return [reading for reading in readings(checkpoint.tensors, source, prefix) if MARK in reading.named]
 
 
-def infer_config(
-    path: str | Path, source: str | Convention | None = None, prefix: str | None = None, container: str | None = None
-) -> Inferred:
-    """Read off names and shapes which ResNet a file holds.
-
-    Args:
-        path: path of the checkpoint, or the name of known weights.
-        source: as of `load_checkpoint`.
-        prefix: as of `load_checkpoint`.
-        container: as of `load_checkpoint`; None for the weights that are a ResNet's.
-
-    Raises:
-        CheckpointFileError: the file can't be read.
-        CheckpointError: no ResNet is in it, several are, or one that `make_stage` can't make.
-    """
-    with open_checkpoint(path, container) as opened:
-        checkpoint = only(opened, lambda each: _resnets(each, source, prefix))
-        load_values(checkpoint, checkpoint.tensors, owned=False)  # no config for a damaged file: checksums are compared
-    found = _resnets(checkpoint, source, prefix)
+def check_single(path: str | Path, found: list[Reading]) -> None:
+    """Refuse a file with several ResNets in it."""
     places = {
         (reading.prefix, tuple(sorted(entry.checkpoint_key for entry in reading.named.values()))) for reading in found
     }
-    if len({prefix for prefix, _ in places}) != 1:
-        what = f"{len(places)} ResNets: say which by prefix=" if places else "no ResNet that is known by its names"
-        raise CheckpointError(f"checkpoint {visible(path)!r} holds {what}. It has: {shorten(checkpoint.tensors)}.")
+    if len({prefix for prefix, _ in places}) > 1:
+        names = [entry.checkpoint_key for entry in found[0].entries]
+        raise CheckpointError(
+            f"checkpoint {visible(path)!r} holds {len(places)} ResNets: say which by prefix=. It has: {shorten(names)}."
+        )
+
+
+def infer_resnet(path: str | Path, found: list[Reading], traits: Mapping[str, Any], known: str) -> InferredResNet:
+    """Read off names and shapes which ResNet a file holds, if it is one: blocks of another kind aren't looked for.
+
+    Args:
+        path: of the file, for messages.
+        found: the ways to read it, one at least, with one prefix.
+        traits: what the file says of its network, or is known for.
+        known: name of the weights, "" for none.
+
+    Raises:
+        CheckpointError: blocks that are none of `make_stage`'s.
+    """
     reading = found[-1]  # by its convention where it has one, as stored otherwise
     shapes = dict(reading.shapes)
+    if "stem.conv1.weight" not in shapes:
+        raise CheckpointError(f"checkpoint {visible(path)!r} holds a ResNet without the first convolution of its stem.")
     channels = shapes["stem.conv1.weight"][1]
+    if channels != 3:  # a first convolution of its own is no known one
+        traits, known = {}, ""
     stages, assumed = _stages(shapes, reading), _assumed(channels, reading.source)
     if "conv3" not in "".join(name for name in shapes if name.startswith("res2.0.")):
         del assumed["stride_in_1x1"]
-    weight = find_known(checkpoint.path) if channels == 3 else None  # a first convolution of its own is no known one
-    traits = (stated_traits(checkpoint) if channels == 3 else {}) | (weight.traits if weight else {})
     preprocessing = {name: traits.get(name, assumed[name][0]) for name in ("pixel_mean", "pixel_std", "input_format")}
     for name in traits:
         assumed.pop(name, None)
     if traits.get("stride_in_1x1"):
         stages["stride_in_1x1"] = True
-    return Inferred(
+    return InferredResNet(
         source=reading.source,
         prefix=reading.prefix,
         stem=_stem(shapes),
         stages=stages,
         num_classes=shapes["linear.weight"][0] if "linear.weight" in shapes else None,
-        known=weight.name if weight else "",
+        known=known,
         preprocessing=preprocessing,
-        norm_eps=traits.get("norm_eps", ASSUMED["norm_eps"][0]),
+        norm_eps=traits.get("norm_eps", EPS),
+        weight_standardization=bool(traits.get("weight_standardization")),
         assumed=assumed,
     )
-
-
-def _resnets(checkpoint: Checkpoint, source: str | Convention | None, prefix: str | None) -> list[Reading]:
-    """The ways to read weights that find a ResNet."""
-    return [reading for reading in readings(checkpoint.tensors, source, prefix) if MARK in reading.named]
 
 
 def _assumed(channels: int, source: str) -> dict[str, tuple[Any, str]]:
@@ -214,6 +137,8 @@ def _stages(shapes: Mapping[str, tuple[int, ...]], reading: Reading) -> dict[str
 
 
 def _widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    if "res2.0.conv2.weight" not in shapes:
+        raise CheckpointError("res2 has blocks without a second convolution, which make_stage doesn't make.")
     width, per_group = shapes["res2.0.conv2.weight"][:2]
     groups = width // per_group
     found = {
@@ -263,7 +188,3 @@ def _deform(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 def _count(shapes: Mapping[str, tuple[int, ...]], stage: str) -> int:
     return len({name.split(".")[1] for name in shapes if name.startswith(f"{stage}.")})
-
-
-def _arguments(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
