@@ -1,7 +1,6 @@
 """The oldest versions that setup.py allows, as requirements: `pip install -r <(python .ci/lower_bounds.py)`.
 
-With a name of an extra, those of the extra too. `--youngest-python` prints the youngest Python that setup.py names, and
-`--oldest-python` the oldest that it allows.
+With a name of an extra, those of the extra too. `--oldest-python` prints the oldest Python that setup.py allows.
 """
 
 import re
@@ -24,12 +23,6 @@ def read_setup() -> dict[str, Any]:
     return given
 
 
-def youngest_python(classifiers: list[str]) -> str:
-    """ "3.13": the last Python that the classifiers name."""
-    found = re.findall(r"Python :: 3\.(\d+)$", "\n".join(classifiers), re.MULTILINE)
-    return f"3.{max(map(int, found))}"
-
-
 def lower_bounds(requirements: list[str]) -> list[str]:
     """ "torch>=2.4" -> "torch==2.4"."""
     return [f"{match[1]}=={match[2]}" for text in requirements if (match := BOUND.match(text))]
@@ -37,9 +30,7 @@ def lower_bounds(requirements: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     setup = read_setup()
-    if sys.argv[1:] == ["--youngest-python"]:
-        sys.stdout.write(youngest_python(setup["classifiers"]) + "\n")
-    elif sys.argv[1:] == ["--oldest-python"]:
+    if sys.argv[1:] == ["--oldest-python"]:
         sys.stdout.write(setup["python_requires"].removeprefix(">=") + "\n")
     else:
         extras = [text for name in sys.argv[1:] for text in setup["extras_require"][name]]
