@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
+import socket
 import sys
 from pathlib import Path
 
@@ -146,6 +148,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def hub(server, tmp_path, monkeypatch):
     """The hub's client, sent to our server and to an empty cache."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("detrex_backbones.checkpoint.fetch.hub.getproxies", lambda: {"https": "one that knows the hub"})
     original = huggingface_hub.hf_hub_download
     monkeypatch.setattr(
         huggingface_hub,
@@ -161,6 +164,35 @@ def hub_file(content: bytes):
 
 def hub_status(code: int, error: str):
     return status(code, X_Error_Code=error)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:org/net", "timm://resnet50.a1_in1k"])
+def test_without_a_network_the_hub_is_one_error_at_once(hub, monkeypatch, caplog, name):
+    """The client would ask again five times, and say so each time."""
+
+    def nowhere(*args):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr("detrex_backbones.checkpoint.fetch.hub.getproxies", dict)
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    monkeypatch.setattr(huggingface_hub.utils._http.time, "sleep", lambda seconds: pytest.fail("asked again"))
+    with caplog.at_level(logging.WARNING), pytest.raises(CheckpointFileError, match="Name or service not known"):
+        resolve(name)
+    assert not caplog.records
+    assert not hub.requests
+
+
+def test_what_the_hubs_client_says_of_each_attempt_is_not_passed_on(hub, monkeypatch, caplog):
+    def told(*args, local_files_only=False, **kwargs):
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not here")
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s")
+        raise OSError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", told)
+    with caplog.at_level(logging.WARNING), pytest.raises(CheckpointFileError, match="no route"):
+        resolve("hf-hub:org/net:a.pth")
+    assert not caplog.records
 
 
 def test_the_hub_gives_the_first_file_that_is_there(hub):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from contextlib import suppress
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from detrex_backbones.errors import CheckpointFileError
 from detrex_backbones.text import visible
@@ -54,9 +59,11 @@ def _first_of(repo: str, revision: str | None, wanted: tuple[str, ...]) -> tuple
     for candidate in wanted:  # what is there already needs no network
         with suppress(hub.errors.LocalEntryNotFoundError, hub.errors.HFValidationError):
             return Path(hub.hf_hub_download(repo, candidate, revision=revision, local_files_only=True)), candidate
+    _check_network(hub, repo, wanted)
     for candidate in wanted:
         try:
-            path = hub.hf_hub_download(repo, candidate, revision=revision, library_name="detrex-backbones")
+            with _without_retries_told():
+                path = hub.hf_hub_download(repo, candidate, revision=revision, library_name="detrex-backbones")
             return Path(path), candidate
         except hub.errors.LocalEntryNotFoundError as error:  # before the next: it is one of them
             if getattr(getattr(error.__cause__, "response", None), "status_code", None) == 404:
@@ -83,6 +90,32 @@ def _import_hub() -> Any:
             f"names of the hub need huggingface_hub: {error}. pip install huggingface_hub"
         ) from error
     return huggingface_hub
+
+
+def _check_network(hub: Any, repo: str, files: tuple[str, ...]) -> None:
+    """Refuse at once where the hub's name leads nowhere: its client asks five times more, for half a minute.
+
+    Behind a proxy, which knows the names, only the client can tell.
+    """
+    host = urlsplit(hub.constants.ENDPOINT)
+    if hub.constants.HF_HUB_OFFLINE or getproxies() or not host.hostname:
+        return
+    try:
+        socket.getaddrinfo(host.hostname, host.port or 443)
+    except OSError as error:
+        raise _unreachable(hub, repo, files, error) from error
+
+
+@contextmanager
+def _without_retries_told() -> Iterator[None]:
+    """What the hub's client says of each attempt stays unsaid: the error says it once."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _unreachable(hub: Any, repo: str, files: tuple[str, ...], error: Exception) -> CheckpointFileError:
