@@ -35,6 +35,9 @@ __all__ = [
 
 WIDTH, NARROWEST, WIDEST = 80, 60, 200  # columns: where there is no terminal, and at the least and the most
 LONGEST_CELL = 1000  # characters
+SHORT = 16  # characters of a name that always has a place beside its figures
+GAP = 2  # columns between those of a table, at the most
+STAND_IN = 0xE000  # the first of the characters that mean nothing by themselves
 BOLD, RED, YELLOW = "1", "1;31", "33"  # of ECMA-48
 CHOICES = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
 
@@ -76,7 +79,11 @@ def print_json(content: Any) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Collection[int] = (), dense: bool = False
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    right: Collection[int] = (),
+    dense: bool = False,
+    unbroken: bool = False,
 ) -> None:
     """Aligned columns: text on the left, numbers on the right. Nothing in a cell is markup.
 
@@ -85,6 +92,7 @@ def print_table(
         rows: of cells.
         right: columns that are aligned on the right all the same.
         dense: leave less between columns.
+        unbroken: a text of the first column that is too long for the others stands above its row, to be copied whole.
     """
     from rich import box
     from rich.console import Console
@@ -95,15 +103,27 @@ def print_table(
     for index, column in enumerate(columns):
         numeric = index in right or all(isinstance(row[index], int | float) for row in rows)
         table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(visible(value, LONGEST_CELL)) for value in row))
     width = width_of(sys.stdout)
+    cells = [[visible(value, LONGEST_CELL) for value in row] for row in rows]
+    above = _too_long(columns, cells, width) if unbroken else {}
+    for first, *others in cells:
+        table.add_row(*map(Text, (above.get(first, first), *others)))
     console = Console(color_system=None, markup=False, highlight=False, emoji=False, width=width)
     with console.capture() as captured:
         console.print(table)
     # The rule under the titles is not in ASCII.
     lines = captured.get() if _takes(sys.stdout, "─") else captured.get().replace("─", "-")
+    for name, stand_in in above.items():
+        lines = lines.replace(stand_in, f"{name}\n ")
     _write(sys.stdout, _first_line_bold(visible_lines(lines)))
+
+
+def _too_long(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> dict[str, str]:
+    """The first cells that have no place beside the others -> characters that stand in for them."""
+    widths = [max(map(len, column)) + GAP for column in zip(columns, *rows, strict=True)]
+    place = width - sum(widths[1:])
+    names = [row[0] for row in rows if len(row[0]) > max(place, SHORT)]
+    return {name: chr(STAND_IN + number) for number, name in enumerate(dict.fromkeys(names))}
 
 
 class Parser(argparse.ArgumentParser):

@@ -39,8 +39,18 @@ def test_without_a_pattern_all_but_timms_are_listed(capsys, monkeypatch):
 
 @pytest.mark.parametrize("pattern", ["", "*"])
 def test_it_fits_80_columns(capsys, pattern):
+    """But for names that are longer by themselves: a terminal wraps these, and they are copied whole."""
     _, out, _ = run(capsys, pattern)
-    assert max(map(len, out.splitlines())) <= 80
+    assert max(len(line) for line in out.splitlines() if " " in line) <= 80
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "100"])
+def test_names_are_whole_to_be_copied(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    _, out, _ = run(capsys, "detrex")
+    words = {line.split()[0] for line in out.splitlines() if line.strip()}
+    assert {weight.name for weight in list_weights("detrex*")} <= words
+    assert "resnet/resnet101_dc5_torchvision" in out
 
 
 def test_a_row_has_accuracies_parameters_images_and_backbone(capsys, monkeypatch):
