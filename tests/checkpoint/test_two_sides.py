@@ -188,6 +188,8 @@ def test_no_hint_allows_another_architecture(tmp_path):
         (("blocks.0.norm.weight", "blocks.1.norm.weight"), "blocks.2.norm.weight", True),  # a deeper ViT
         (("stages.0.0.conv.weight", "stages.1.0.conv.weight"), "stages.2.0.conv.weight", False),  # a cut ResNet
         (("stages.0.0.conv.weight", "stages.1.0.conv.weight"), "stages.1.1.conv.weight", True),  # a deeper one
+        (("stages.0.blocks.0.conv.weight", "stages.1.blocks.0.conv.weight"), "stages.2.blocks.0.conv.weight", False),
+        (("stages.0.blocks.0.conv.weight", "stages.1.blocks.0.conv.weight"), "stages.1.blocks.1.conv.weight", True),
         (("stem.conv.weight", "body.conv.weight"), "head.more.conv.weight", False),  # another network
     ],
 )
@@ -222,6 +224,14 @@ def test_a_network_that_is_cut_on_purpose_takes_the_whole_file(tmp_path):
     assert {key.split(".")[1] for key in behind} == {"1", "2", "3"}
     deeper = save(tmp_path, vit(depth=5))
     assert all(key.startswith("blocks.4.") for key in refused(net, deeper).report.unplaced)
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "regnetx_002", "resnet10t", "mobilenetv3_small_050"])
+def test_so_does_one_of_timms_own_that_can_not_say_what_it_was_cut_from(name):
+    """Its stages are `stages.N.blocks.M`, `sN.bM`, `layerN.M`, `blocks.N.M`."""
+    with torch.device("meta"):
+        cut, whole = timm.create_model(name, features_only=True, out_indices=(0, 1)), timm.create_model(name)
+    assert try_load(cut, shapes_of(whole)).file_coverage == 1
 
 
 def test_another_network_beside_it_has_a_reason(tmp_path):
