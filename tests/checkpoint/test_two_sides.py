@@ -133,8 +133,35 @@ def test_a_pyramid_around_the_network_is_filled_with_it(tmp_path, build, holder)
     for model, place in ((build(), ""), (FeatureExtractor(build(), [0.0] * 3, [1.0] * 3), "backbone.")):
         report = load_checkpoint(model, file)
         assert report.coverage == report.file_coverage == 1 and report.scope == place.rstrip(".")
+        assert not beside or report.left_over["rpn.conv.weight"] == f"outside {holder.rstrip('.')!r}"
         values = model.state_dict()
         assert all(torch.equal(values[place + key], value) for key, value in state.items())
+
+
+def test_a_name_that_stands_inside_and_outside_the_prefix_is_not_taken_for_the_other(tmp_path):
+    """The file's `head.weight` is the detector's, its `net.head.weight` the backbone's."""
+    file = save(tmp_path, stored("net.stem.weight", "net.head.weight") | {"head.weight": torch.full((2,), 5.0)})
+    refused(tree("body.stem.weight", "body.head.weight", "head.weight"), file)
+    model = tree("body.stem.weight", "body.head.weight", "head.weight")
+    load_checkpoint(model, file, rename={"^net": "body"})
+    assert model.body.head.weight.tolist() == [1, 1] and model.head.weight.tolist() == [5, 5]
+
+
+def test_a_prefix_that_is_given_is_all_that_is_read(tmp_path):
+    state = {f"backbone.{key.replace('timm_model.', '')}": value for key, value in pyramid().state_dict().items()}
+    report = load_checkpoint(pyramid(), save(tmp_path, state), prefix="backbone.net")
+    assert (report.prefix, report.scope, report.coverage) == ("backbone.net.", "net.timm_model", 1)
+    assert len(report.before_maps) == sum("simfp" in key for key in state)
+
+
+@pytest.mark.parametrize("other", ["second", "head.first"])
+def test_two_networks_are_told_apart_by_prefix_though_the_first_fills_the_model(tmp_path, other):
+    state = {key: torch.randn_like(value) for key, value in nn.Conv2d(3, 4, 3).state_dict().items()}
+    file = save(tmp_path, state | {f"{other}.{key}": value + 1 for key, value in state.items()})
+    error = str(refused(nn.Conv2d(3, 4, 3), file))
+    assert f"it holds 2 networks that fit: '', '{other}'. Say which: prefix='...'." in error
+    load_checkpoint(model := nn.Conv2d(3, 4, 3), file, prefix=other)
+    assert torch.equal(model.weight, state["weight"] + 1)
 
 
 def test_a_detector_around_a_network_of_timm_is_filled_with_it(tmp_path):
