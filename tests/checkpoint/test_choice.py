@@ -58,3 +58,11 @@ def test_names_that_fit_are_left_to_the_familys_reader_where_a_shape_does_not(tm
     assert report.coverage == report.file_coverage == 1
     own = model.state_dict()["timm_model.model.patch_embed.proj.weight"]
     assert torch.equal(own, state["patch_embed.proj.weight"])
+
+
+def test_of_two_tensors_that_a_wrapper_alone_tells_apart_the_first_is_taken_and_the_other_said(tmp_path):
+    state = random_state(nn.Linear(3, 4))
+    file = save(tmp_path, state | {f"module.{key}": value + 1 for key, value in state.items()})
+    report = load_checkpoint(model := nn.Linear(3, 4), file)
+    assert torch.equal(model.weight, state["weight"])
+    assert report.left_over == {f"module.{key}": f"second copy of {key}" for key in state}

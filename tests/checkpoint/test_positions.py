@@ -203,6 +203,16 @@ def test_biases_of_beit_keep_the_rows_of_the_class_token(tmp_path, size):
     assert torch.equal(state[key][-3:], stored[-3:])
 
 
+def test_distances_further_than_steps_can_grow_have_the_last_ones_bias():
+    """Five distances for 27: in steps that grow by half they would reach 3 of 13 patches."""
+    table = noise(5 * 5 + 3, 2)
+    expected = resize_rel_pos_bias_table(table, (14, 14), (27 * 27 + 3, 2))
+    theirs = {"body.relative_position_bias_table": table}
+    ours = Named(relative_position_bias_table=(27 * 27 + 3, 2))
+    load_checkpoint(ours, {**ours.state_dict(), **theirs})
+    assert_close(ours.body.relative_position_bias_table, expected, 1e-5)
+
+
 def test_biases_of_maxvit_are_planes(tmp_path):
     old, new = ({"relative_position_bias_table": (2, side, side)} for side in (13, 15))
     ours, theirs, _ = of_shapes(tmp_path, old, new)
