@@ -14,7 +14,7 @@ from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config import instantiate
 from detrex_backbones.errors import ArgumentError
 from tests.backbones.test_recompute import kept
-from tests.old_libraries import skip_without_maps
+from tests.old_libraries import skip_without_maps, skip_without_network
 from tests.reference import assert_same_maps, noise, randomise_norms
 
 # Stems with a map of their own or without one, blocks called otherwise than their maps, maps taken within a block.
@@ -92,6 +92,7 @@ def assert_no_map_depends_on(learns: set[str], number: int, net: TimmBackbone, i
 
 @pytest.mark.parametrize("name", FREEZABLE)
 def test_freeze_at_freezes_exactly_what_the_map_of_the_stage_depends_on(name):
+    skip_without_network(name)
     check_freezing(name)
 
 
@@ -192,6 +193,7 @@ def check_recomputing(backbone: type[Backbone], name: str, image: torch.Tensor, 
 
 @pytest.mark.parametrize("name", RECOMPUTED)
 def test_recomputing_keeps_less_and_changes_no_number(name):
+    skip_without_network(name)
     check_recomputing(TimmBackbone, name, noise(2, 3, 64, 96), **RECOMPUTED[name])
 
 

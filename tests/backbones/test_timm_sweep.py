@@ -8,7 +8,7 @@ from benchmarks.timm_check import Row, check_model, row_of
 from benchmarks.timm_families import families, parameters, smallest
 from benchmarks.timm_table import markdown, totals
 from detrex_backbones import TimmBackbone
-from tests.old_libraries import skip_without_maps
+from tests.old_libraries import skip_without_file, skip_without_maps
 
 FAMILIES = [
     "resnet14t",
@@ -48,6 +48,7 @@ WRAPPED = [
 
 def check(name: str, **kwargs) -> Row:
     skip_without_maps(name)
+    skip_without_file(name)
     with torch.device("meta"):
         shapes = TimmBackbone(name, out_indices=None, norm_layer="FrozenBN", **kwargs).output_shape()
     row = Row("", name)

@@ -58,8 +58,8 @@ def stages_of(file: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     return {match[0]: int(match[3]) for match in found if match[1] + match[2] == row}
 
 
-def wrong_files(file: Shapes, draw: random.Random) -> Iterator[tuple[str, Shapes]]:
-    """What was done to a file, and the file: one of each kind, at places that are drawn."""
+def wrong_files(file: Shapes, draw: random.Random, styles: int = 3) -> Iterator[tuple[str, Shapes]]:
+    """What was done to a file, and the file: one of each kind, at places that are drawn, with so many of the styles."""
     stages = stages_of(file)
     names = sorted(stages, key=lambda name: stages[name])
     lost = draw.choice(names)
@@ -68,8 +68,11 @@ def wrong_files(file: Shapes, draw: random.Random) -> Iterator[tuple[str, Shapes
     yield f"{last} alone", {key: shape for key, shape in file.items() if _of(key, last)}
     one, other = draw.sample(names, 2) if len(names) > 1 else (lost, lost)
     yield f"{one} and {other} exchanged", _renamed(file, {one: other, other: one})
+    yield "each stage under the next one's name", _renamed(file, dict(zip(names, names[1:] + names[:1], strict=True)))
     kept = draw.sample(names, max(1, len(names) // 2))
-    for style in draw.sample(STYLES, 3):
+    left = {name for name in names if name not in kept}
+    yield f"without {left}", {key: shape for key, shape in file.items() if not any(_of(key, name) for name in left)}
+    for style in draw.sample(STYLES, styles):
         renamed = {name: style(stages[name] - min(stages.values())) for name in names}
         everywhere = _renamed(file, renamed)
         yield f"all stages renamed, as {renamed[last]}", everywhere
@@ -92,6 +95,9 @@ def _sizes(file: Shapes, names: list[str], draw: random.Random) -> Iterator[tupl
             if match and int(match[2]) == max(numbers):
                 deeper[f"{match[1]}{int(match[2]) + 1}{key[match.end() :]}"] = shape
         yield f"one more block in {inside}", deeper
+        found = ((key, block.match(key)) for key in file)
+        last = {key for key, match in found if match and int(match[2]) == max(numbers)}
+        yield f"one block less in {inside}", {key: shape for key, shape in file.items() if key not in last}
     widened = {key: tuple(2 * n if n > 4 else n for n in shape) for key, shape in file.items() if _of(key, inside)}
     yield f"{inside} wider", {**file, **widened}
     part = next((key for key in sorted(file, key=lambda key: draw.random()) if _of(key, inside)), "")

@@ -130,6 +130,11 @@ def test_a_key_that_ends_several_model_keys_belongs_to_the_one_that_it_names_in_
             assert plan.ambiguous
 
 
+def test_a_name_of_the_whole_model_wins_over_one_of_the_scope():
+    plan = make_plan({"a.x": (1,), "a.a.x": (1,)}, {"a.x": (1,)}, scope="a")
+    assert (plan.matched, plan.missing, plan.ambiguous) == ({"a.x": "a.x"}, ["a.a.x"], "")
+
+
 @pytest.mark.parametrize("scope", ["backbon", "backbone.res.0.weight", "back", "student.backbone.stem", "missing"])
 def test_a_scope_that_the_model_does_not_have(scope):
     model = {**under("backbone.", NET), "head.weight": A}

@@ -88,6 +88,13 @@ def test_allow_missing_may_be_any_iterable_but_no_string(tmp_path):
     load_checkpoint(empty(), path, allow_missing=(glob for glob in ["stem.*"]))
 
 
+def test_a_hint_may_cover_what_is_allowed_already(tmp_path):
+    model = nn.ModuleDict({"norm": nn.BatchNorm2d(4), "conv": nn.Conv2d(3, 4, 3)})
+    state = {"norm.weight": torch.ones(5), "conv.weight": model.conv.weight, "conv.bias": model.conv.bias}
+    error = refused(model, save(tmp_path, state), allow_missing=["norm.weight"])
+    assert "allow it: allow_missing=['norm.weight', 'norm.*']." in str(error)
+
+
 def test_allow_missing_does_not_make_a_checkpoint_fit_that_does_not(tmp_path):
     path = save(tmp_path, {"a.weight": torch.ones(3), "b.weight": torch.ones(3)})
     assert "is not for this model: 0 of its 2 tensors fit" in str(refused(empty(), path, allow_missing=["*"]))

@@ -77,6 +77,17 @@ def test_a_table_without_rows_for_tokens(tmp_path):
     )
 
 
+def test_what_the_model_says_of_its_grid_tells_rows_of_tokens_from_patches(tmp_path):
+    """Without the rows of five tokens 3 x 3 patches are 9 rows, which with them would be 2 x 2."""
+    name, small = VIT
+    small = {**small, "no_embed_class": True, "reg_tokens": 4}
+    net = filled(name, img_size=48, **small)
+    state, report = loaded(name, file_of(net, tmp_path / "vit.pth"), img_size=64, **small)
+    expected = resample_abs_pos_embed(net.pos_embed, (4, 4), num_prefix_tokens=0, antialias=False)
+    assert_close(state["pos_embed"], expected, 1e-6)
+    assert "positions: 3 x 3 -> 4 x 4, bicubic" in " ".join(str(report).split())
+
+
 class Named(nn.Module):
     """A module with some parameters, and nothing that says which grid they have."""
 
@@ -190,6 +201,16 @@ def test_biases_of_beit_keep_the_rows_of_the_class_token(tmp_path, size):
     stored = net.state_dict()[key]
     assert_close(state[key], resize_rel_pos_bias_table(stored, grid, tuple(state[key].shape)), 1e-5)
     assert torch.equal(state[key][-3:], stored[-3:])
+
+
+def test_distances_further_than_steps_can_grow_have_the_last_ones_bias():
+    """Five distances for 27: in steps that grow by half they would reach 3 of 13 patches."""
+    table = noise(5 * 5 + 3, 2)
+    expected = resize_rel_pos_bias_table(table, (14, 14), (27 * 27 + 3, 2))
+    theirs = {"body.relative_position_bias_table": table}
+    ours = Named(relative_position_bias_table=(27 * 27 + 3, 2))
+    load_checkpoint(ours, {**ours.state_dict(), **theirs})
+    assert_close(ours.body.relative_position_bias_table, expected, 1e-5)
 
 
 def test_biases_of_maxvit_are_planes(tmp_path):

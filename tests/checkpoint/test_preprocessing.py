@@ -162,6 +162,15 @@ def test_a_convention_that_suggests_something_else_is_a_warning(tmp_path, caplog
     assert "model.input_format=RGB" in caplog.text
 
 
+def test_nothing_is_suggested_for_images_of_other_channels(tmp_path, caplog):
+    torch.save(weights(), tmp_path / "mine.pth")
+    net = empty(18)
+    net.stem.conv1.weight = torch.nn.Parameter(torch.ones(64, 4, 7, 7))
+    with caplog.at_level(logging.WARNING):
+        load_checkpoint(FeatureExtractor(net, [1.0] * 4, [1.0] * 4), tmp_path / "mine.pth", stem_adapt="repeat")
+    assert caplog.records == []
+
+
 def save_timm(name, path):
     torch.save(timm.create_model(name).state_dict(), path)
     return path

@@ -133,8 +133,35 @@ def test_a_pyramid_around_the_network_is_filled_with_it(tmp_path, build, holder)
     for model, place in ((build(), ""), (FeatureExtractor(build(), [0.0] * 3, [1.0] * 3), "backbone.")):
         report = load_checkpoint(model, file)
         assert report.coverage == report.file_coverage == 1 and report.scope == place.rstrip(".")
+        assert not beside or report.left_over["rpn.conv.weight"] == f"outside {holder.rstrip('.')!r}"
         values = model.state_dict()
         assert all(torch.equal(values[place + key], value) for key, value in state.items())
+
+
+def test_a_name_that_stands_inside_and_outside_the_prefix_is_not_taken_for_the_other(tmp_path):
+    """The file's `head.weight` is the detector's, its `net.head.weight` the backbone's."""
+    file = save(tmp_path, stored("net.stem.weight", "net.head.weight") | {"head.weight": torch.full((2,), 5.0)})
+    refused(tree("body.stem.weight", "body.head.weight", "head.weight"), file)
+    model = tree("body.stem.weight", "body.head.weight", "head.weight")
+    load_checkpoint(model, file, rename={"^net": "body"})
+    assert model.body.head.weight.tolist() == [1, 1] and model.head.weight.tolist() == [5, 5]
+
+
+def test_a_prefix_that_is_given_is_all_that_is_read(tmp_path):
+    state = {f"backbone.{key.replace('timm_model.', '')}": value for key, value in pyramid().state_dict().items()}
+    report = load_checkpoint(pyramid(), save(tmp_path, state), prefix="backbone.net")
+    assert (report.prefix, report.scope, report.coverage) == ("backbone.net.", "net.timm_model", 1)
+    assert len(report.before_maps) == sum("simfp" in key for key in state)
+
+
+@pytest.mark.parametrize("other", ["second", "head.first"])
+def test_two_networks_are_told_apart_by_prefix_though_the_first_fills_the_model(tmp_path, other):
+    state = {key: torch.randn_like(value) for key, value in nn.Conv2d(3, 4, 3).state_dict().items()}
+    file = save(tmp_path, state | {f"{other}.{key}": value + 1 for key, value in state.items()})
+    error = str(refused(nn.Conv2d(3, 4, 3), file))
+    assert f"it holds 2 networks that fit: '', '{other}'. Say which: prefix='...'." in error
+    load_checkpoint(model := nn.Conv2d(3, 4, 3), file, prefix=other)
+    assert torch.equal(model.weight, state["weight"] + 1)
 
 
 def test_a_detector_around_a_network_of_timm_is_filled_with_it(tmp_path):
@@ -170,6 +197,10 @@ def test_parts_of_blocks_that_the_model_lacks_are_no_leftovers(tmp_path, kwargs)
     error = refused(our_vit(), save(tmp_path, more))
     assert "of another architecture: the model has no place for" in str(error)
     assert set(error.report.unplaced) >= {key for key in more if key not in vit()}
+    first, *others = error.report.unplaced
+    assert f"no place for 1 tensors of the network that the file holds: {first}." in str(
+        refused(our_vit(), save(tmp_path, more), allow_unused=others)
+    )
     report = load_checkpoint(our_vit(), save(tmp_path, more), allow_unused=error.report.unplaced)
     assert report.coverage == 1 > report.file_coverage
 
@@ -188,6 +219,8 @@ def test_no_hint_allows_another_architecture(tmp_path):
         (("blocks.0.norm.weight", "blocks.1.norm.weight"), "blocks.2.norm.weight", True),  # a deeper ViT
         (("stages.0.0.conv.weight", "stages.1.0.conv.weight"), "stages.2.0.conv.weight", False),  # a cut ResNet
         (("stages.0.0.conv.weight", "stages.1.0.conv.weight"), "stages.1.1.conv.weight", True),  # a deeper one
+        (("stages.0.blocks.0.conv.weight", "stages.1.blocks.0.conv.weight"), "stages.2.blocks.0.conv.weight", False),
+        (("stages.0.blocks.0.conv.weight", "stages.1.blocks.0.conv.weight"), "stages.1.blocks.1.conv.weight", True),
         (("stem.conv.weight", "body.conv.weight"), "head.more.conv.weight", False),  # another network
     ],
 )
@@ -222,6 +255,14 @@ def test_a_network_that_is_cut_on_purpose_takes_the_whole_file(tmp_path):
     assert {key.split(".")[1] for key in behind} == {"1", "2", "3"}
     deeper = save(tmp_path, vit(depth=5))
     assert all(key.startswith("blocks.4.") for key in refused(net, deeper).report.unplaced)
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "regnetx_002", "resnet10t", "mobilenetv3_small_050"])
+def test_so_does_one_of_timms_own_that_can_not_say_what_it_was_cut_from(name):
+    """Its stages are `stages.N.blocks.M`, `sN.bM`, `layerN.M`, `blocks.N.M`."""
+    with torch.device("meta"):
+        cut, whole = timm.create_model(name, features_only=True, out_indices=(0, 1)), timm.create_model(name)
+    assert try_load(cut, shapes_of(whole)).file_coverage == 1
 
 
 def test_another_network_beside_it_has_a_reason(tmp_path):

@@ -36,8 +36,8 @@ REASONS = (
 
 # The first number of a name that ends a component: "layer4." of "layer4.0.conv1.weight", "blocks.7." of a ViT's.
 NUMBERED = re.compile(r"^((?:[^.]+\.)*?[^.]*?)([0-9]{1,9})(?=\.)")
-# A stage is made of numbered blocks, each of which is made of layers; a block alone is not.
-BLOCK_OF_STAGE = re.compile(r"^\.(?:[A-Za-z_]\w*\.)?\d+\.\w+\.\w")
+# A stage is made of numbered blocks (a RegNet's are `s1.b1`), each of which is made of layers; a block alone is not.
+BLOCK_OF_STAGE = re.compile(r"^\.(?:[A-Za-z_]\w*\.)?b?\d+\.\w+\.\w")
 
 
 def explain_leftovers(reading: Reading, whole: Callable[[], Shapes]) -> None:
