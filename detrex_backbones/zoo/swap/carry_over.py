@@ -29,7 +29,8 @@ FROM_ONE = ("ConvNeXt", "PyramidVisionTransformer")
 NORMS = {"BatchNorm2d": "BN", "SyncBatchNorm": "SyncBN", "GroupNorm": "GN"}
 SYNCHRONISED = ("SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 # A transformer's own norms are no choice that somebody made.
-OWN_NORMS = ("LN", "LayerNorm", "LayerNorm2d", "BN", "", None)
+TRANSFORMERS_OWN = ("LayerNorm", "LayerNorm2d")
+OWN_NORMS = (*TRANSFORMERS_OWN, "LN", "BN", "", None)
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,9 @@ def _carry_norm(old: DictConfig, found: NamedBackbone) -> list[Dropped]:
     node = found.node
     norms = [_norm_name(value) for part in _places(old) if (value := _argument(part, "norm")) is not None]
     if "norm_layer" in keywords(old):
-        norms.append(_norm_name(old.get("norm_layer")) or "BN")  # None is the model's own
-    if not norms:
+        layer = _norm_name(old.get("norm_layer"))
+        norms.append("LayerNorm" if layer == "LN" else layer or "BN")  # None is the model's own
+    if not norms or norms[-1] in TRANSFORMERS_OWN:
         return []
     frozen = is_frozen_norm(norms[0])
     taken = False
