@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import check_batch
+from detrex_backbones.backbones.base import check_batch, first_channels
 from detrex_backbones.backbones.memory_format import fast_layout
 from detrex_backbones.backbones.recompute import check_stages, run_recomputed
 from detrex_backbones.backbones.staged import (
@@ -68,7 +68,6 @@ class ConvNeXt(StagedBackbone):
             raise ArgumentError(f"depths={list(depths)!r} and dims={list(dims)!r}: one number each for every stage.")
         check_frozen(frozen_stages, len(dims))
         self._set_stages(out_indices, dims)
-        self.in_chans = in_chans
         self.checkpoint_stages = check_stages(checkpoint_stages, [f"p{index}" for index in range(len(dims))])
         stem = nn.Sequential(nn.Conv2d(in_chans, dims[0], 4, stride=4), LayerNorm2d(dims[0]))
         self.downsample_layers = nn.ModuleList([stem])
@@ -88,7 +87,7 @@ class ConvNeXt(StagedBackbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W), at least 32 pixels high and wide -> {name: map (N, dim, H // stride, W // stride)}."""
-        check_batch(x, self.in_chans)
+        check_batch(x, first_channels(self.downsample_layers, None))
         maps: dict[int, Tensor] = {}
         # All that is dense here works on the channels of a pixel; the convolutions' weights are small.
         x = fast_layout(x, always=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import check_batch
+from detrex_backbones.backbones.base import check_batch, first_channels
 from detrex_backbones.backbones.dcn_v3 import DCNv3, Permuted, last_axis_norm
 from detrex_backbones.backbones.memory_format import fast_layout
 from detrex_backbones.backbones.recompute import run_recomputed
@@ -129,7 +129,7 @@ class InternImage(StagedBackbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) -> {name: map (N, C, ceil(H / stride), ceil(W / stride))}."""
-        check_batch(x, 3)
+        check_batch(x, first_channels(self.patch_embed, None))
         maps: dict[int, Tensor] = {}
         x = self.pos_drop(self.patch_embed(fast_layout(x, always=True)))
         for index, level in enumerate(self.levels):

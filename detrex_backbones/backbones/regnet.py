@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, check_batch, check_names
+from detrex_backbones.backbones.base import Backbone, check_batch, check_names, first_channels
 from detrex_backbones.backbones.memory_format import fast_layout
 from detrex_backbones.backbones.recompute import check_stages, run_recomputed
 from detrex_backbones.backbones.resnet.blocks import CNNBlockBase
@@ -204,7 +204,7 @@ class RegNet(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) -> {name: map (N, C, ceil(H / stride), ceil(W / stride))}."""
-        check_batch(x, getattr(self.stem, "in_channels", None))
+        check_batch(x, first_channels(self.stem, getattr(self.stem, "in_channels", None)))
         x = fast_layout(x)
         outputs = {}
         for name in ("stem", *self.stage_names):
