@@ -33,6 +33,7 @@ from typing import Any
 from detrex_backbones.text import visible_lines
 
 __all__ = [
+    "SAME",
     "ArgumentError",
     "CheckpointError",
     "CheckpointFileError",
@@ -144,15 +145,27 @@ class CheckpointMatchError(CheckpointError, ValueError):
         self.report = report
 
 
+# What projects call the same thing.
+SAME = (
+    ("checkpoint_stages", "use_act_checkpoint", "use_checkpoint", "with_cp"),
+    ("in_channels", "in_chans"),
+    ("drop_path_rate", "stochastic_depth_prob"),
+)
+
+
 def closest(name: object, allowed: Iterable[str], count: int = 3) -> str:
     """The part of a message that suggests names: `" Did you mean 'res4'?"`, or "" where none is near.
+
+    Another project's name for the same thing is the nearest of all.
 
     Args:
         name: what was given.
         allowed: the names that would have been right.
         count: how many to suggest at the most.
     """
-    near = difflib.get_close_matches(str(name), [str(option) for option in allowed], n=count, cutoff=0.6)
+    options = [str(option) for option in allowed]
+    near = [option for names in SAME if name in names for option in options if option in names]
+    near = near or difflib.get_close_matches(str(name), options, n=count, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(option) for option in near)}?" if near else ""
 
 

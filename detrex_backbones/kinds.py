@@ -51,7 +51,9 @@ def kinds_checked(function: Checked) -> Checked:
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind_partial(*args, **kwargs).arguments
+        given: Mapping[str, Any] = {}
+        with suppress(TypeError):  # the function itself says whose argument isn't right
+            given = signature.bind_partial(*args, **kwargs).arguments
         for name, said in looked_at.items():
             if name in given and not (given[name] is None and "None" in said):
                 _check_number(name, given[name], said) if said & NUMERIC else check_flag(name, given[name])

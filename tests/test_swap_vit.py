@@ -13,6 +13,7 @@ from detrex_backbones import (
     LastLevelMaxPool,
     SimpleFeaturePyramid,
     TimmBackbone,
+    ViT,
     get_config,
     instantiate,
     load_checkpoint,
@@ -238,3 +239,41 @@ def test_a_network_without_such_blocks_is_said_where_learning_rates_count_them(c
     (line,) = [line for line in lines if "lr_factor_func" in line]
     assert "optimizer.params.lr_factor_func.num_layers: 6 -> 6 (the new network has no such blocks" in line
     assert line in caplog.messages
+
+
+def test_the_norms_of_a_transformer_are_no_choice_for_a_resnet():
+    cfg = rcnn()
+    cfg.model.backbone.net = L(ViT)(
+        img_size=64, embed_dim=24, depth=2, num_heads=2, norm_layer=functools.partial(nn.LayerNorm, eps=1e-6)
+    )
+    cfg.model.backbone.in_feature = "last_feat"
+    swap_backbone(cfg, "resnet18")
+    own = get_config("resnet/resnet18").model.backbone
+    assert cfg.model.backbone.bottom_up.stages.norm == own.stages.norm
+    instantiate(cfg.model.backbone)
+    plain = get_config("internimage/tiny")
+    plain.model.backbone.norm_layer = "LN"
+    swap_backbone(plain, "resnet18")
+    assert plain.model.backbone.stages.norm == own.stages.norm
+
+
+def test_a_pyramid_by_name_takes_the_place_of_a_pyramid_or_an_fpn():
+    """An FPN over it would make maps of maps."""
+    cfg = rcnn()
+    lines = [str(change) for change in swap_backbone(cfg, "vitdet/large")]
+    node = cfg.model.backbone
+    assert node._target_ is SimpleFeaturePyramid and node.net._target_ is ViT and node.net.depth == 24
+    assert node.net.drop_path_rate == 0.1 and not any("drops no paths" in line for line in lines)
+    with torch.device("meta"):
+        shapes = instantiate(node).output_shape()
+    assert {name: (shape.channels, shape.stride) for name, shape in shapes.items()} == {
+        f"p{level}": (32, 2**level) for level in range(2, 7)
+    }
+    swap_backbone(cfg, "resnet18")
+    assert cfg.model.backbone._target_ is FPN
+    swap_backbone(cfg, "vitdet/base")
+    node = cfg.model.backbone
+    assert node._target_ is SimpleFeaturePyramid and node.net._target_ is ViT
+    assert (node.out_channels, node.norm) == (32, "LN")
+    with torch.device("meta"):
+        assert instantiate(node).output_shape() == shapes

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import check_batch
+from detrex_backbones.backbones.base import check_batch, first_channels
 from detrex_backbones.backbones.memory_format import fast_layout
+from detrex_backbones.backbones.recompute import check_stages, run_recomputed
 from detrex_backbones.backbones.staged import (
     StagedBackbone,
     add_scaled,
@@ -42,6 +44,8 @@ class ConvNeXt(StagedBackbone):
         layer_scale_init_value: what the factors of each block's result start from; 0 for no factors.
         out_indices: the stages that give maps: 0 is "p0" of stride 4, 3 is "p3" of stride 32.
         frozen_stages: how many stages, with what comes before them, get no gradient; -1 or 0 for none.
+        checkpoint_stages: the stages that are computed again in the backward pass instead of kept: True for all, or
+            names of maps: ["p0", "p1"].
 
     Raises:
         ArgumentError: stages that aren't there, or as many depths as there aren't dims.
@@ -56,13 +60,15 @@ class ConvNeXt(StagedBackbone):
         layer_scale_init_value: float = 1e-6,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
+        *,
+        checkpoint_stages: bool | Sequence[str] = False,
     ) -> None:
         super().__init__()
         if len(depths) != len(dims):
             raise ArgumentError(f"depths={list(depths)!r} and dims={list(dims)!r}: one number each for every stage.")
         check_frozen(frozen_stages, len(dims))
         self._set_stages(out_indices, dims)
-        self.in_chans = in_chans
+        self.checkpoint_stages = check_stages(checkpoint_stages, [f"p{index}" for index in range(len(dims))])
         stem = nn.Sequential(nn.Conv2d(in_chans, dims[0], 4, stride=4), LayerNorm2d(dims[0]))
         self.downsample_layers = nn.ModuleList([stem])
         for narrow, wide in pairwise(dims):
@@ -81,12 +87,14 @@ class ConvNeXt(StagedBackbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W), at least 32 pixels high and wide -> {name: map (N, dim, H // stride, W // stride)}."""
-        check_batch(x, self.in_chans)
+        check_batch(x, first_channels(self.downsample_layers, None))
         maps: dict[int, Tensor] = {}
         # All that is dense here works on the channels of a pixel; the convolutions' weights are small.
         x = fast_layout(x, always=True)
         for index, (downsample, stage) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
-            x = stage(downsample(x))
+            x = downsample(x)
+            recomputed = f"p{index}" in self.checkpoint_stages and torch.is_grad_enabled()
+            x = run_recomputed(stage, x) if recomputed else stage(x)
             if index in self.out_indices:
                 maps[index] = self.get_submodule(f"norm{index}")(x)
         return self._in_order(maps)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import check_batch
+from detrex_backbones.backbones.base import check_batch, first_convolution
 from detrex_backbones.backbones.conv_parts import ConvNormAct
 from detrex_backbones.backbones.recompute import check_stages, run_recomputed
 from detrex_backbones.backbones.staged import StagedBackbone, check_frozen, freeze_parts
@@ -77,7 +77,6 @@ class CSPDarknet(StagedBackbone):
         widths = [int(width * widen_factor) for width in channels]
         self._set_stages(out_indices, widths, stride=2)
         check_frozen(frozen_stages, len(blocks))
-        self.in_channels = in_channels
         conv: MakeConv = partial(ConvNormAct, norm=norm, eps=EPS)
         conv3x3: MakeConv = partial(_separable, conv) if use_depthwise else conv
         self.stem = Focus(conv(4 * in_channels, widths[0], 3))
@@ -95,7 +94,7 @@ class CSPDarknet(StagedBackbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {name: map (N, C', ceil(H / stride), ceil(W / stride))}."""
-        check_batch(x, self.in_channels)
+        check_batch(x, self._image_channels())
         maps = {0: self.stem(x)}
         for index, name in enumerate(self._stages, 1):
             stage, given = self.get_submodule(name), maps[index - 1]
@@ -104,7 +103,8 @@ class CSPDarknet(StagedBackbone):
         return self._in_order(maps)
 
     def _image_channels(self) -> int:
-        return self.in_channels
+        taken = first_convolution(self.stem).in_channels
+        return taken // 4 if isinstance(self.stem, Focus) else taken
 
 
 def _separable(conv: MakeConv, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Module:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import check_batch
+from detrex_backbones.backbones.base import check_batch, first_channels
 from detrex_backbones.backbones.conv_parts import ConvNormAct, activation
 from detrex_backbones.backbones.recompute import check_stages, run_recomputed
 from detrex_backbones.backbones.staged import StagedBackbone, check_frozen, freeze_parts
@@ -82,7 +82,7 @@ class CSPResNet(StagedBackbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) -> {name: map (N, C', ceil(H / stride), ceil(W / stride))}."""
-        check_batch(x, 3)
+        check_batch(x, first_channels(self.stem, None))
         maps = {}
         x = self.stem(x)
         for index, stage in enumerate(self.stages):

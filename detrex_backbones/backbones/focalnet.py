@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import check_batch
+from detrex_backbones.backbones.base import check_batch, first_channels
 from detrex_backbones.backbones.memory_format import fast_layout
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.staged import (
@@ -98,7 +98,7 @@ class FocalNet(StagedBackbone):
         patch = (patch_size, patch_size) if isinstance(patch_size, int) else tuple(patch_size)
         widths = [embed_dim * 2**index for index in range(len(depths))]
         self._set_stages(out_indices, widths, stride=4 if use_conv_embed else patch[0])
-        self.in_chans, self.use_checkpoint = in_chans, use_checkpoint
+        self.use_checkpoint = use_checkpoint
         stem, halve = (STEM, HALVE) if use_conv_embed else (None, None)
         self.patch_embed = PatchEmbed(in_chans, embed_dim, patch, stem, norm_layer if patch_norm else None)
         self.pos_drop = nn.Dropout(drop_rate)
@@ -124,7 +124,7 @@ class FocalNet(StagedBackbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) -> {name: map (N, channels, ceil(H / stride), ceil(W / stride))}."""
-        check_batch(x, self.in_chans)
+        check_batch(x, first_channels(self.patch_embed, None))
         maps: dict[int, Tensor] = {}
         x = self.pos_drop(self.patch_embed(fast_layout(x, always=True)))
         for index, layer in enumerate(self.layers):

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import check_batch
+from detrex_backbones.backbones.base import check_batch, first_channels
 from detrex_backbones.backbones.dcn_v3 import DCNv3, Permuted, last_axis_norm
 from detrex_backbones.backbones.memory_format import fast_layout
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.staged import StagedBackbone, add_scaled, drop_paths, freeze_behind, layer_scale
 from detrex_backbones.backbones.transformer_parts import DropPath, init_transformer, mlp
-from detrex_backbones.errors import ArgumentError, closest
+from detrex_backbones.errors import SAME, ArgumentError, closest
 
 __all__ = ["InternImage"]
 
@@ -94,6 +94,9 @@ class InternImage(StagedBackbone):
             raise ArgumentError(
                 f"depths={list(depths)!r} and groups={list(groups)!r}: one number each for every stage."
             )
+        for name in kwargs:
+            if name in SAME[0]:
+                raise ArgumentError(f"InternImage takes no {name!r}. Did you mean 'with_cp'?")
         if kwargs:
             logger.warning("InternImage takes no %s: ignored, as in detrex", ", ".join(kwargs))
         widths = [channels * 2**index for index in range(len(depths))]
@@ -126,7 +129,7 @@ class InternImage(StagedBackbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) -> {name: map (N, C, ceil(H / stride), ceil(W / stride))}."""
-        check_batch(x, 3)
+        check_batch(x, first_channels(self.patch_embed, None))
         maps: dict[int, Tensor] = {}
         x = self.pos_drop(self.patch_embed(fast_layout(x, always=True)))
         for index, level in enumerate(self.levels):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.attention import attend_decomposed
-from detrex_backbones.backbones.base import Backbone, check_batch, check_names
+from detrex_backbones.backbones.base import Backbone, check_batch, check_names, first_channels
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.staged import freeze_behind
 from detrex_backbones.backbones.transformer_parts import (
@@ -105,7 +105,6 @@ class MViT(Backbone):
         names = check_names("out_features", out_features, [f"scale{stage + 2}" for stage in range(len(lasts))])
         if embed_dim % num_heads:
             raise ArgumentError(f"num_heads={num_heads} does not divide embed_dim={embed_dim}.")
-        self.in_chans = in_chans
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.use_act_checkpoint = use_act_checkpoint
         stride = patch_stride[0]
@@ -143,7 +142,7 @@ class MViT(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, in_chans, H, W) -> {name: map (N, C, ceil(H / stride), ceil(W / stride))}."""
-        check_batch(x, self.in_chans)
+        check_batch(x, first_channels(self.patch_embed, None))
         x = self.patch_embed(x)
         if self.pos_embed is not None:
             x = x + resize_positions(self.pos_embed, self.pretrain_use_cls_token, x.shape[1], x.shape[2])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.attention import attend_decomposed
-from detrex_backbones.backbones.base import Backbone, check_batch
+from detrex_backbones.backbones.base import Backbone, check_batch, first_channels
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.staged import add_scaled, layer_scale
 from detrex_backbones.backbones.transformer_parts import (
@@ -64,7 +64,6 @@ class PlainViT(Backbone):
         use_act_checkpoint: bool,
     ) -> None:
         super().__init__()
-        self.in_chans = in_chans
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.use_act_checkpoint = use_act_checkpoint
         self.patch_embed = PatchEmbed((patch_size,) * 2, (patch_size,) * 2, in_chans=in_chans, embed_dim=embed_dim)
@@ -81,7 +80,7 @@ class PlainViT(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, in_chans, H, W) -> {out_feature: map (N, embed_dim, H // patch_size, W // patch_size)}."""
-        check_batch(x, self.in_chans)
+        check_batch(x, first_channels(self.patch_embed, None))
         x = self.patch_embed(x)
         if self.pos_embed is not None:
             x = x + resize_positions(self.pos_embed, self.pretrain_use_cls_token, x.shape[1], x.shape[2])

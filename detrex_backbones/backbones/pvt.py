@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import check_batch
+from detrex_backbones.backbones.base import check_batch, first_channels
 from detrex_backbones.backbones.plain_vit import check_heads
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.staged import StagedBackbone, check_frozen, drop_paths, freeze_parts
@@ -71,7 +71,7 @@ class PyramidVisionTransformer(StagedBackbone):
         widths = [embed_dims * heads for heads in num_heads]
         self._set_stages(out_indices, widths)
         check_frozen(frozen_stages, len(widths))
-        self.in_channels, self.use_checkpoint = in_channels, use_checkpoint
+        self.use_checkpoint = use_checkpoint
         self.num_stages = max(self.out_indices) + 1  # those behind the last map would never learn
         paths = drop_paths(drop_path_rate, num_layers)
         side, given = pretrain_img_size, in_channels
@@ -95,7 +95,7 @@ class PyramidVisionTransformer(StagedBackbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W), at least 32 pixels high and wide -> {name: map (N, C', H // stride, W // stride)}."""
-        check_batch(x, self.in_channels)
+        check_batch(x, first_channels(self.get_submodule("patch_embed1"), None))
         maps = {}
         for stage in range(self.num_stages):
             embed = self.get_submodule(f"patch_embed{stage + 1}")

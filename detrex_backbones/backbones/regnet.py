@@ -9,8 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, check_batch, check_names
+from detrex_backbones.backbones.base import Backbone, check_batch, check_names, first_channels
 from detrex_backbones.backbones.memory_format import fast_layout
+from detrex_backbones.backbones.recompute import check_stages, run_recomputed
 from detrex_backbones.backbones.resnet.blocks import CNNBlockBase
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.kinds import kinds_checked
@@ -148,6 +149,8 @@ class RegNet(Backbone):
         freeze_at: how much of the beginning to freeze, see `freeze`.
         norm: the norm after every convolution, see `get_norm`.
         out_features: the maps to return: "stem", "s1" to "s4". None: the last one.
+        checkpoint_stages: the stages that are computed again in the backward pass instead of kept: True for all, or
+            names: ["s1", "s2"].
 
     Raises:
         ArgumentError: numbers that no network can be made of, an unknown map.
@@ -171,6 +174,7 @@ class RegNet(Backbone):
         freeze_at: int = 0,
         norm: Norm = "BN",
         out_features: Sequence[str] | None = None,
+        checkpoint_stages: bool | Sequence[str] = False,
     ) -> None:
         super().__init__()
         activation = partial(nn.ReLU, inplace=True) if activation_class is None else activation_class
@@ -192,6 +196,7 @@ class RegNet(Backbone):
         self.apply(_init_weights)
         wanted = check_names("out_features", [self.stage_names[-1]] if out_features is None else out_features, maps)
         self._set_maps({name: maps[name] for name in wanted})
+        self.checkpoint_stages = check_stages(checkpoint_stages, self.stage_names)
         self.freeze(freeze_at)
         # What is behind the last map has its names in detectron2's files, too, and learns nothing.
         for name in list(maps)[max(map(list(maps).index, wanted)) + 1 :]:
@@ -199,11 +204,13 @@ class RegNet(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) -> {name: map (N, C, ceil(H / stride), ceil(W / stride))}."""
-        check_batch(x, getattr(self.stem, "in_channels", None))
+        check_batch(x, first_channels(self.stem, getattr(self.stem, "in_channels", None)))
         x = fast_layout(x)
         outputs = {}
         for name in ("stem", *self.stage_names):
-            x = self.get_submodule(name)(x)
+            recomputed = name in self.checkpoint_stages and torch.is_grad_enabled()
+            stage = self.get_submodule(name)
+            x = run_recomputed(stage, x) if recomputed else stage(x)
             if name in self._out_features:
                 outputs[name] = x
         return {name: outputs[name] for name in self._out_features}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
 from torchvision.models.feature_extraction import DualGraphModule
 
 from detrex_backbones.backbones.recompute import run_recomputed
@@ -23,8 +25,7 @@ class TracedPair(DualGraphModule):  # type: ignore[misc]
         for name in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
             root.__dict__[name] = copy.copy(self.__dict__[name])
         modes = [module.training for module in self.modules()]
-        # Copies of graphs don't refer to the module that they belong to.
-        return _rebuild, (root, copy.deepcopy(self.train_graph), copy.deepcopy(self.eval_graph), modes)
+        return _rebuild, (root, _written_down(self.train_graph), _written_down(self.eval_graph), modes)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TracedPair:
         duplicate = _rebuild(*copy.deepcopy(self.__reduce__()[1], memo))
@@ -124,8 +125,44 @@ def copyable(pair: DualGraphModule) -> TracedPair:
     return made
 
 
-def _rebuild(root: nn.Module, train_graph: fx.Graph, eval_graph: fx.Graph, modes: Sequence[bool]) -> TracedPair:
-    pair = TracedPair(root, train_graph, eval_graph)
+@dataclass(frozen=True)
+class _Place:
+    """What stands for a node in the arguments of another: its place in the graph."""
+
+    number: int
+
+
+Written = list[tuple[str, str, Any, Any, Any]]
+
+
+def _written_down(graph: fx.Graph) -> Written:
+    """Name, operation, target and arguments of every node: pickle would follow the chain of nodes from end to end."""
+    places = {node: _Place(number) for number, node in enumerate(graph.nodes)}
+
+    def written(value: Any) -> Any:
+        return places[value] if isinstance(value, fx.Node) else value
+
+    return [
+        (node.name, node.op, node.target, *(map_aggregate(part, written) for part in (node.args, node.kwargs)))
+        for node in graph.nodes
+    ]
+
+
+def _graph_of(nodes: Written) -> fx.Graph:
+    graph = fx.Graph()
+    made: list[fx.Node] = []
+
+    def read(value: Any) -> Any:
+        return made[value.number] if isinstance(value, _Place) else value
+
+    for name, operation, target, args, kwargs in nodes:
+        args, kwargs = map_aggregate(args, read), map_aggregate(kwargs, read)
+        made.append(graph.create_node(operation, target, args, kwargs, name))
+    return graph
+
+
+def _rebuild(root: nn.Module, train_graph: Written, eval_graph: Written, modes: Sequence[bool]) -> TracedPair:
+    pair = TracedPair(root, _graph_of(train_graph), _graph_of(eval_graph))
     pair.train(modes[0])
     # Its parts may be in another mode: norms that a user holds in evaluation mode, for one.
     for module, mode in zip(pair.modules(), modes, strict=True):

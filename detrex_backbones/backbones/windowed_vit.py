@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, check_batch
+from detrex_backbones.backbones.base import Backbone, check_batch, first_channels
 from detrex_backbones.backbones.plain_vit import RelativeAttention, ViTBlock, check_heads
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.staged import drop_paths
@@ -57,7 +57,7 @@ class WindowedViT(Backbone):
             raise ArgumentError(f"out_indices={out_indices!r}: at least one of 1 to depth={depth}, none of them twice.")
         if num_windows < 1:
             raise ArgumentError(f"num_windows={num_windows!r} must be a whole number from 1.")
-        self.patch_size, self.in_chans, self.num_windows = patch_size, in_chans, num_windows
+        self.patch_size, self.num_windows = patch_size, num_windows
         self.out_indices, self.depth = tuple(out_indices), depth
         self.window_block_indexes = frozenset(window_block_indexes)
         self.use_act_checkpoint = use_act_checkpoint
@@ -79,7 +79,7 @@ class WindowedViT(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W), multiples of `size_divisibility` -> {name: map (N, C', H / stride, W / stride)}."""
-        check_batch(x, self.in_chans)
+        check_batch(x, first_channels(self.patch_embed, None))
         batch, _, *size = x.shape
         step = self.size_divisibility
         if size[0] % step or size[1] % step:

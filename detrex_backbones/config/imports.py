@@ -10,6 +10,7 @@ import importlib.util
 import linecache
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -49,11 +50,13 @@ def execute(path: Path) -> ModuleType:
     module = ModuleType(DEFINED_IN_A_CONFIG)
     module.__file__ = str(path)
     module.__package__ = ""
-    own = {"__import__": _importer(path), "__build_class__": _build_class}
+    build = _BuildClass()
+    own = {"__import__": _importer(path), "__build_class__": build}
     vars(module)["__builtins__"] = {**vars(builtins), **own}
     token = _loading.set((*chain, real))
     try:
         exec(code, vars(module))
+        build.evaluate()
     except DetrexBackbonesError as error:
         _name_file(error, path)
         raise
@@ -101,20 +104,40 @@ def _name_file(error: DetrexBackbonesError, path: Path) -> None:
         add_note(error, f"while loading the config file {path}")
 
 
-def _build_class(body: Any, name: str, *bases: Any, **keywords: Any) -> Any:
-    """Make a class, and evaluate its annotations where they are text, as `from __future__ import annotations` has it.
+class _BuildClass:
+    """Makes classes, and evaluates annotations that are text, as `from __future__ import annotations` has them.
 
     dataclasses, omegaconf and `typing.get_type_hints` would look their names up in the class's module, which is empty.
-    What can't be evaluated yet, such as the name of a class further down, stays text.
+    What can't be evaluated yet, such as the name of a class further down, waits for the next class or the file's end.
     """
-    made = builtins.__build_class__(body, name, *bases, **keywords)
-    annotations: Any = getattr(made, "__annotations__", None)
-    for key, value in list(annotations.items()) if isinstance(annotations, dict) else ():
-        text = getattr(value, "__forward_arg__", value)  # of a NamedTuple's or TypedDict's
-        if isinstance(text, str):
-            with contextlib.suppress(Exception):
-                annotations[key] = eval(text, body.__globals__, dict(vars(made)))
-    return made
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Any, str, str, dict[str, Any]]] = []
+
+    def __call__(self, body: Any, name: str, *bases: Any, **keywords: Any) -> Any:
+        made = builtins.__build_class__(body, name, *bases, **keywords)
+        annotations: Any = None
+        with contextlib.suppress(NameError):  # Python 3.14 evaluates what is no text here
+            annotations = getattr(made, "__annotations__", None)
+        for key, value in annotations.items() if isinstance(annotations, dict) else ():
+            text = getattr(value, "__forward_arg__", value)  # of a NamedTuple's or TypedDict's
+            if isinstance(text, str):
+                self.waiting.append((made, key, text, body.__globals__))
+        self.evaluate({getattr(made, "__name__", name): made})
+        return made
+
+    def evaluate(self, unbound: Mapping[str, Any] | None = None) -> None:
+        """Go through what waits; `unbound` is a class that isn't known by its name before its decorators are done."""
+        self.waiting = [one for one in self.waiting if not _evaluated(*one, unbound or {})]
+
+
+def _evaluated(made: Any, key: str, text: str, names: dict[str, Any], unbound: Mapping[str, Any]) -> bool:
+    """Put the annotation's value in the place of its text; False if it isn't known, or may be another one later."""
+    for known, is_last in (({}, True), (unbound, False)):
+        with contextlib.suppress(Exception):
+            made.__annotations__[key] = eval(text, names, {**known, **vars(made)})
+            return is_last
+    return False
 
 
 def _importer(path: Path) -> Any:

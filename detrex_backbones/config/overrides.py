@@ -10,14 +10,11 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, Node, open_dict
 from omegaconf.basecontainer import BaseContainer
 
-from detrex_backbones.config._notes import short_repr
-from detrex_backbones.config.by_name import OBJECT_NAMED
-from detrex_backbones.config.new_keys import known_target, objection_to_key, objection_to_value
-from detrex_backbones.config.nodes import ALLOW_OBJECTS, SEQUENCES, adopt, clone, is_call, is_tuple
-from detrex_backbones.config.signatures import named_parameters
-from detrex_backbones.config.targets import dotted_name, is_dotted_name, locate
-from detrex_backbones.config.values import parse_value, written_leaf
-from detrex_backbones.errors import ConfigImportError, ConfigTypeError, DetrexBackbonesError, OverrideError, closest
+from detrex_backbones.config.fitted_value import fitted, place_of
+from detrex_backbones.config.new_keys import objection_to_key, objection_to_value
+from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, clone
+from detrex_backbones.config.values import parse_value
+from detrex_backbones.errors import ConfigTypeError, DetrexBackbonesError, OverrideError, closest
 from detrex_backbones.text import visible
 
 __all__ = ["apply_overrides"]
@@ -126,7 +123,7 @@ def _key(node: Any, name: str, override: _Override) -> Any:
     if isinstance(node, DictConfig):
         number = int(name) if re.fullmatch(r"-?[0-9]+", name) else None
         return number if number in node.keys() and name not in node.keys() else name  # noqa: SIM118
-    place = _place(node) or "the config"
+    place = place_of(node) or "the config"
     if not re.fullmatch(r"-?[0-9]+", name):
         raise OverrideError(f"The override {override.text!r} needs an index, not {name!r}: {place} is a list.")
     if not -len(node) <= int(name) < len(node):
@@ -149,13 +146,9 @@ def _enter(node: Any, name: str, override: _Override, end: int) -> Any:
     if not isinstance(inner, BaseContainer):
         raise OverrideError(
             f"The override {override.text!r} looks for {'.'.join(override.path[end:])!r} inside "
-            f"{_place(node, key)}, which is no dict or list but {inner!r:.60} of type {type(inner).__name__}."
+            f"{place_of(node, key)}, which is no dict or list but {inner!r:.60} of type {type(inner).__name__}."
         )
     return inner
-
-
-def _place(node: Any, key: Any = None) -> str:
-    return visible(node._get_full_key(key))
 
 
 def _is_empty(node: DictConfig, key: Any) -> bool:
@@ -190,11 +183,11 @@ def _keep_values(original: Any, copied: Any) -> None:
 def _set(node: Any, key: Any, value: Any, override: _Override) -> None:
     """Set one key; a dict is merged in key by key, so that each is checked."""
     if isinstance(node, DictConfig) and override.mode != "+" and (problem := objection_to_value(node, key, value)):
-        raise OverrideError(f"The override {override.text!r} replaces {_place(node, key)}, but {problem}")
+        raise OverrideError(f"The override {override.text!r} replaces {place_of(node, key)}, but {problem}")
     if key == "_target_" and not (isinstance(value, (str, dict)) and value):
-        raise OverrideError(f"The override {override.text!r} sets {_place(node, key)}, which is a dotted name.")
+        raise OverrideError(f"The override {override.text!r} sets {place_of(node, key)}, which is a dotted name.")
     if not isinstance(value, dict) or not isinstance(node, DictConfig):
-        _put(node, key, _fitted(node, key, value, override), override)
+        _put(node, key, fitted(node, key, value, override.text), override)
         return
     if _is_empty(node, key):
         _put(node, key, {}, override)
@@ -221,64 +214,9 @@ def _check_key(node: Any, key: Any, override: _Override) -> None:
     problem = objection_to_key(node, key)
     if problem:
         raise OverrideError(
-            f"The override {override.text!r} sets {_place(node, key)}, but {problem} "
+            f"The override {override.text!r} sets {place_of(node, key)}, but {problem} "
             f"Write '+{override.text}' to set it all the same."
         )
-
-
-def _fitted(node: Any, key: Any, value: Any, override: _Override) -> Any:
-    """The value as what stands there asks for it: a tuple for a tuple, the object of that name for an object."""
-    if key == "_target_":
-        return value
-    old = _standing(node, key)
-    if old is None:
-        target = known_target(node) if isinstance(node, DictConfig) and is_call(node) else None
-        old = named_parameters(target).get(key) if target is not None else None
-    return _shaped(value, old, _place(node, key), override)
-
-
-def _standing(node: Any, key: Any) -> Any:
-    """What stands there; None for a new key, `???` and an interpolation that leads nowhere."""
-    try:
-        return node[key]
-    except Exception:
-        return None
-
-
-def _shaped(value: Any, old: Any, place: str, override: _Override) -> Any:
-    """A list over a tuple as a tuple, and so inside it, where what is longer goes on as it ended."""
-    if isinstance(value, dict) and isinstance(old, (dict, DictConfig)):
-        return {key: _shaped(item, _standing(old, key), f"{place}.{key}", override) for key, item in value.items()}
-    if not isinstance(value, (list, tuple)):
-        return _object_named(value, old, place, override)
-    if not isinstance(old, (list, tuple, *SEQUENCES)):
-        return value
-    last = len(old) - 1  # type: ignore[arg-type]
-    before = [_standing(old, min(index, last)) for index in range(len(value))]
-    items = [_shaped(*pair, f"{place}[{at}]", override) for at, pair in enumerate(zip(value, before, strict=True))]
-    return tuple(items) if is_tuple(old) or isinstance(value, tuple) else items
-
-
-def _object_named(value: Any, old: Any, place: str, override: _Override) -> Any:
-    """What a dotted name leads to, where an object stands that has one; the value otherwise."""
-    if not isinstance(value, str) or override.mode == "+" or old is None or isinstance(old, str):
-        return value
-    now = old.get("_name_") if is_call(old) and old["_target_"] == OBJECT_NAMED else dotted_name(old)
-    has_text = isinstance(old, BaseContainer) or type(old) in (list, tuple, dict) or written_leaf(old) is not None
-    if now is None and not has_text and value == visible(short_repr(old)):
-        raise OverrideError(
-            f"The override {override.text!r} gives {place} the text that is shown for the {type(old).__name__} there, "
-            f"which no text can set. Leave this override out, or write '+{override.text}' to set the text."
-        )
-    if now is None or "." not in value or not is_dotted_name(value):
-        return value
-    try:
-        return locate(value)
-    except ConfigImportError as error:
-        raise OverrideError(
-            f"The override {override.text!r} names what is to stand at {place}, where {visible(now)} "
-            f"stands now. {error} Write '+{override.text}' to set the text."
-        ) from error
 
 
 def _put(node: Any, key: Any, value: Any, override: _Override) -> None:
@@ -311,12 +249,12 @@ def _delete(node: Any, name: str, override: _Override) -> None:
 
 def _refuse_read_only(node: Any, override: _Override) -> None:
     if node._get_flag("readonly"):
-        raise OverrideError(f"The override {override.text!r} doesn't fit: {_place(node)} is read-only.")
+        raise OverrideError(f"The override {override.text!r} doesn't fit: {place_of(node)} is read-only.")
 
 
 def _no_such_key(node: DictConfig, key: Any, override: _Override) -> OverrideError:
     names = [visible(name) for name in node]
     return OverrideError(
-        f"The override {override.text!r} deletes {_place(node, key)}, which isn't there.{closest(key, names)} "
+        f"The override {override.text!r} deletes {place_of(node, key)}, which isn't there.{closest(key, names)} "
         f"There is: {', '.join(names) or 'nothing'}."
     )

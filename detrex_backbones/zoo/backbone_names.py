@@ -40,6 +40,7 @@ class NamedBackbone:
         preprocessing: mean, standard deviation and channel order of images, None where they aren't known.
         checkpoint: value of `train.init_checkpoint`; "" for none.
         explicit: whether somebody wrote the node down, so that its arguments are meant.
+        pyramid: config node of the SimpleFeaturePyramid that it came in, where it was taken out of one.
     """
 
     name: str
@@ -47,6 +48,7 @@ class NamedBackbone:
     preprocessing: Preprocessing | None = None
     checkpoint: str = ""
     explicit: bool = False
+    pyramid: DictConfig | None = None
 
 
 def get_backbone(name: str, *, pretrained: bool | str | os.PathLike[str] = False, **arguments: Any) -> nn.Module:

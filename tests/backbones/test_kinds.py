@@ -18,7 +18,7 @@ from detrex_backbones import (
     make_stage,
 )
 from detrex_backbones.errors import ArgumentError, InputError
-from tests.backbones.test_recompute import kept
+from tests.backbones.test_recompute import OWN, kept
 from tests.reference import noise
 
 
@@ -87,6 +87,23 @@ def vgg():
     net = SSDVGG(out_features=["conv4_3"])
     net.features[0] = nn.Conv2d(5, 64, 3, padding=1)
     return net
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", OWN)
+def test_every_class_asks_its_first_convolution_for_the_channels(kind):
+    build, _, kwargs = OWN[kind]
+    net = build(**kwargs).eval()
+    name, old = next((name, part) for name, part in net.named_modules() if isinstance(part, nn.Conv2d))
+    squares = old.in_channels // 3  # YOLOX's stem takes four pixels as one
+    parent, _, key = name.rpartition(".")
+    shape = (old.kernel_size, old.stride, old.padding)
+    new = nn.Conv2d(5 * squares, old.out_channels, *shape, bias=old.bias is not None)
+    setattr(net.get_submodule(parent), key, new)
+    size = {"lw_detr": (64, 96), "dinov2": (112, 56)}.get(kind, (112, 80))
+    assert all(value.isfinite().all() for value in net(noise(1, 5, *size)).values())
+    with pytest.raises(InputError, match=r"in_channels=5.*has 3"):
+        net(noise(1, 3, *size))
 
 
 @torch.no_grad()

@@ -5,8 +5,33 @@ import copy
 import pytest
 import torch
 
-from detrex_backbones import BasicStem, ResNet, make_stage
-from detrex_backbones.errors import ArgumentError
+from detrex_backbones import (
+    SSDVGG,
+    BasicStem,
+    ConvNeXt,
+    CSPDarknet,
+    CSPResNet,
+    Darknet53,
+    EVA02_ViT,
+    EVAViT,
+    FocalNet,
+    InternImage,
+    LWDETRViT,
+    MViT,
+    PyramidVisionTransformer,
+    RegNet,
+    ResNet,
+    SwinTransformer,
+    TorchvisionBackbone,
+    TorchvisionResNet,
+    ViT,
+    WindowedDINOv2,
+    make_stage,
+)
+from detrex_backbones.config import LazyCall as L
+from detrex_backbones.config import LazyConfig
+from detrex_backbones.errors import ArgumentError, OverrideError
+from tests.backbones.test_contract import EVA, FOCALNET, INTERNIMAGE, MVIT, PVT, REGNET, SMALL_VIT, SWIN, VIT
 from tests.reference import assert_same_maps, noise, randomise_norms
 
 
@@ -84,3 +109,86 @@ def test_stages_that_are_not_there(stages):
 def test_a_stage_that_is_left_out_of_the_network_can_not_be_named():
     with pytest.raises(ArgumentError, match=r"has: res2\."):
         ResNet(BasicStem(), make_stage(depth=18), out_features=["res2"], checkpoint_stages=["res3"])
+
+
+OWN = {
+    "swin": (SwinTransformer, "use_checkpoint", SWIN | {"drop_path_rate": 0.3}),
+    "vit": (ViT, "use_act_checkpoint", VIT | {"drop_path_rate": 0.3}),
+    "mvit": (MViT, "use_act_checkpoint", MVIT | {"out_features": ["scale3", "scale4"]}),
+    "convnext": (
+        ConvNeXt,
+        "checkpoint_stages",
+        {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32), "drop_path_rate": 0.3},
+    ),
+    "focalnet": (FocalNet, "use_checkpoint", FOCALNET),
+    "internimage": (InternImage, "with_cp", INTERNIMAGE),
+    "eva": (EVAViT, "use_act_checkpoint", EVA),
+    "eva02": (EVA02_ViT, "use_act_checkpoint", EVA),
+    "regnet": (RegNet, "checkpoint_stages", REGNET | {"out_features": ["stem", "s2"]}),
+    "csp_darknet": (CSPDarknet, "checkpoint_stages", {"deepen_factor": 0.1, "widen_factor": 0.25}),
+    "csp_resnet": (CSPResNet, "checkpoint_stages", {}),
+    "pvt": (PyramidVisionTransformer, "use_checkpoint", PVT),
+    "dinov2": (WindowedDINOv2, "use_act_checkpoint", SMALL_VIT | {"img_size": 56, "depth": 3, "out_indices": (1, 3)}),
+    "lw_detr": (LWDETRViT, "use_act_checkpoint", SMALL_VIT | {"pretrain_img_size": 28, "depth": 2}),
+    "ssd_vgg": (SSDVGG, "checkpoint_stages", {}),
+    "darknet": (Darknet53, "use_act_checkpoint", {"out_indices": (1, 2)}),
+    "torchvision": (TorchvisionBackbone, "use_act_checkpoint", {"model_name": "shufflenet_v2_x0_5"}),
+    "torchvision_resnet": (
+        TorchvisionResNet,
+        "checkpoint_stages",
+        {"name": "resnet18", "train_backbone": True, "return_layers": {"layer3": "res4"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_every_class_recomputes_and_changes_no_number(kind):
+    build, word, kwargs = OWN[kind]
+    torch.manual_seed(0)
+    nets = [randomise_norms(build(**kwargs, **{word: asked})).train() for asked in (False, True)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    image = noise(2, 3, *{"lw_detr": (64, 96), "dinov2": (112, 56)}.get(kind, (112, 80)))
+    calls, given = [], []
+    for net in nets:
+        hooked = [module for module in net.modules() if not list(module.children())]
+        counted = []
+        for module in hooked:
+            module.register_forward_hook(lambda *_, counted=counted: counted.append(1))
+        torch.manual_seed(1)
+        given.append(net(image))
+        ahead = len(counted)
+        sum(value.square().mean() for value in given[-1].values()).backward()
+        calls.append((ahead, len(counted) - ahead))
+    assert calls[0][0] == calls[1][0]
+    assert calls[0][1] == 0 and calls[1][1] > calls[1][0] / 2  # of what is computed again, most of the network
+    assert_same_maps(given[1], given[0], 0)
+    for (name, one), other in zip(nets[1].named_parameters(), nets[0].parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None), name
+        if one.grad is not None:
+            torch.testing.assert_close(
+                one.grad, other.grad, rtol=1e-4, atol=1e-6 + 1e-5 * other.grad.abs().max().item()
+            )
+    for (name, one), other in zip(nets[1].named_buffers(), nets[0].buffers(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_a_stage_of_a_class_of_ours_is_recomputed_by_its_name():
+    kwargs = OWN["convnext"][2] | {"drop_path_rate": 0.0}
+    none, one, every = (kept(ConvNeXt(**kwargs, checkpoint_stages=asked)) for asked in (False, ["p0"], True))
+    assert every < one < none
+    with pytest.raises(ArgumentError, match=r"checkpoint_stages=\['s9'\].*network has: s1, s2, s3"):
+        RegNet(**REGNET, checkpoint_stages=["s9"])
+
+
+@pytest.mark.parametrize("kind", ["swin", "vit", "internimage", "csp_darknet", "convnext"])
+def test_the_word_of_another_class_is_answered_with_the_class_own(kind):
+    build, word, kwargs = OWN[kind]
+    other = "use_act_checkpoint" if word != "use_act_checkpoint" else "checkpoint_stages"
+    if kind == "internimage":  # which takes any word, as detrex's does
+        with pytest.raises(ArgumentError, match=r"Did you mean 'with_cp'\?"):
+            build(**kwargs, **{other: True})
+        return
+    with pytest.raises(OverrideError, match=rf"takes no argument '{other}'\. Did you mean '{word}'\?"):
+        LazyConfig.apply_overrides(L(build)(**kwargs), [f"{other}=True"])
+    with pytest.raises(TypeError, match=rf"{build.__name__}.*'{other}'"):
+        build(**kwargs, **{other: True})

@@ -19,7 +19,7 @@ from detrex_backbones.checkpoint.load import load_checkpoint
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, InputError
 from tests.backbones.contract import BackboneContract, backbone, images, maps  # noqa: F401 (fixtures)
 from tests.backbones.test_timm_learning import check_recomputing
-from tests.reference import assert_close, noise, randomise_norms, torchvision_maps, torchvision_net
+from tests.reference import assert_close, assert_same_maps, noise, randomise_norms, torchvision_maps, torchvision_net
 
 BUILDS = {
     "resnet18": lambda: TorchvisionBackbone("resnet18"),
@@ -281,6 +281,17 @@ class TestAsInDetrex:
             del state[f"{part}.layer3.0.conv1.weight"]
         with pytest.raises(RuntimeError, match=r"Missing.*layer3\.0\.conv1\.weight"):
             TorchvisionBackbone("resnet18").load_state_dict(state)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "densenet121"])
+def test_a_long_graph_is_pickled(name):
+    """Its nodes are a chain, which pickle would follow from end to end."""
+    net = TorchvisionBackbone(name).train()
+    copied = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(net))))
+    for mode in (True, False):
+        assert_same_maps(copied.train(mode)(IMAGE.repeat(2, 1, 1, 1)), net.train(mode)(IMAGE.repeat(2, 1, 1, 1)), 0)
+        assert [node.name for node in copied.model.graph.nodes] == [node.name for node in net.model.graph.nodes]
 
 
 def test_a_file_as_pretrained_is_refused_with_where_it_belongs(net, tmp_path):

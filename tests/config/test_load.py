@@ -437,6 +437,42 @@ def test_33_annotations_that_are_text_work_as_in_a_module(write: Any) -> None:
         LazyConfig.apply_overrides(LazyConfig.load(path), ["model.shape.channels=many"])
 
 
+def test_33_so_do_annotations_that_name_their_own_class_or_a_later_one(write: Any) -> None:
+    path = write("later.py", """
+        from __future__ import annotations
+        import dataclasses
+        import typing
+        from omegaconf import OmegaConf
+
+        @dataclasses.dataclass(slots=True)
+        class Tree:
+            size: int = 1
+            left: Tree | None = None
+
+        hints = [typing.get_type_hints(Tree)["size"]]
+        tree = OmegaConf.structured(Tree(size=2))
+
+        class Outer:
+            class Inner:
+                up: Outer
+            first: Outer.Inner
+            other: Later
+
+        class Later:
+            back: Outer
+
+        at_the_end = typing.get_type_hints(Outer)
+        code = [Tree, Outer, Later]
+    """)  # fmt: skip
+    tree, outer, later = LazyConfig.load(path, "code")
+    assert typing.get_type_hints(tree) == {"size": int, "left": tree | None}
+    assert typing.get_type_hints(outer.Inner) == {"up": outer}
+    assert typing.get_type_hints(outer) == {"first": outer.Inner, "other": later}
+    assert LazyConfig.load(path, "tree") == {"size": 2, "left": None}
+    (hints,) = (LazyConfig.load(path, "at_the_end"),)
+    assert hints["first"].__name__ == "Inner" and hints["other"].__name__ == "Later"
+
+
 @pytest.mark.parametrize("what", ["double", "Thing", "Thing.method"])
 def test_33_pickle_says_why_it_refuses_what_a_config_defines(write: Any, what: str) -> None:
     text = "def double(x):\n    return x\nclass Thing:\n    def method(self):\n        pass\n"

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.base import Backbone, check_batch
+from detrex_backbones.backbones.base import Backbone, check_batch, first_channels
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.staged import freeze_behind
 from detrex_backbones.backbones.swin.block import NormLayer, SwinBlock
@@ -77,7 +77,6 @@ class SwinTransformer(Backbone):
         super().__init__()
         _check(embed_dim, depths, num_heads, out_indices, frozen_stages)
         patch, pretrained = pair(patch_size), pair(pretrain_img_size)
-        self.in_chans = in_chans
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.patch_embed = _Patches(patch, in_chans, embed_dim, norm_layer if patch_norm else None)
@@ -119,7 +118,7 @@ class SwinTransformer(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, in_chans, H, W) -> {name: map (N, C, ceil(H / stride), ceil(W / stride))}."""
-        check_batch(x, self.in_chans)
+        check_batch(x, first_channels(self.patch_embed, None))
         x = self.patch_embed(x)
         if self.absolute_pos_embed is not None:
             table = F.interpolate(self.absolute_pos_embed, size=x.shape[1:3], mode="bicubic")

@@ -13,26 +13,24 @@ from torch import nn
 from detrex_backbones.config.instantiate import target_of
 from detrex_backbones.config.nodes import clone, is_call, to_plain
 from detrex_backbones.config.targets import dotted_name
-from detrex_backbones.errors import DetrexBackbonesError
+from detrex_backbones.errors import SAME, DetrexBackbonesError
 from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
 from detrex_backbones.zoo.backbone_names import NamedBackbone, keywords
 from detrex_backbones.zoo.meta_build import build_on_meta
 
 __all__ = ["Dropped", "carry_over"]
 
-# What the classes of several projects call the same thing.
-CHANNELS = ("in_channels", "in_chans")
-RECOMPUTING = ("checkpoint_stages", "use_act_checkpoint", "use_checkpoint", "with_cp")
+RECOMPUTING, CHANNELS, DROP_PATH = SAME
 # Whose `frozen_stages` counts the patches (or the positions) as a stage, and whose says "nothing" by 0 as well.
 COUNT_PATCHES = ("SwinTransformer", "FocalNet")
 FROM_ONE = ("ConvNeXt", "PyramidVisionTransformer")
-DROP_PATH = ("drop_path_rate", "stochastic_depth_prob")
 
 # Class of a norm -> what configs call it.
 NORMS = {"BatchNorm2d": "BN", "SyncBatchNorm": "SyncBN", "GroupNorm": "GN"}
 SYNCHRONISED = ("SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 # A transformer's own norms are no choice that somebody made.
-OWN_NORMS = ("LN", "LayerNorm", "LayerNorm2d", "BN", "", None)
+TRANSFORMERS_OWN = ("LayerNorm", "LayerNorm2d")
+OWN_NORMS = (*TRANSFORMERS_OWN, "LN", "BN", "", None)
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,9 @@ def _carry_norm(old: DictConfig, found: NamedBackbone) -> list[Dropped]:
     node = found.node
     norms = [_norm_name(value) for part in _places(old) if (value := _argument(part, "norm")) is not None]
     if "norm_layer" in keywords(old):
-        norms.append(_norm_name(old.get("norm_layer")) or "BN")  # None is the model's own
-    if not norms:
+        layer = _norm_name(old.get("norm_layer"))
+        norms.append("LayerNorm" if layer == "LN" else layer or "BN")  # None is the model's own
+    if not norms or norms[-1] in TRANSFORMERS_OWN:
         return []
     frozen = is_frozen_norm(norms[0])
     taken = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -105,11 +106,14 @@ def _plan(
     """Every value to be set, by its path, and what there is to say beside; changes nothing."""
     path = _backbone_path(cfg)
     old = read(cfg, path)
-    dropped = carry_over(old.net if is_pyramid(old) else old, found)
+    below_fpn = path[-1] == "bottom_up"
+    network = replace(found, node=found.node.net, pyramid=found.node) if is_pyramid(found.node) else found
+    dropped = carry_over(old.net if is_pyramid(old) else old, network)
+    if pyramid and (below_fpn or is_pyramid(old)):
+        found = network  # whose pyramid takes the place of the one that is there
     said = [Change(".".join(map(str, (*path, one.key))), one.value, None, one.why) for one in dropped]
     old_shapes = shapes_of(old, f"the old backbone, {'.'.join(path)},")
     offer = offer_of(found)
-    below_fpn = path[-1] == "bottom_up"
     # Beside an FPN other names in the model are those of its outputs.
     after = consumers(cfg, path[:-1] if below_fpn else ("model",), path, old_shapes, deep=not below_fpn)
     edits = _in_place(cfg, path, found, offer, old_shapes, after, pyramid)

@@ -59,7 +59,8 @@ def in_place_of_fpn(found: NamedBackbone, offer: Offer, fpn: DictConfig, old_sha
             f"{found.name} has maps of one stride, so that a SimpleFeaturePyramid would take the place of "
             f"model.backbone; but that doesn't say its {' and '.join(missing)}. Nothing was changed."
         )
-    around = _to_be_filled(fpn.out_channels)
+    around = _to_be_filled(fpn.out_channels) if found.pyramid is None else clone(found.pyramid)
+    around["out_channels"] = fpn.out_channels
     finest = old_shapes[fpn.in_features[0]].stride
     strides = [finest * 2**level for level in range(len(fpn.in_features))]  # those of a DC5 network may be equal
     last = _fill(around, found, offer, strides)

@@ -135,6 +135,37 @@ def test_a_run_finds_them_before_its_first_step(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("box", [None, [], ["1", 2, 3, 4], [1, 2, 3, 4, 5], [1, 2, float("nan"), 4]])
+def test_boxes_that_are_none_are_counted_and_the_first_are_named(files, box):
+    def change(content):
+        content["annotations"] += [{"image_id": 5, "category_id": 3, "bbox": box} for _ in range(7)]
+        del content["annotations"][-1]["bbox"]
+
+    with pytest.raises(InputError) as caught:
+        files(change)
+    said = f"7 of the annotations have a bbox that isn't [x, y, width, height]: number 3 of image 5: {box!r}, number 4"
+    assert said in str(caught.value) and "and 2 more" in str(caught.value)
+
+
+def test_ids_of_several_kinds_are_said(files):
+    with pytest.raises(InputError, match="the ids of images are of several kinds: int, str"):
+        files(lambda content: content["images"][0].update(id="5"))
+
+
+@pytest.mark.parametrize("area", [-1, float("nan"), "400"])
+def test_an_area_that_is_none_is_the_boxs(files, area):
+    data = files(lambda content: content["annotations"][0].update(area=area))
+    assert data.coco.anns[1]["area"] == 400 and perfect(data) == pytest.approx(1)
+
+
+def test_sizes_written_as_text_are_numbers(files):
+    data = files(lambda content: content["images"][0].update(height="60", width="40"))
+    data.check_images()
+    data = files(lambda content: content["images"][0].update(height="40"))
+    with pytest.raises(InputError, match="its entry says 40 x 40"):
+        data.check_images()
+
+
 def test_names_of_classes_can_be_shown(files):
     data = files(lambda content: content["categories"][0].update(name="cat\x1b[2J\n"))
     assert data.names == ["'cat\\x1b[2J\\n'", "dog"]

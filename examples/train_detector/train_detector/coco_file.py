@@ -40,8 +40,9 @@ def read_coco(annotations: str) -> Any:
         content = json.loads(path.read_bytes())
         _complete(content)
     except (OSError, KeyError, TypeError, IndexError, AttributeError, ValueError, RecursionError) as error:
+        told = f"there is no {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise InputError(
-            f"the annotations {annotations!r} are not in COCO's format: {type(error).__name__}: {error}. "
+            f"the annotations {annotations!r} are not in COCO's format: {told}. "
             f"See https://cocodataset.org/#format-data."
         ) from error
     mistakes = "; ".join(_mistakes(content))
@@ -64,21 +65,31 @@ def first_few(items: Iterable[Any]) -> str:
 def _complete(content: dict[str, Any]) -> None:
     """Write what is missing, and read everything that is used later, so that it fails now."""
     for part in ("images", "categories"):
+        kinds = sorted({type(entry["id"]).__name__ for entry in content[part]})
+        if len(kinds) > 1:
+            raise TypeError(f"the ids of {part} are of several kinds: {', '.join(kinds)}")
         sorted({entry["id"] for entry in content[part]})  # what can't be hashed or sorted is no id
     for image in content["images"]:
         if not isinstance(image["file_name"], str):
             raise TypeError(f"file_name {image['file_name']!r}")
+        image |= {key: int(image[key]) for key in ("height", "width") if image.get(key) is not None}
     for category in content["categories"]:
         name = str(category["name"])
         category["name"] = name if name.isprintable() else ascii(name)
     for number, entry in enumerate(content["annotations"], start=1):
         hash(entry["image_id"]), hash(entry["category_id"])
-        _, _, width, height = entry["bbox"]
-        if not all(math.isfinite(side) for side in entry["bbox"]):
-            raise ValueError(f"bbox {entry['bbox']}")
         entry["id"] = number
-        entry["area"] = width * height if entry.get("area") is None else float(entry["area"])
+        area = entry.get("area")
+        if _is_box(entry.get("bbox")) and (area is None or not float(area) >= 0):
+            area = entry["bbox"][2] * entry["bbox"][3]
+        entry["area"] = area if area is None else float(area)
         entry["iscrowd"] = int(entry.get("iscrowd") or 0)
+
+
+def _is_box(value: Any) -> bool:
+    """Whether it is four numbers."""
+    sides = value if isinstance(value, list) else []
+    return len(sides) == 4 and all(isinstance(side, (int, float)) and math.isfinite(side) for side in sides)
 
 
 def _mistakes(content: dict[str, Any]) -> Iterable[str]:
@@ -93,3 +104,7 @@ def _mistakes(content: dict[str, Any]) -> Iterable[str]:
         if astray:
             different = first_few(map(repr, dict.fromkeys(astray)))
             yield f"{len(astray)} of the annotations, whose {key} none of the {part} has: {different}"
+    boxes = [(entry, entry.get("bbox")) for entry in content["annotations"]]
+    wrong = [f"number {one['id']} of image {one['image_id']}: {box!r:.60}" for one, box in boxes if not _is_box(box)]
+    if wrong:
+        yield f"{len(wrong)} of the annotations have a bbox that isn't [x, y, width, height]: {first_few(wrong)}"
