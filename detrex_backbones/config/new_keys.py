@@ -24,6 +24,10 @@ SECTIONS = {
     "train.load_options": tuple(option_names()),
 }
 WHOLE = ("model", "train", "train.load_options")
+SWAPPED = (
+    "the config has no key 'backbone', and nothing would read one. In Python a backbone is swapped by "
+    "detrex_backbones.swap_backbone(cfg, NAME); `backbone=NAME` is for the commands of detrex-backbones."
+)
 
 
 def objection_to_key(node: DictConfig, key: Any) -> str | None:
@@ -37,6 +41,8 @@ def objection_to_key(node: DictConfig, key: Any) -> str | None:
     if problem := unknown_argument(target, key):
         return problem
     place = node._get_full_key(None)
+    if not place and key == "backbone" and "model" in node:
+        return SWAPPED
     taken = named_parameters(target) if target is not None else ()
     read = SECTIONS.get(place, ())
     if not isinstance(key, str) or key in taken or key in read or structured_type(node):  # which refuses it itself

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config import LazyConfig, instantiate
@@ -628,3 +628,14 @@ def test_options_of_a_load_that_are_no_section_are_an_error():
     cfg.train.load_options = "x"
     with pytest.raises(ConfigTypeError, match=r"train\.load_options='x' is a str\. It is a section"):
         load_options(cfg)
+
+
+@pytest.mark.parametrize("value", ["resnet101", "timm/convnext_tiny", "{a: 1}"])
+def test_a_swap_that_nothing_would_read_is_an_error(value):
+    """`lazyconfig_train_net.py` hands its command line to `apply_overrides`, which swaps nothing."""
+    cfg = LazyConfig.apply_overrides(DictConfig({"model": {"backbone": {"depth": 18}}}), ["model.backbone.depth=50"])
+    with pytest.raises(OverrideError, match=r"swap_backbone\(cfg, NAME\)"):
+        LazyConfig.apply_overrides(cfg, [f"backbone={value}"])
+    assert "backbone" not in cfg
+    assert "backbone" in LazyConfig.apply_overrides(cfg, [f"+backbone={value}"])
+    assert "backbone" in LazyConfig.apply_overrides(DictConfig({"a": 1}), [f"backbone={value}"])
