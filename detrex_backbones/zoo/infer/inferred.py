@@ -16,6 +16,7 @@ from detrex_backbones.config.nodes import ALLOW_OBJECTS
 from detrex_backbones.config.values import escaped, quoted
 from detrex_backbones.config.write_py import python_file
 from detrex_backbones.errors import ConfigValueError
+from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.text import visible, visible_in_comment
 
 __all__ = ["EPS", "Inferred", "InferredNetwork", "InferredResNet"]
@@ -100,6 +101,7 @@ class Inferred(ABC):
         """The lines of the imports and those of the model."""
 
 
+@kinds_checked
 @dataclass(kw_only=True)
 class InferredResNet(Inferred):
     """A ResNet that `make_stage` makes.
