@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from detrex_backbones.errors import ArgumentError
 
-__all__ = ["check_flag", "check_whole", "kinds_checked", "plain_containers"]
+__all__ = ["check_flag", "check_probabilities", "check_whole", "kinds_checked", "plain_containers"]
 
 
 def check_flag(name: str, value: Any) -> bool:
@@ -104,6 +104,22 @@ def check_whole(name: str, value: Any, least: int = 0) -> int:
         kind = type(value).__name__
         raise ArgumentError(f"{name}={value!r} is of type {kind}. Allowed: whole numbers from {least} on.")
     return value
+
+
+PROBABILITY = re.compile(r"(drop_rate|drop_path_rate|dropout|stochastic_depth_prob)$")
+
+
+def check_probabilities(arguments: Mapping[str, Any]) -> None:
+    """Refuse, by an ArgumentError, rates of dropout and stochastic depth that are no probabilities.
+
+    Other libraries take them, and fail at the first step of the training, or never.
+
+    Args:
+        arguments: name -> value; of the others nothing is said.
+    """
+    for name, value in arguments.items():
+        if PROBABILITY.search(name) and isinstance(value, (int, float)) and not 0 <= value <= 1:
+            raise ArgumentError(f"{name}={value!r} is a probability: from 0 to 1.")
 
 
 def plain_containers(value: Any) -> Any:

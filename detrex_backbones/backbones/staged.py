@@ -47,8 +47,6 @@ def drop_paths(last: float, depths: Sequence[int]) -> list[list[DropPath]]:
     Raises:
         ArgumentError: a rate that isn't a probability.
     """
-    if not 0 <= last <= 1:
-        raise ArgumentError(f"drop_path_rate={last!r} is a probability: from 0 to 1.")
     rates = iter(drop_path_rates(last, sum(depths)))
     return [[DropPath(next(rates)) for _ in range(depth)] for depth in depths]
 

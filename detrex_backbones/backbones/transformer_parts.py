@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.kinds import check_probabilities
 
 __all__ = [
     "DropPath",
@@ -37,10 +38,14 @@ class DropPath(nn.Module):
 
     Args:
         rate: how probable it is. What is kept is divided by `1 - rate`.
+
+    Raises:
+        ArgumentError: a rate that isn't a probability.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
+        check_probabilities({"drop_path_rate": rate})
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,6 +61,7 @@ class DropPath(nn.Module):
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
     """The rate of each block: from 0 for the first, in equal steps, to `last`."""
+    check_probabilities({"drop_path_rate": last})
     # On the CPU whatever the default device is: the values are needed, as on the meta device they could not be had.
     return torch.linspace(0, last, depth, device="cpu").tolist()
 

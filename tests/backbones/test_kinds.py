@@ -14,6 +14,7 @@ from detrex_backbones import (
     ResNet,
     SimpleFeaturePyramid,
     TimmBackbone,
+    TorchvisionBackbone,
     TorchvisionResNet,
     make_stage,
 )
@@ -55,6 +56,24 @@ def fpn(**kwargs):
 )
 def test_words_for_true_and_false_are_refused(made, said):
     with pytest.raises(ArgumentError, match=said):
+        made()
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: TimmBackbone("convnext_atto", drop_path_rate=2.0), "drop_path_rate=2.0 is a probability"),
+        (lambda: TimmBackbone("vit_tiny_patch16_224", drop_rate=-1), "drop_rate=-1 is a probability"),
+        (lambda: TimmBackbone("swin_tiny_patch4_window7_224", attn_drop_rate=1.5), "attn_drop_rate=1.5 is a"),
+        (lambda: TorchvisionBackbone("convnext_tiny", stochastic_depth_prob=-0.1), "stochastic_depth_prob=-0.1"),
+        *[
+            (lambda kind=kind: OWN[kind][0](**OWN[kind][2] | {"drop_path_rate": 2.0}), "drop_path_rate=2.0 is a probab")
+            for kind in ("swin", "vit", "mvit", "pvt", "eva", "dinov2", "focalnet")
+        ],
+    ],
+)
+def test_rates_that_are_no_probabilities_are_refused(made, said):
+    with torch.device("meta"), pytest.raises(ArgumentError, match=said):
         made()
 
 

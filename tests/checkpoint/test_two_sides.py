@@ -373,7 +373,7 @@ def test_a_hint_allows_nothing_but_what_is_missing(tmp_path):
     assert globs == ["timm_model.model.blocks.*.attn.proj.bias", "timm_model.model.blocks.2.*"]
     assert len(load_checkpoint(our_vit(), file, allow_missing=globs).missing) == len(gone)
     less = save(tmp_path, {key: value for key, value in state.items() if key not in [*gone, "blocks.3.norm1.weight"]})
-    assert "1 are not in the file: timm_model.model.blocks.3.norm1.weight" in str(
+    assert "1 is not in the file: timm_model.model.blocks.3.norm1.weight" in str(
         refused(our_vit(), less, allow_missing=globs)
     )
 

@@ -21,7 +21,7 @@ from detrex_backbones.backbones.timm.res2net import without_stride1_pool
 from detrex_backbones.backbones.timm.swin import pad_then_roll
 from detrex_backbones.backbones.timm.unused import leave_out_unused
 from detrex_backbones.errors import ArgumentError, InputError, reason
-from detrex_backbones.kinds import plain_containers
+from detrex_backbones.kinds import check_probabilities, plain_containers
 from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
 
 __all__ = ["TimmBackbone"]
@@ -106,6 +106,7 @@ class TimmBackbone(Backbone):
             kwargs["norm_layer"] = norm_layer
         kwargs = {"in_chans": in_channels, **build.TRAINED_WITH.get(model_name.partition(".")[0], {}), **kwargs}
         kwargs = {name: plain_containers(value) for name, value in kwargs.items()}
+        check_probabilities(kwargs)
         kwargs |= sizes.any_size_kwargs(model_name, kwargs)
         named = chosen_maps(model_name, out_indices, out_features, kwargs)
         # timm gives the maps in the order of the network, whatever the order asked for.

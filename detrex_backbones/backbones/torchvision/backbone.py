@@ -15,7 +15,7 @@ from detrex_backbones.backbones.torchvision import network
 from detrex_backbones.backbones.torchvision.nodes import SIZES, both_modes, extractor, map_shapes
 from detrex_backbones.backbones.torchvision.stages import check_freeze_at, last_of_each_stride, parameters_before
 from detrex_backbones.backbones.traced import TracedPair
-from detrex_backbones.kinds import plain_containers
+from detrex_backbones.kinds import check_probabilities, plain_containers
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d, is_frozen_norm
 
 __all__ = ["TorchvisionBackbone"]
@@ -85,6 +85,7 @@ class TorchvisionBackbone(Backbone):
         if norm_layer is not None and not freeze:
             kwargs["norm_layer"] = norm_layer
         kwargs = {name: plain_containers(value) for name, value in kwargs.items()}
+        check_probabilities(kwargs)
         tracer_kwargs = plain_containers(tracer_kwargs)
         # Without memory first: what is wrong with the nodes shows before a download.
         with torch.device("meta"):

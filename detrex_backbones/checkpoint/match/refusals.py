@@ -121,7 +121,7 @@ def _check_complete(report: LoadReport, allow_missing: list[str], allow_unused: 
         )
     lines = [f"checkpoint {report.path!r} {what}"]
     if missing:
-        lines.append(f"{len(missing)} are not in the file: {shorten(missing)}.")
+        lines.append(f"{len(missing)} {'is' if len(missing) == 1 else 'are'} not in the file: {shorten(missing)}.")
     if mismatched:
         lines.append(f"{len(mismatched)} have another shape: {shorten(map(describe, mismatched))}.")
     rest = {*without, *report.missing, *(item.model_key for item in report.mismatched)}
