@@ -188,3 +188,16 @@ def test_a_batch_in_a_tensor_is_as_good_as_its_images_one_by_one():
         net.preprocess([images])
     with pytest.raises(InputError, match="no images"):
         net.preprocess(images[:0])
+
+
+def test_a_module_that_is_no_backbone_runs_unpadded_and_states_no_shapes():
+    class Maps(torch.nn.Module):
+        def forward(self, images):
+            return {"half": images[..., ::2, ::2]}
+
+    extractor = FeatureExtractor(Maps(), MEAN, STD)
+    image = photo(31, 47)
+    expected = torch.from_numpy(by_hand(image)).float()[None, :, ::2, ::2]
+    assert_close(extractor(image)["half"], expected)
+    with pytest.raises(ArgumentError, match=r"Maps has no output_shape\(\)"):
+        extractor.output_shape()

@@ -32,7 +32,7 @@ class FeatureExtractor(nn.Module):
     `output_shape()`: where they contradict each other, the first forward is an ArgumentError.
 
     Args:
-        backbone: gives the maps.
+        backbone: gives the maps; a Backbone, or any module that gives a dict of maps.
         pixel_mean: one number a channel, 0-255, in the order of `input_format`; subtracted.
         pixel_std: one number a channel, in the order of `input_format`; divided by.
         input_format: "RGB" or "BGR": the channel order that the weights were trained on.
@@ -100,7 +100,14 @@ class FeatureExtractor(nn.Module):
         return self
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every map, see `Backbone.output_shape`."""
+        """Channels and stride of every map, see `Backbone.output_shape`.
+
+        Raises:
+            ArgumentError: the backbone is a module that doesn't state them.
+        """
+        if not hasattr(self.backbone, "output_shape"):
+            name = type(self.backbone).__name__
+            raise ArgumentError(f"{name} has no output_shape(). Derive it from detrex_backbones.Backbone and add one.")
         return self.backbone.output_shape()
 
     def _normalise(self, image: Any, batch: bool = False) -> Tensor:
@@ -116,14 +123,14 @@ class FeatureExtractor(nn.Module):
         return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))
 
     def _padded_size(self, height: int, width: int) -> tuple[int, int]:
-        constraints = self.backbone.padding_constraints
+        constraints = getattr(self.backbone, "padding_constraints", {})  # a module of another kind states none
         square = constraints.get("square_size", 0)
         if square > 0:
             if max(height, width) > square:
                 raise InputError(f"an image of {height}x{width} pixels exceeds the backbone's square of {square}.")
             return square, square
         asked = (constraints.get("size_divisibility"), constraints.get("size_divisiblity"))  # as detectron2 spells it
-        divisor = max(number or 0 for number in asked) or self.backbone.size_divisibility or 1
+        divisor = max(number or 0 for number in asked) or getattr(self.backbone, "size_divisibility", 0) or 1
         # In whole numbers, which an exporter can follow where it only has names for them.
         return (height + divisor - 1) // divisor * divisor, (width + divisor - 1) // divisor * divisor
 
