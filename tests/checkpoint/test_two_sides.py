@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from detrex_backbones import FPN, FeatureExtractor, SimpleFeaturePyramid, TimmBackbone, load_checkpoint
+from detrex_backbones.backbones.timm.build import timm_network
 from detrex_backbones.checkpoint.match.globs import fewest_globs, is_allowed
 from detrex_backbones.checkpoint.match.leftovers import explain_leftovers
 from detrex_backbones.checkpoint.match.refusals import check_random_maps
@@ -261,7 +262,7 @@ def test_a_network_that_is_cut_on_purpose_takes_the_whole_file(tmp_path):
 def test_so_does_one_of_timms_own_that_can_not_say_what_it_was_cut_from(name):
     """Its stages are `stages.N.blocks.M`, `sN.bM`, `layerN.M`, `blocks.N.M`."""
     with torch.device("meta"):
-        cut, whole = timm.create_model(name, features_only=True, out_indices=(0, 1)), timm.create_model(name)
+        cut, whole = timm_network(name, features_only=True, out_indices=(0, 1)), timm_network(name)
     assert try_load(cut, shapes_of(whole)).file_coverage == 1
 
 
