@@ -3,7 +3,6 @@
 from functools import partial
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from timm.models.eva import Eva
