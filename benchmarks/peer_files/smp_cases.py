@@ -66,8 +66,8 @@ CASES = [
     replace(
         case("efficientnet-b0", timm_network("tf_efficientnet_b0", **FOUR)),
         maps=behind_stages,
-        note="behind the last block of each stage: its own map of stride 16 is behind the first of three blocks. Pads as "
-        "for 224 pixels",
+        note="behind the last block of each stage: its own map of stride 16 is behind the first of three blocks. "
+        "Pads as for 224 pixels",
     ),
     case("mobilenet_v2", timm_network("mobilenetv2_100", **FOUR)),
     case("vgg16_bn", timm_network("vgg16_bn", out_indices=(0, 1, 2, 3, 4, 5)), skipped=0),
