@@ -49,8 +49,8 @@ in timm: about 1e-6 in the maps |
 | OpenMMLab, transformers, segmentation-models-pytorch | EfficientNet in `efficientnet_*` or torchvision's | which pad \
 otherwise and have another eps: an error says so. Take `tf_efficientnet_*` |
 | transformers, segmentation-models-pytorch | EfficientNet at sizes that don't halve as its own (224 pixels for B0, \
-240 for B1, ...) | its classes pad as for that size alone, `tf_efficientnet_*` as TensorFlow does at any: the report says \
-so |
+240 for B1, ...) | its classes pad as for that size alone, `tf_efficientnet_*` as TensorFlow does at any: the report \
+says so |
 | transformers | MobileNetV2 in `mobilenetv2_100` without options, or torchvision's | as for EfficientNet: take \
 `pad_type='same', bn_eps=1e-3` |
 | transformers | `HieraBackbone` | leaves out a step of `HieraModel` (`unroll`): its own maps are scrambled. Its files \
