@@ -12,6 +12,7 @@ from detrex_backbones.backbones import CSPResNet as CSPResNet
 from detrex_backbones.backbones import Darknet53 as Darknet53
 from detrex_backbones.backbones import DeepStem as DeepStem
 from detrex_backbones.backbones import DeformBottleneckBlock as DeformBottleneckBlock
+from detrex_backbones.backbones import DINOv3STAs as DINOv3STAs
 from detrex_backbones.backbones import EVA02_ViT as EVA02_ViT
 from detrex_backbones.backbones import EVAViT as EVAViT
 from detrex_backbones.backbones import FeatureExtractor as FeatureExtractor

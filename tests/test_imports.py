@@ -26,6 +26,7 @@ PUBLIC = [
     "ChannelMapper",
     "Conv2d",
     "ConvNeXt",
+    "DINOv3STAs",
     "Darknet53",
     "DeepStem",
     "DeformBottleneckBlock",

@@ -24,6 +24,7 @@ from detrex_backbones.zoo import InferredNetwork, InferredResNet
 # A ready config of each kind of class, and another of its family, which its file is not of.
 READY = {
     "convnext/tiny_384": "convnext/small_384",
+    "deimv2/s": "deimv2/m",
     "focalnet/tiny_lrf_fl3": "focalnet/small_lrf_fl3",
     "internimage/tiny": "internimage/small",
     "lw_detr/small": "lw_detr/medium",

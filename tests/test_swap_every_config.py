@@ -13,7 +13,7 @@ from tests.swap_models import dino
 
 PIXELS = ("pixel_mean", "pixel_std", "input_format")
 # What has no map of stride 4, or none of 32.
-WITHOUT_STRIDE = {"vgg/ssd_vgg16": (4, 32)}
+WITHOUT_STRIDE = {"vgg/ssd_vgg16": (4, 32), **dict.fromkeys([f"deimv2/{size}" for size in "smlx"], (4,))}
 # A ViT with patches of 14 pixels, whose pyramid would have strides that no detector asks for: refused.
 PATCH_14 = "rf_detr/base"
 

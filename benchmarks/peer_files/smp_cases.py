@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,15 @@ def case(name: str, network: tuple[Callable[[], nn.Module], str], skipped: int =
     return Case("segmentation-models-pytorch", name, partial(encoder, name), *network, partial(maps, skipped), **sizes)
 
 
+def behind_stages(net: Any, image: Tensor) -> Sequence[Tensor]:
+    """The maps of EfficientNet-B0 behind its stages of strides 4 to 32."""
+    x, found = net._swish(net._bn0(net._conv_stem(image))), []
+    for index, block in enumerate(net._blocks):
+        x = block(x)
+        found += [x] if index in (2, 4, 10, 15) else []
+    return found
+
+
 def resnet(depth: int, **stages: Any) -> tuple[Callable[[], nn.Module], str]:
     """This library's."""
     return (
@@ -53,11 +63,11 @@ CASES = [
     case("resnext50_32x4d", resnet(50, num_groups=32, width_per_group=4)),
     case("se_resnet50", timm_network("legacy_seresnet50", **FOUR)),
     case("se_resnext50_32x4d", timm_network("legacy_seresnext50_32x4d", **FOUR)),
-    case(
-        "efficientnet-b0",
-        timm_network("tf_efficientnet_b0", **FIVE),
-        skipped=1,
-        refused="names of EfficientNet-PyTorch, which aren't read",
+    replace(
+        case("efficientnet-b0", timm_network("tf_efficientnet_b0", **FOUR)),
+        maps=behind_stages,
+        note="behind the last block of each stage: its own map of stride 16 is behind the first of three blocks. "
+        "Pads as for 224 pixels",
     ),
     case("mobilenet_v2", timm_network("mobilenetv2_100", **FOUR)),
     case("vgg16_bn", timm_network("vgg16_bn", out_indices=(0, 1, 2, 3, 4, 5)), skipped=0),

@@ -46,8 +46,13 @@ antialiasing, timm with it |
 | transformers | PVT v2 | its norms all have eps 1e-6; those of attention and patches have 1e-5 at its authors' and \
 in timm: about 1e-6 in the maps |
 | transformers, detrex | FocalNet at sizes that don't halve, in timm's network | they pad where timm cuts off |
-| OpenMMLab | EfficientNet in `efficientnet_*` | which pad otherwise and have another eps: an error says so. Take \
-`tf_efficientnet_*` |
+| OpenMMLab, transformers, segmentation-models-pytorch | EfficientNet in `efficientnet_*` or torchvision's | which pad \
+otherwise and have another eps: an error says so. Take `tf_efficientnet_*` |
+| transformers, segmentation-models-pytorch | EfficientNet at sizes that don't halve as its own (224 pixels for B0, \
+240 for B1, ...) | its classes pad as for that size alone, `tf_efficientnet_*` as TensorFlow does at any: the report \
+says so |
+| transformers | MobileNetV2 in `mobilenetv2_100` without options, or torchvision's | as for EfficientNet: take \
+`pad_type='same', bn_eps=1e-3` |
 | transformers | `HieraBackbone` | leaves out a step of `HieraModel` (`unroll`): its own maps are scrambled. Its files \
 are those of `HieraModel`, which are equal |
 | segmentation-models-pytorch | DenseNet, DPN in timm's networks | the weights load whole; its DenseNet gives the \
@@ -55,14 +60,15 @@ maps behind the norm and ReLU of each transition, its DPN those behind one ReLU 
 | RT-DETR | ResNet-18 and 34 in timm's or torchvision's networks | they have a projection in res2, too: \
 `make_stage(18, shortcut="avg_pool", project_res2=True)` has it |
 | OpenMMLab | HRNet in `TimmBackbone("hrnet_w18")` without options | whose maps come from the classifier's \
-`incre_modules`, which detectors don't have: take `feature_location=''` |
+`incre_modules`, which detectors don't have: an error says to take `feature_location=''` |
 | RT-DETR, PP-YOLOE | CSPResNet | its class is on no package index: not compared by this command. Made after its \
 authors' names; once, by hand, the maps of `CSPResNet` in all four sizes were theirs to the last bit |
 | Megvii | YOLOX's CSPDarknet | likewise; OpenMMLab's class of it is compared |
 | Co-DETR | ViT-L | is EVA-02's network, which `EVA02_ViT` is; the names of its files are not known for certain: not \
 compared |
-| DEIMv2 | DINOv3 with its adapter (`DINOv3STAs`) | not built: the ViT in it is timm's `vit_*_dinov3*`, its adapter \
-isn't there |
+| DEIMv2 | DINOv3 with its adapter | its class is on no package index: not compared by this command. `DINOv3STAs` has \
+its names; once, by hand, its maps in all four sizes were within 5e-9, at sizes that are multiples of 32: the others \
+fail there, and are refused here |
 | RF-DETR | images that aren't square | its code doesn't cut these into rectangles; `WindowedDINOv2` does |
 | DINOv3 | files with biases of queries and values into `vit_*_dinov3` | which have no such biases: take \
 `vit_*_dinov3_qkvb` |

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,12 @@ def focalnet_maps(net: nn.Module, image: Tensor) -> Sequence[Tensor]:
     for hook in hooks:
         hook.remove()
     return [value.transpose(1, 2).unflatten(2, size) for value, size in zip(found, sizes_of(image), strict=True)]
+
+
+def behind_blocks(blocks: Sequence[int], net: nn.Module, image: Tensor) -> Sequence[Tensor]:
+    """Those of a network that gives what is behind each of its blocks, and of EfficientNet's stem."""
+    found = net(image, output_hidden_states=True).hidden_states
+    return [found[index] for index in blocks]
 
 
 def sizes_of(image: Tensor) -> list[tuple[int, int]]:
@@ -137,6 +144,8 @@ HGNET = {
     "use_learnable_affine_block": True,
     "out_features": STAGES,
 }
+EFFICIENTNET = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280}
+AFTER_STEM = {"out_indices": (1, 2, 3, 4)}
 RESNET_26 = {**RESNET, "layer_type": "bottleneck", "hidden_sizes": [256, 512, 1024, 2048]}
 NODES = {f"layer{k}": f"res{k + 1}" for k in (1, 2, 3, 4)}
 
@@ -260,6 +269,32 @@ CASES = [
     case("ResNetBackbone", torchvision_network("resnet18", return_nodes=NODES), **RESNET),
     case("RTDetrResNetBackbone", timm_network("resnet26d", out_indices=(1, 2, 3, 4)), **RESNET_26),
     case("RTDetrResNetBackbone", (partial(resnet18, deep=True), "ResNet with project_res2=True"), **RESNET),
+    replace(
+        case(
+            "EfficientNetModel",
+            timm_network("tf_efficientnet_b0", **AFTER_STEM),
+            sizes=EVEN,
+            note="B0; pads as for 224 pixels: at other sizes that don't halve five times it is another network's",
+            **EFFICIENTNET,
+        ),
+        maps=partial(behind_blocks, (3, 5, 11, 16)),
+    ),
+    replace(
+        case(
+            "EfficientNetModel",
+            timm_network("tf_efficientnet_b1", **AFTER_STEM),
+            sizes=((240, 272),),
+            note="as deep as B1; pads as for 240 pixels, whose fifth half is odd",
+            depthwise_padding=[16],
+            **EFFICIENTNET | {"depth_coefficient": 1.1},
+        ),
+        maps=partial(behind_blocks, (5, 8, 16, 23)),
+    ),
+    replace(
+        case("MobileNetV2Model", timm_network("mobilenetv2_100", pad_type="same", bn_eps=1e-3, **AFTER_STEM)),
+        called="TimmBackbone('mobilenetv2_100', pad_type='same', bn_eps=1e-3)",
+        maps=partial(behind_blocks, (1, 4, 11, 15)),
+    ),
     case("PPLCNetBackbone", timm_network("lcnet_100", out_indices=(0, 1, 2, 3, 4)), out_features=[*STAGES, "stage5"]),
     case(
         "RfDetrDinov2Backbone",

@@ -5,6 +5,7 @@ from detrex_backbones.backbones.cost import measure as measure
 from detrex_backbones.backbones.csp_darknet import CSPDarknet as CSPDarknet
 from detrex_backbones.backbones.csp_resnet import CSPResNet as CSPResNet
 from detrex_backbones.backbones.darknet import Darknet53 as Darknet53
+from detrex_backbones.backbones.dinov3_stas import DINOv3STAs as DINOv3STAs
 from detrex_backbones.backbones.eva import EVAViT as EVAViT
 from detrex_backbones.backbones.eva02 import EVA02_ViT as EVA02_ViT
 from detrex_backbones.backbones.focalnet import FocalNet as FocalNet

@@ -9,6 +9,7 @@ from detrex_backbones import (
     ConvNeXt,
     CSPDarknet,
     CSPResNet,
+    DINOv3STAs,
     EVA02_ViT,
     EVAViT,
     FocalNet,
@@ -199,3 +200,18 @@ class TestWindowed(BackboneContract):
     @pytest.fixture(scope="class")
     def images(self):
         return noise(2, 3, 56, 84)
+
+
+SMALL_STAS = {"embed_dim": 24, "num_heads": 2, "conv_inplane": 4, "hidden_dim": 16}
+STAS = {
+    "tiny": lambda: DINOv3STAs(interaction_indexes=(0, 1, 3), checkpoint_stages=["1"], **SMALL_STAS),
+    "dinov3": lambda: DINOv3STAs("dinov3_vits16", (1,), **SMALL_STAS),
+    "gated_frozen": lambda: DINOv3STAs("dinov3_vits16plus", (0, 1, 2), False, norm="LN", **SMALL_STAS),
+}
+
+
+@pytest.mark.parametrize("build", STAS.values(), ids=STAS, scope="class")
+class TestDINOv3STAs(BackboneContract):
+    @pytest.fixture(scope="class")
+    def images(self):
+        return noise(2, 3, 64, 96)

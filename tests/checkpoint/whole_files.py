@@ -189,6 +189,15 @@ def stages_in_one(file: Shapes) -> Shapes:
     return {block.sub(place, key): shape for key, shape in file.items()}
 
 
+def blocks_through(file: Shapes) -> Shapes:
+    """EfficientNet-PyTorch: blocks are counted through all stages."""
+    block = re.compile(r"^blocks\.(\d)\.(\d+)\.")
+    places = sorted({found.groups() for key in file if (found := block.match(key))})
+    return {
+        block.sub(lambda found: f"_blocks.{places.index(found.groups())}.", key): shape for key, shape in file.items()
+    }
+
+
 def authors_of_pvt(name: str) -> str:
     """From timm's names of a PVT v2 to its authors'."""
     name = re.sub(r"^patch_embed\.", "patch_embed1.", name)
@@ -227,12 +236,15 @@ OF_PEERS = {
     "huggingface-rtdetr": ("RTDetrResNetBackbone", "resnet26d"),
     "huggingface-rf-detr": ("RfDetrDinov2Backbone", ""),
     "huggingface-lw-detr": ("LwDetrViTBackbone", ""),
+    "huggingface-efficientnet": ("EfficientNetModel", "b1"),
+    "huggingface-mobilenet-v2": ("MobileNetV2Model", ""),
     "rtdetr": ("PResNet-50 vd", ""),
 }
 # Of OpenMMLab's: a network of timm or a class of ours, from its names to those that the table of the convention
 # leads to, and what is in no table.
 OF_MMDET = {
     "mmdet-efficientnet": ("tf_efficientnet_b0", str, stages_in_one),
+    "efficientnet-pytorch": ("tf_efficientnet_b0", str, blocks_through),
     "mmdet-pvt-v2": ("pvt_v2_b0", authors_of_pvt, joined_attention),
     "mmdet-pvt": (PyramidVisionTransformer, str, joined_attention),
     "yolox": (CSPDarknet, str, dict),  # Megvii's names of OpenMMLab's network

@@ -30,7 +30,7 @@ REASONS = (
     (r"(^|\.)cell_anchors\.\d+$", "anchors, which the config holds"),
     (r"(^|\.)pixel_(mean|std)$", "preprocessing, which the config holds"),
     (r"^(cls_token|dist_token)$", "class token, of which there is no map"),
-    (r"^mask_token$|^decoder(_\w+)?(\.|$)", "decoder of the pre-training"),
+    (r"(^|\.)mask_token$|^decoder(_\w+)?(\.|$)", "decoder of the pre-training"),
     (r"^(norm|fc_norm|norm_head)\.(weight|bias)$", "norm before the classifier"),
 )
 

@@ -119,6 +119,11 @@ def _check_complete(report: LoadReport, allow_missing: list[str], allow_unused: 
             " It has the offsets of deformable convolutions: make_stage(..., deform_on_per_stage=[...]) has them, and "
             "`detrex-backbones infer FILE` writes the config."
         )
+    if without and not unplaced and all(".incre_modules." in f".{key}" for key in without):
+        what += (
+            " They are of HRNet's classifier, which detectors don't have: TimmBackbone(..., feature_location='') gives "
+            "the maps of the stages, and takes the file."
+        )
     lines = [f"checkpoint {report.path!r} {what}"]
     if missing:
         lines.append(f"{len(missing)} {'is' if len(missing) == 1 else 'are'} not in the file: {shorten(missing)}.")

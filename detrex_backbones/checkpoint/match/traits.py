@@ -37,8 +37,8 @@ TRAITS = {
     "stride1_pool": "model.backbone.stride1_pool",  # of Res2Net
 }
 BUILT_WITH = {
-    "norm_eps": "norms of that eps (functools.partial(BatchNorm2d, eps=...) as its norm)",
-    "padding": "that padding",
+    "norm_eps": "norms of that eps (functools.partial(BatchNorm2d, eps=...) as its norm; bn_eps of timm's mobile ones)",
+    "padding": "that padding (pad_type='same' of timm's mobile ones)",
     "weight_standardization": "convolutions that do so with their weights",
     "stride_in_1x1": "the stride there: ResNet(BasicStem(), make_stage(50, stride_in_1x1=True))",
 }

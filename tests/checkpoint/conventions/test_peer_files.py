@@ -82,8 +82,8 @@ def check(case: Case, folder, prefix: str) -> None:
 @pytest.mark.parametrize("case", parameters([case for case in TRANSFORMERS if case.name not in LARGE]))
 def test_transformers(case, tmp_path):
     # A convolutional network of a published width takes its time; an odd size shows what an even one does.
-    wide = "ResNet" in case.name or "PPLCNet" in case.name
-    check(replace(case, sizes=case.sizes[1:2]) if wide else case, tmp_path, "model.backbone.")
+    wide = any(part in case.name for part in ("ResNet", "PPLCNet", "EfficientNet", "MobileNet"))
+    check(replace(case, sizes=case.sizes[1:2] or case.sizes) if wide else case, tmp_path, "model.backbone.")
 
 
 @pytest.mark.parametrize("case", parameters([case for case in TRANSFORMERS if case.name in ALONE]))
@@ -106,6 +106,17 @@ def test_mmdet(case, tmp_path):
 def test_detectron2_and_detrex(case, tmp_path):
     pytest.importorskip(case.peer, reason=f"{case.peer} is not importable", exc_type=ImportError)
     check(replace(case, sizes=case.sizes[:2]), tmp_path, case.prefix)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenetv2_100"])
+def test_what_is_padded_as_tensorflow_is_refused_elsewhere(name, tmp_path):
+    case = next(case for case in TRANSFORMERS if name in case.called)
+    network, called = transformers_cases.timm_network(name)
+    with pytest.raises(PreprocessingError, match=r"norm_eps=0.001 .*padding=same .*pad_type='same'"):
+        loaded(replace(case, ours=network, called=called), tmp_path, "backbone.")
+    network, called = transformers_cases.torchvision_network(name.removesuffix("_100").replace("tv2", "t_v2"))
+    with pytest.raises(PreprocessingError, match=r"padding=same"):
+        loaded(replace(case, ours=network, called=called), tmp_path, "backbone.")
 
 
 @WITHOUT_MMDET

@@ -3,10 +3,13 @@
 import copy
 
 import pytest
+import timm
 import torch
 from torch import nn
 
+from detrex_backbones import TimmBackbone, load_checkpoint
 from detrex_backbones.checkpoint.names.model_names import ModelNames
+from detrex_backbones.errors import CheckpointMatchError
 from tests.checkpoint.conventions.files import (
     assert_same,
     load,
@@ -122,3 +125,14 @@ def test_network_with_a_part_called_module(tmp_path):
         state = {prefix + key: value for key, value in trained.state_dict().items()}
         load(model, write_torch(tmp_path / "file.pth", state))
         assert torch.equal(model.block.module.weight, trained.block.module.weight)
+
+
+def test_hrnet_of_a_detector_has_maps_of_its_stages(tmp_path):
+    state = timm.create_model("hrnet_w18_small").state_dict()
+    classifiers = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
+    state = {f"backbone.{key}": value for key, value in state.items() if not key.startswith(classifiers)}
+    torch.save({"state_dict": state}, tmp_path / "hrnet.pth")
+    with pytest.raises(CheckpointMatchError, match=r"HRNet's classifier.*feature_location=''\) gives .*takes the file"):
+        load_checkpoint(TimmBackbone("hrnet_w18_small"), tmp_path / "hrnet.pth")
+    net = TimmBackbone("hrnet_w18_small", feature_location="")
+    assert load_checkpoint(net, tmp_path / "hrnet.pth").coverage == 1

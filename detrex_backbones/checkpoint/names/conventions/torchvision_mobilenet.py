@@ -12,7 +12,7 @@ from detrex_backbones.checkpoint.names.conventions._convention import Convention
 from detrex_backbones.checkpoint.names.conventions._parts import pairs_of
 from detrex_backbones.checkpoint.names.conventions._resnet import RGB
 
-__all__ = ["layer", "squeeze"]
+__all__ = ["counted", "layer", "squeeze"]
 
 LEFT_OUT = {r"^classifier\.": "head", r"\.num_batches_tracked$": "batch counter"}
 TRAINED = (
@@ -41,7 +41,7 @@ BLOCK = {
 }
 
 
-def _counted(depths: Sequence[int]) -> Iterator[tuple[int, str]]:
+def counted(depths: Sequence[int]) -> Iterator[tuple[int, str]]:
     """torchvision's number of each block, and where timm has it."""
     places = [f"blocks.{stage}.{index}." for stage, depth in enumerate(depths) for index in range(depth)]
     yield from enumerate(places, start=1)
@@ -61,7 +61,7 @@ def _features(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
 def _v3(depths: Sequence[int], squeezed: str) -> tuple[Pair, ...]:
     """All of a MobileNetV3; `squeezed` has an "s" for each block with squeeze-and-excitation."""
     pairs = [*pairs_of("0.", "", layer("", "conv_stem", "bn1"))]
-    for (number, place), kind in zip(_counted(depths), squeezed, strict=True):
+    for (number, place), kind in zip(counted(depths), squeezed, strict=True):
         names = layer("block.0.", "conv_dw", "bn1") if number == 1 else layer("block.0.", "conv_pw", "bn1")
         names |= {} if number == 1 else layer("block.1.", "conv_dw", "bn2")
         at = 1 + (number > 1)
@@ -88,7 +88,7 @@ CONVENTIONS = (
             *_features(pairs_of("0.", "", layer("", "conv_stem", "bn1"))),
             *(
                 pair
-                for number, place in _counted((1, 2, 3, 4, 3, 3, 1))
+                for number, place in counted((1, 2, 3, 4, 3, 3, 1))
                 for pair in _features(pairs_of(f"{number}.", place, FIRST if number == 1 else BLOCK))
             ),
             *_features(pairs_of("18.", "", layer("", "conv_head", "bn2"))),
