@@ -17,7 +17,7 @@ from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, clone
 from detrex_backbones.config.to_py import key_text
 from detrex_backbones.config.values import parse_value
 from detrex_backbones.errors import ConfigTypeError, DetrexBackbonesError, OverrideError, closest
-from detrex_backbones.text import visible
+from detrex_backbones.text import counted, visible
 
 __all__ = ["apply_overrides"]
 
@@ -134,7 +134,7 @@ def _key(node: Any, name: str, override: _Override) -> Any:
         raise OverrideError(f"The override {override.text!r} needs an index, not {name!r}: {place} is a list.")
     if not -len(node) <= int(name) < len(node):
         raise OverrideError(
-            f"The override {override.text!r} has no item {name} to change: {place} has {len(node)} items."
+            f"The override {override.text!r} has no item {name} to change: {place} has {counted(len(node), 'item')}."
         )
     return int(name) % len(node)
 

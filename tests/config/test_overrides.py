@@ -550,9 +550,7 @@ _KEYS = st.text().filter(lambda key: key != "_target_" and not re.fullmatch(r"-?
 _VALUES = st.recursive(
     _SCALARS,
     lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.lists(inner, max_size=3).map(tuple)
-        | st.dictionaries(_KEYS, inner, max_size=3)
+        st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(_KEYS, inner, max_size=3)
     ),
     max_leaves=8,
 )

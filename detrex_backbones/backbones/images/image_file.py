@@ -78,7 +78,7 @@ def _sound(path: str | Path | BinaryIO, shown: str) -> Iterator[Any]:
     if not isinstance(path, str | Path) and not path.seekable():
         yield path
         return
-    with open(path, "rb") if isinstance(path, str | Path) else nullcontext(path) as file:
+    with Path(path).open("rb") if isinstance(path, str | Path) else nullcontext(path) as file:
         sound, broken = without_broken_chunks(file)
         if broken:
             chunks = "chunk" if len(broken) == 1 else "chunks"
