@@ -8,6 +8,7 @@ from collections.abc import Iterable
 __all__ = [
     "LONGEST_PATH",
     "SHOWN",
+    "counted",
     "shorten",
     "visible",
     "visible_in_cell",
@@ -65,6 +66,13 @@ def shorten(names: Iterable[object], count: int = SHOWN) -> str:
     names = list(names)
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(map(visible, names[:count])) + more
+
+
+def counted(number: int, noun: str, verb: str = "") -> str:
+    """ "1 tensor is", "2 tensors are": a number, what is counted, in the singular, and a verb ("are", "have", "")."""
+    words = noun if number == 1 or not noun else f"{noun}s"
+    verb = {"are": "is", "have": "has"}.get(verb, verb) if number == 1 else verb
+    return " ".join(filter(None, (f"{number:,}", words, verb)))
 
 
 def _escaped(text: str) -> str:

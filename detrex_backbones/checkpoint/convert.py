@@ -19,7 +19,7 @@ from detrex_backbones.checkpoint.names.readings import AS_STORED, Reading, readi
 from detrex_backbones.checkpoint.report import reasons
 from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest
 from detrex_backbones.remote import AnyPath, as_path
-from detrex_backbones.text import shorten
+from detrex_backbones.text import counted, shorten
 
 __all__ = ["Conversion", "convert_checkpoint"]
 
@@ -111,8 +111,8 @@ def _check_read(entries: list[Entry], path: str) -> None:
     unread = {entry.checkpoint_key: entry.values.unread for entry in entries if entry.values.unread}
     if unread:
         raise CheckpointError(
-            f"checkpoint {path!r} has {len(unread)} tensors without plain values: {'; '.join(reasons(unread))}. "
-            f"Nothing was written."
+            f"checkpoint {path!r} has {counted(len(unread), 'tensor')} without plain values: "
+            f"{'; '.join(reasons(unread))}. Nothing was written."
         )
 
 
@@ -145,7 +145,9 @@ def _rename(reading: Reading, targets: list[Convention], path: str) -> tuple[dic
         if target.one_way:
             problems.append(f"{target.name}: {target.one_way}")
         elif nameless:
-            problems.append(f"{target.name}: {len(nameless)} tensors have no name there: {shorten(nameless)}")
+            problems.append(
+                f"{target.name}: {counted(len(nameless), 'tensor', 'have')} no name there: {shorten(nameless)}"
+            )
         elif len(set(found.values())) != len(found) or not _is_of(target, found.values()):
             problems.append(f"{target.name}: it is another network")
         else:

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 from detrex_backbones.checkpoint.entry import BATCH_COUNTER, Entry, Status
-from detrex_backbones.text import SHOWN, shorten, visible
+from detrex_backbones.text import SHOWN, counted, shorten, visible
 
 __all__ = ["LoadReport", "by_module", "choices", "describe", "reasons"]
 
@@ -189,7 +189,7 @@ class LoadReport:
             "left over": ", ".join(reasons(self.left_over)),
             "not taken": self.other_containers and f"other weights of the file: {choices(self.other_containers)}",
             "note": self.lookalikes and f"names alone don't tell: {self.lookalikes}",
-            "WARNING": self.before_maps and f"{self.before_maps_text()} keep random values: the maps are noise",
+            "WARNING": self.before_maps and f"{self.before_maps_text()} random values: the maps are noise",
             "AMBIGUOUS": self.ambiguous,
             "WARNING ": self.not_finite and f"NaN or infinite values in {shorten(found)}",
         }
@@ -199,7 +199,9 @@ class LoadReport:
     def before_maps_text(self) -> str:
         """How much is random between the scope and the maps that are given out, and which modules it is."""
         modules = by_module(self.before_maps, self.scope)
-        return f"{len(self.before_maps)} tensors between the backbone and its maps, {modules},"
+        keep = "keeps" if len(self.before_maps) == 1 else "keep"
+        tensors = counted(len(self.before_maps), "tensor")
+        return f"{tensors} between the backbone and its maps, {modules}, {keep}"
 
     def _loaded_text(self) -> str:
         """The coverage of what was meant, and of the whole model."""
@@ -208,8 +210,8 @@ class LoadReport:
         random = self.random
         if not random:
             return text
-        whole = self.expected + len(random)
-        return f"{text}; {len(random)} of {whole} of the model keep random values: {by_module(random, self.scope)}"
+        whole, keep = self.expected + len(random), "keeps" if len(random) == 1 else "keep"
+        return f"{text}; {len(random)} of {whole} of the model {keep} random values: {by_module(random, self.scope)}"
 
 
 def by_module(keys: list[str], scope: str = "") -> str:

@@ -14,7 +14,7 @@ from detrex_backbones.cli.common import (
 )
 from detrex_backbones.cli.terminal import print_json, say
 from detrex_backbones.errors import ArgumentError
-from detrex_backbones.text import visible
+from detrex_backbones.text import counted, visible
 
 EXAMPLES = """\
 examples:
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
         return
     for old, new in done.names.items() if args.verbose else ():
         say(f"{visible(old)} -> {visible(new)}")
-    say(f"{len(done.names)} tensors, {done.source} -> {done.target}")
+    say(f"{counted(len(done.names), 'tensor')}, {done.source} -> {done.target}")
     if done.left_out:
         say(f"left out    {', '.join(map(visible, reasons(done.left_out)))}")
     print_written(output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -13,15 +14,17 @@ from omegaconf.basecontainer import BaseContainer
 from detrex_backbones.config.fitted_value import fitted, place_of
 from detrex_backbones.config.new_keys import objection_to_key, objection_to_value
 from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, clone
+from detrex_backbones.config.to_py import key_text
 from detrex_backbones.config.values import parse_value
 from detrex_backbones.errors import ConfigTypeError, DetrexBackbonesError, OverrideError, closest
-from detrex_backbones.text import visible
+from detrex_backbones.text import counted, visible
 
 __all__ = ["apply_overrides"]
 
 ConfigT = TypeVar("ConfigT")
-_PART = re.compile(r"([^.\[\]\s]+)|\[([^\[\]]+)\]")
-_KEY = re.compile(rf"({_PART.pattern})(\.[^.\[\]\s]+|\[[^\[\]]+\])*")
+_BRACKETED = r"""\[("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\[\]"'=][^\[\]=]*)\]"""
+_PART = re.compile(rf"([^.\[\]\s=]+)|{_BRACKETED}")
+_KEY = re.compile(rf"\s*(({_PART.pattern})(\.[^.\[\]\s=]+|{_BRACKETED})*)\s*(?==|$)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,16 +88,18 @@ def _parse(text: str) -> _Override:
     if not isinstance(text, str):
         raise OverrideError(f"An override is a text such as 'a.b=1', not {text!r} of type {type(text).__name__}.")
     mode = text[:1] if text[:1] in ("+", "~") else ""
-    name, equals, value = text[len(mode) :].partition("=")
+    rest = text[len(mode) :].removeprefix("+")
+    found = _KEY.match(rest)
+    name, equals, value = (found[1], *rest[found.end() :].partition("=")[1:]) if found else rest.partition("=")
     if mode == "~" and equals:
         raise OverrideError(f"The override {text!r} deletes and takes no value; write '~{name.strip()}'.")
     if mode != "~" and not equals:
         raise OverrideError(f"The override {text!r} has no '='; write 'key=value', or '~key' to delete.")
-    name = name.removeprefix("+").strip()
-    if not _KEY.fullmatch(name):
+    if not found:
         raise OverrideError(f"The override {text!r} has no key that can be read; write 'a.b=1' or 'a[0].b=1'.")
-    path = tuple(part or bracketed for part, bracketed in _PART.findall(name))
+    parts = [part or bracketed for part, bracketed in _PART.findall(name)]
     try:
+        path = tuple(parse_value(part) if part[0] in "\"'" else part for part in parts)
         return _Override(text, mode, path, parse_value(value))
     except (ValueError, RecursionError) as error:
         raise OverrideError(f"The override {text!r:.200} has a value that can't be read: {error}.") from error
@@ -121,14 +126,15 @@ def _apply(cfg: Any, override: _Override) -> None:
 def _key(node: Any, name: str, override: _Override) -> Any:
     """The key or index that `name` is in this node."""
     if isinstance(node, DictConfig):
-        number = int(name) if re.fullmatch(r"-?[0-9]+", name) else None
-        return number if number in node.keys() and name not in node.keys() else name  # noqa: SIM118
+        if name in node.keys():  # noqa: SIM118
+            return name
+        return next((key for key in node if key_text(key) == name), name)
     place = place_of(node) or "the config"
     if not re.fullmatch(r"-?[0-9]+", name):
         raise OverrideError(f"The override {override.text!r} needs an index, not {name!r}: {place} is a list.")
     if not -len(node) <= int(name) < len(node):
         raise OverrideError(
-            f"The override {override.text!r} has no item {name} to change: {place} has {len(node)} items."
+            f"The override {override.text!r} has no item {name} to change: {place} has {counted(len(node), 'item')}."
         )
     return int(name) % len(node)
 
@@ -197,11 +203,12 @@ def _set(node: Any, key: Any, value: Any, override: _Override) -> None:
     inner = node[key]
     if "_target_" in value:  # whose arguments the others are
         _set(inner, "_target_", value["_target_"], override)
-    others = [inner_key for inner_key in value if inner_key != "_target_"]
+    named = {key_text(inner_key): inner_key for inner_key in inner if isinstance(inner_key, enum.Enum)}
+    others = {named.get(inner_key, inner_key): item for inner_key, item in value.items() if inner_key != "_target_"}
     for inner_key in others:  # before any is set, as they are no slips of each other
         _check_key(inner, inner_key, override)
     for inner_key in others:
-        _set(inner, inner_key, value[inner_key], override)
+        _set(inner, inner_key, others[inner_key], override)
 
 
 def _check_key(node: Any, key: Any, override: _Override) -> None:

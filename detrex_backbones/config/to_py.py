@@ -18,7 +18,7 @@ from detrex_backbones.config.values import escaped, quoted, written_leaf
 from detrex_backbones.errors import ConfigValueError
 from detrex_backbones.text import visible
 
-__all__ = ["to_py"]
+__all__ = ["key_text", "to_py"]
 
 
 def to_py(cfg: Any, prefix: str = "cfg.") -> str:
@@ -178,6 +178,11 @@ def _leaf(value: Any) -> tuple[str, ast.expr]:
 
 def _key(key: Any) -> tuple[str, ast.expr]:
     return (quoted(key), ast.Constant(key)) if type(key) is str else _leaf(key)  # no interpolation stands in a key
+
+
+def key_text(key: Any) -> str:
+    """A key of a dict as `to_py` writes it."""
+    return _key(key)[0]
 
 
 def _path(name: str) -> ast.expr:

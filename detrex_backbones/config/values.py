@@ -184,7 +184,8 @@ class _Parser:
     def pair(self) -> tuple[Any, Any]:
         self.space()
         in_quotes = self.peek() in ("'", '"')
-        key = self.quoted() if in_quotes else scalar(self.bare(":,}"))
+        as_value = in_quotes or self.text.startswith(tuple(_MADE), self.at) or _BYTES.match(self.text, self.at)
+        key = self.value("") if as_value else scalar(self.bare(":,}"))
         self.space()
         self.expect(":", self.at)
         if key is None or (key == "" and not in_quotes):

@@ -25,7 +25,7 @@ from detrex_backbones.features.shards import FORMATS, Row, ShardWriter, list_sha
 from detrex_backbones.features.sources import ImageSource, find_images
 from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.remote import AnyPath, as_path
-from detrex_backbones.text import LONGEST_PATH, visible
+from detrex_backbones.text import LONGEST_PATH, counted, visible
 from detrex_backbones.zoo import build_for_maps
 
 __all__ = ["Extraction", "extract_features"]
@@ -120,7 +120,9 @@ def extract_features(
         loaded = load_images(left, resize, workers, batch_size)
         _run(_shown(loaded, result), runner, writer, batch_size, result)
     if result.broken and not result.before + result.written:
-        raise InputError(f"none of the {len(result.broken)} images can be read: {next(iter(result.broken.values()))}")
+        raise InputError(
+            f"none of {counted(len(result.broken), 'image')} can be read: {next(iter(result.broken.values()))}"
+        )
     return result
 
 

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers.conv import Conv2d, is_watched, standardised
 from detrex_backbones.layers.frozen_batch_norm import FrozenBatchNorm2d, is_frozen_norm
+from detrex_backbones.text import counted
 
 __all__ = ["fuse_norms", "is_batch_norm", "loose_norms"]
 
@@ -72,8 +73,8 @@ def _check_modes(module: nn.Module, norms: list[Any]) -> None:
     learning = [name for name, part in module.named_modules() if id(part) in wanted]
     if learning:
         raise ArgumentError(
-            f"{len(learning)} batch norms are in training mode, {learning[0]!r} for one: they normalise by the batch, "
-            f"which can't be fused. Call eval() first."
+            f"{counted(len(learning), 'batch norm', 'are')} in training mode, {learning[0]!r} for one: what normalises "
+            f"by the batch can't be fused. Call eval() first."
         )
 
 

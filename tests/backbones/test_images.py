@@ -1,5 +1,9 @@
+import io
+import math
+import re
 import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -272,3 +276,56 @@ class TestAsViewersShowIt:
         with Image.open(path) as opened:
             expected = np.array(opened.convert("L" if mode == "1" else "RGB"))
         assert np.array_equal(read_image(path), expected)
+
+    @pytest.mark.parametrize("place", ["before", "after"])
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            (b"gAMA", b"x"), (b"cHRM", b"ab"), (b"sRGB", b""), (b"pHYs", b"xx"), (b"tRNS", b"x"), (b"acTL", b"x"),
+            (b"iCCP", b"broken"), (b"zTXt", b"a\0\0" + zlib.compress(bytes(2**23))), (b"tIME", None), (b"tEXt", None),
+        ],
+    )  # fmt: skip
+    def test_broken_chunks_that_viewers_do_without_are_read_over(self, tmp_path, rgb, name, content, place):
+        """None: a checksum that is wrong."""
+        content, wrong = (b"a\0b", 1) if content is None else (content, 0)
+        chunk = struct.pack(">I", len(content)) + name + content
+        chunk += struct.pack(">I", zlib.crc32(name + content) ^ wrong)
+        Image.fromarray(rgb).save(tmp_path / "a.png")
+        sound = (tmp_path / "a.png").read_bytes()
+        at = sound.index(b"IDAT" if place == "before" else b"IEND") - 4
+        (tmp_path / "a.png").write_bytes(sound[:at] + chunk + sound[at:])
+        with pytest.warns(UserWarning, match=f"a.png': the PNG chunk {name.decode()} can't be read") as said:
+            assert np.array_equal(read_image(tmp_path / "a.png"), rgb)
+        assert len(said) == 1
+        with pytest.warns(UserWarning, match="the image: the PNG chunk"):
+            assert np.array_equal(read_image(io.BytesIO((tmp_path / "a.png").read_bytes())), rgb)
+
+    @pytest.mark.parametrize(
+        ("values", "shown", "told"),
+        [
+            ([0, 0.5, 1], [0, 127.5, 255], "from 0 to 1: .* 0 as black and 1 as white"),
+            ([-3, 0, 3], [0, 127.5, 255], "from -3 to 3: .* -3 as black and 3 as white"),
+            ([1000, 1500, 2000], [0, 127.5, 255], "from 1000 to 2000"),
+            ([math.nan, 0, 200], [0, 0, 200], "from 0 to 200, and 1 that is NaN or infinite: .* 0 as black and 255"),
+            ([-math.inf, 1, math.inf], [0, 255, 255], "and 2 that are NaN or infinite"),
+            ([math.nan, math.nan, math.nan], [0, 0, 0], "and 3 that are NaN"),
+            ([0, 7.5, 254.5], [0, 7.5, 254.5], None),
+        ],
+    )
+    def test_floating_point_numbers_of_a_file_are_brightness(self, tmp_path, values, shown, told):
+        Image.fromarray(np.array([values], np.float32)).save(tmp_path / "a.tiff")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            image = read_image(tmp_path / "a.tiff")
+            image_to_tensor(image, 3)
+        np.testing.assert_allclose(image, [shown], rtol=1e-6)
+        assert len(said) == (told is not None)
+        assert told is None or re.search(told, str(said[0].message))
+
+    @pytest.mark.parametrize("transparency", [3, bytes(range(256))])
+    def test_a_palette_with_transparency_is_its_colours(self, tmp_path, rgb, transparency):
+        image = Image.fromarray(rgb).convert("P")
+        image.save(tmp_path / "a.png", transparency=transparency)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert np.array_equal(read_image(tmp_path / "a.png"), np.array(image.convert("RGB")))

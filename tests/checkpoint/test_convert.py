@@ -133,6 +133,6 @@ def test_two_networks_are_not_chosen_between(tmp_path):
 @pytest.mark.parametrize("key", ["fc.weight", "conv1.weight", "layer4.1.bn2.running_var"])
 def test_tensors_without_plain_values_are_not_left_out(tmp_path, key):
     torch.save({**weights(), key: weights()[key].to_sparse()}, tmp_path / "resnet18.pth")
-    with pytest.raises(CheckpointError, match=rf"1 tensors without plain values: a sparse tensor.*{key}.*Nothing was"):
+    with pytest.raises(CheckpointError, match=rf"1 tensor without plain values: a sparse tensor.*{key}.*Nothing was"):
         convert_checkpoint(tmp_path / "resnet18.pth", tmp_path / "there.pth", to="detectron2")
     assert not (tmp_path / "there.pth").exists()

@@ -40,7 +40,7 @@ def test_another_shape_is_shown_with_both(tmp_path):
     state["layer1.0.conv2.weight"] = torch.zeros(64, 32, 3, 3)
     error = refused(empty(), save(tmp_path, state))
     sizes = "res2.0.conv2.weight (64, 64, 3, 3) in the model, (64, 32, 3, 3) in the file"
-    assert f"1 have another shape: {sizes}" in str(error)
+    assert f"1 has another shape: {sizes}" in str(error)
     assert [item.checkpoint_key for item in error.report.mismatched] == ["layer1.0.conv2.weight"]
 
 

@@ -144,7 +144,7 @@ def test_positions_of_swin_have_no_token(tmp_path):
     ],
 )
 def test_what_is_no_table_of_another_size_is_refused(tmp_path, old, new):
-    with pytest.raises(CheckpointMatchError, match="have another shape"):
+    with pytest.raises(CheckpointMatchError, match=r"ha(s|ve) another shape"):
         of_shapes(tmp_path, old, new)
 
 
@@ -250,7 +250,7 @@ def test_whole_numbers_are_no_positions(tmp_path):
     theirs, ours = Named(), Named()
     for net, side in ((theirs, 4), (ours, 5)):
         net.body.register_buffer("pos_embed", torch.arange(side * side * 6).reshape(1, -1, 6))
-    with pytest.raises(CheckpointMatchError, match="have another shape"):
+    with pytest.raises(CheckpointMatchError, match=r"ha(s|ve) another shape"):
         load_checkpoint(ours, file_of(theirs, tmp_path / "file.pth"))
 
 
@@ -259,7 +259,7 @@ def test_false_refuses_and_changes_nothing(tmp_path):
     ours = Named(**new)
     before = {key: value.clone() for key, value in ours.state_dict().items()}
     path = file_of(Named(**old), tmp_path / "file.pth")
-    with pytest.raises(CheckpointMatchError, match=r"have another shape: .*pos_embed"):
+    with pytest.raises(CheckpointMatchError, match=r"ha(s|ve) another shape: .*pos_embed"):
         load_checkpoint(ours, path, resize_positions=False)
     assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
     with pytest.raises(ArgumentError, match=r"resize_positions='no' is of type str.*Write resize_positions=False\."):
@@ -285,7 +285,7 @@ def test_it_is_an_option_of_configs(config):
     cfg = LazyConfig.load(config[0])
     assert build_model(cfg).timm_model.model.pos_embed.shape == (1, 65, 24)
     cfg.train.load_options = {"resize_positions": False}
-    with pytest.raises(CheckpointMatchError, match="have another shape"):
+    with pytest.raises(CheckpointMatchError, match=r"ha(s|ve) another shape"):
         build_model(cfg)
 
 
@@ -294,7 +294,7 @@ def test_and_of_the_command_line(config, capsys):
     assert main(["match", path, file]) == 0
     assert "positions: 14 x 14 -> 8 x 8, bicubic" in " ".join(capsys.readouterr().out.split())
     assert main(["match", path, file, "train.load_options.resize_positions=False"]) == 1
-    assert "have another shape" in capsys.readouterr().err
+    assert "another shape" in capsys.readouterr().err
 
 
 def in_microsofts_names(state):
@@ -321,5 +321,5 @@ def test_what_a_familys_reader_has_resized_is_resized_as_all_else(tmp_path):
     key = "blocks.0.attn.relative_position_bias_table"
     expected = resize_rel_pos_bias_table_simple(net.state_dict()[f"layers.0.{key}"], (8, 8), (225, 1))
     assert_close(state[f"layers_0.{key}"], expected, 1e-6)
-    with pytest.raises(CheckpointMatchError, match="have another shape"):
+    with pytest.raises(CheckpointMatchError, match=r"ha(s|ve) another shape"):
         loaded(name, path, indices=(0, 1), options={"resize_positions": False}, **kwargs)

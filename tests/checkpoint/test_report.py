@@ -51,7 +51,7 @@ def test_counts():
     report = full_report()
     assert report.expected == 3 + 11 + 1
     assert report.coverage == 3 / 15
-    assert "loaded 3 of 15 of model.backbone; 1 of 16 of the model keep random values: head (1)" in words(report)
+    assert "loaded 3 of 15 of model.backbone; 1 of 16 of the model keeps random values: head (1)" in words(report)
     assert "of the file 3 of 5 tensors, 11 numbers" in words(report)
     assert report.file_coverage == 3 / 5
     assert LoadReport("weights.pth").coverage == 0
@@ -62,7 +62,7 @@ def test_the_text_says_everything():
     for part in (
         "checkpoint weights.pth (torch, under 'model')",
         "names torchvision, prefix 'module.' taken off",
-        "WARNING 1 tensors between the backbone and its maps, neck (1), keep random values",
+        "WARNING 1 tensor between the backbone and its maps, neck (1), keeps random values",
         "cast 2 a -> b",
         "missing 11: res4.0.weight, res4.1.weight,",
         "res4.7.weight and 3 more",

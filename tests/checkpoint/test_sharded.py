@@ -101,7 +101,7 @@ def test_missing_pieces_are_named(tmp_path, with_index, gone):
     if not with_index:
         index.unlink()
     text = refused(index.parent / piece("model.safetensors", 2))
-    assert f"it is in 3 files, of which {len(gone)} are missing beside it: " in text
+    assert f"it is in 3 files, of which {len(gone)} {'is' if len(gone) == 1 else 'are'} missing beside it: " in text
     for number in (1, 2, 3):
         assert (piece("model.safetensors", number) in text.partition("missing beside it")[2]) == (number in gone)
 

@@ -199,7 +199,7 @@ def test_parts_of_blocks_that_the_model_lacks_are_no_leftovers(tmp_path, kwargs)
     assert "of another architecture: the model has no place for" in str(error)
     assert set(error.report.unplaced) >= {key for key in more if key not in vit()}
     first, *others = error.report.unplaced
-    assert f"no place for 1 tensors of the network that the file holds: {first}." in str(
+    assert f"no place for 1 tensor of the network that the file holds: {first}." in str(
         refused(our_vit(), save(tmp_path, more), allow_unused=others)
     )
     report = load_checkpoint(our_vit(), save(tmp_path, more), allow_unused=error.report.unplaced)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import enum
 import json
 import math
 import re
@@ -538,16 +539,18 @@ def test_29_so_it_is_inside_of_brackets(text: str) -> None:
 
 
 _SCALARS = (
-    (st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False) | st.text() | st.binary())
+    (st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text() | st.binary())
     | st.text("${}\\'\"a.:?", max_size=6).filter(lambda text: text != "???")
     | st.text("ab/. \\'").map(Path)
+)
+# omegaconf takes no "1" beside 1, and a dict takes no True beside 1.
+_KEYS = st.text().filter(lambda key: key != "_target_" and not re.fullmatch(r"-?\d+", key)) | st.one_of(
+    st.sampled_from([True, False]), st.integers(2), st.floats(-0.9, -0.1), st.just(-math.inf), st.binary()
 )
 _VALUES = st.recursive(
     _SCALARS,
     lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.lists(inner, max_size=3).map(tuple)
-        | st.dictionaries(st.text().filter(lambda key: key != "_target_"), inner, max_size=3)
+        st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(_KEYS, inner, max_size=3)
     ),
     max_leaves=8,
 )
@@ -562,6 +565,27 @@ def test_29_what_show_prints_is_the_value_that_it_was_printed_for(value: Any) ->
     assert _exactly(to_plain(apply({"m": {"x": 0}}, f"m={{x: {text.strip()[1:-1]}}}").m.x)) == _exactly(value)
     alone = apply({"x": 0}, f"x={text.strip()[1:-1]}").x
     assert _exactly(to_plain(alone)) == _exactly(value)
+
+
+class Kind(enum.Enum):
+    ONE = 1
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["a b", "a.b", "a]b", "a=b", 'a"b', "", " a", "x\\", "\n", 1, -3, 1.5, True, b"a", math.inf, math.nan, Kind.ONE],
+)
+def test_29_so_is_the_key_that_show_prints(key: Any) -> None:
+    """In the path and inside of a value; where it's a new one, too, if it is a text."""
+    cfg = config({"x": {key: 1, "zz": 0}})
+    line = LazyConfig.to_py(cfg, prefix="").splitlines()[0]
+    apply_to_x = LazyConfig.apply_overrides(cfg, [line.replace("= 1", "= 2")])
+    assert list(apply_to_x.x.values()) == [2, 0]
+    LazyConfig.apply_overrides(cfg, [f"x={LazyConfig.to_py(config([{key: 3}]), prefix='').strip()[1:-1]}"])
+    assert list(cfg.x.values()) == [3, 0] or key != key
+    if isinstance(key, str) and key.isprintable():
+        assert apply({"x": {}}, line) == {"x": {key: 1}}
+        assert apply({"x": {key: 1}}, f"~{line.partition(' = ')[0]}") == {"x": {}}
 
 
 @settings(deadline=None)
@@ -584,7 +608,7 @@ def _as_text_of_a_config(value: Any) -> Any:
 def _exactly(value: Any) -> Any:
     """So that 1, 1.0 and True differ, and -0.0 and 0.0; the order of keys doesn't matter."""
     if isinstance(value, dict):
-        return {"dict": {key: _exactly(value[key]) for key in sorted(value)}}
+        return {"dict": {repr(key): _exactly(value[key]) for key in sorted(value, key=repr)}}
     if isinstance(value, (list, tuple)):
         return {type(value).__name__: [_exactly(item) for item in value]}
     return repr(value)

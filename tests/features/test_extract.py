@@ -105,7 +105,7 @@ def test_a_broken_image_is_told_and_the_others_are_written(photos, config, tmp_p
     assert result.written == 10 and set(result.broken) == {"cats/cut.png", "empty.jpg"}
     again = extract_features(config, [folder], tmp_path / "out", workers=0, pool=True)
     assert (again.written, again.before, set(again.broken)) == (0, 10, set(result.broken))
-    with pytest.raises(InputError, match="none of the 1 images can be read"):
+    with pytest.raises(InputError, match="none of 1 image can be read"):
         extract_features(config, [folder / "empty.jpg"], tmp_path / "none", workers=0)
 
 

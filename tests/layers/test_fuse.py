@@ -63,7 +63,7 @@ def test_a_bias_is_kept_and_what_learned_still_learns():
 def test_a_batch_norm_that_learns_is_refused_and_nothing_is_changed():
     net = nn.Sequential(conv(), Conv2d(6, 6, 1, norm=nn.BatchNorm2d(6)))
     before = list(net.state_dict())
-    with pytest.raises(ArgumentError, match=r"1 batch norms are in training mode, '1.norm' for one.*Call eval\(\)"):
+    with pytest.raises(ArgumentError, match=r"1 batch norm is in training mode, '1.norm' for one.*Call eval\(\)"):
         fuse_norms(net)
     assert list(net.state_dict()) == before
     fuse_norms(net.eval())

@@ -186,7 +186,7 @@ def test_torchvisions_frozen_norm_is_folded_too():
 def test_a_norm_that_learns_is_refused_and_nothing_is_changed():
     net = Net()
     before = list(net.state_dict())
-    with pytest.raises(ArgumentError, match=r"1 batch norms are in training mode, 'norm' for one.*Call eval\(\)"):
+    with pytest.raises(ArgumentError, match=r"1 batch norm is in training mode, 'norm' for one.*Call eval\(\)"):
         fuse_norms(net, noise(2, 4, 7, 9))
     assert list(net.state_dict()) == before
     assert net.conv.bias is None

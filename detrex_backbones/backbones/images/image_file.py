@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from detrex_backbones.backbones.images.png_chunks import without_broken_chunks
 from detrex_backbones.errors import InputError
 from detrex_backbones.text import LONGEST_PATH, visible
 
@@ -32,7 +33,8 @@ TURNS = {
 def open_image(path: str | Path | BinaryIO) -> Iterator[Any]:
     """An image file as a PIL image that is not decoded yet.
 
-    Whatever decoding raises inside the `with` is an InputError.
+    Whatever decoding raises inside the `with` is an InputError. Chunks of a PNG file that are broken and that viewers
+    do without, such as gAMA or tEXt, are left out, with a warning.
 
     Args:
         path: of any format that Pillow reads; or the opened file itself.
@@ -51,7 +53,7 @@ def open_image(path: str | Path | BinaryIO) -> Iterator[Any]:
         with warnings.catch_warnings():
             # Of an image inside the image, whose size is known when it is decoded.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with _sound(path, shown) as file, Image.open(file) as image:
                 width, height = image.size
                 if width * height > MOST_PIXELS:
                     raise InputError(
@@ -68,6 +70,21 @@ def open_image(path: str | Path | BinaryIO) -> Iterator[Any]:
         ) from error
     except Exception as error:  # what a damaged file sets off in a decoder is not foreseeable
         raise InputError(f"{shown} can't be read as an image: {visible(error)}. Is it whole, and an image?") from error
+
+
+@contextmanager
+def _sound(path: str | Path | BinaryIO, shown: str) -> Iterator[Any]:
+    """The opened file without what of a PNG viewers do without, where it is broken; says so."""
+    if not isinstance(path, str | Path) and not path.seekable():
+        yield path
+        return
+    with Path(path).open("rb") if isinstance(path, str | Path) else nullcontext(path) as file:
+        sound, broken = without_broken_chunks(file)
+        if broken:
+            chunks = "chunk" if len(broken) == 1 else "chunks"
+            what = f"{shown}: the PNG {chunks} {visible(', '.join(broken))} can't be read: it is read without."
+            warnings.warn(what, UserWarning, stacklevel=5)
+        yield sound
 
 
 def upright(image: Any, name: str) -> Any:

@@ -22,14 +22,16 @@ LAYOUTS = "numpy arrays (H, W) or (H, W, C), tensors (H, W) or (C, H, W), PIL im
 def read_image(path: str | Path | BinaryIO) -> np.ndarray[Any, Any]:
     """Read an image file, turned upright as its EXIF data says; of several frames or pages the first.
 
-    Warns of EXIF data that can't be read, of frames that are left out, and of whole numbers beyond 16 bits, which are
-    scaled: the least becomes 0, the greatest 65535.
+    Warns of EXIF data and ancillary PNG chunks that can't be read, of frames that are left out, and of numbers that are
+    scaled: whole ones beyond 16 bits, of which the least becomes 0 and the greatest 65535; floating-point ones from 0
+    to 1, or beyond 0 to 255, of which the least becomes 0 and the greatest 255, NaN and infinite ones black and white.
 
     Args:
         path: a file of any format that Pillow reads; or the opened file itself.
 
     Returns:
-        (H, W) or (H, W, C) array, uint8 or, for 16-bit files, uint16; C is RGB, RGBA or grey and alpha.
+        (H, W) or (H, W, C) array, uint8, uint16 for 16-bit files, or float32 from 0 to 255 for floating-point ones; C
+        is RGB, RGBA or grey and alpha.
 
     Raises:
         InputError: for a file that is missing, is no image, or holds more pixels than `open_image` decodes.
@@ -37,6 +39,8 @@ def read_image(path: str | Path | BinaryIO) -> np.ndarray[Any, Any]:
     with open_image(path) as image:
         stored = _stored_kind(image)
         shown = upright(image, str(path) if isinstance(path, str | Path) else "")
+        if image.mode == "F":
+            return _to_255_as_shown(np.array(shown))
         return _pil_to_array(shown) if stored is None else _to_16_bits(np.array(shown).view(stored))
 
 
@@ -99,6 +103,8 @@ def _array_to_tensor(image: np.ndarray[Any, Any]) -> Tensor:
 
 
 def _pil_to_array(image: Any) -> np.ndarray[Any, Any]:
+    if image.mode == "P" and "transparency" in image.info:  # or Pillow warns, of what is no matter here
+        image = image.convert("RGBA").convert("RGB")
     if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "1", "RGBX", "RGBa", "La"):
         image = image.convert({"1": "L", "La": "LA"}.get(image.mode, "RGB"))
     array = np.array(image)  # a copy: Pillow's own memory is read-only
@@ -120,6 +126,25 @@ def _to_16_bits(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         stacklevel=5,
     )
     return np.round((array.astype(np.float64) - low) / max(high - low, 1) * 65535).astype(np.uint16)
+
+
+def _to_255_as_shown(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Grey as float32 from 0 to 255, of floating-point numbers of a file, which have a scale of their own."""
+    finite = array[np.isfinite(array)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    none = array.size - finite.size
+    if low >= 0 and (1 < high <= 255 or high == 0) and not none:
+        return array
+    black, white = (0.0, 1.0) if low >= 0 and high <= 1 else (0.0, 255.0) if low >= 0 and high <= 255 else (low, high)
+    also = f", and {none:,} that {'is' if none == 1 else 'are'} NaN or infinite" if none else ""
+    warnings.warn(
+        f"a grey image has floating-point numbers from {low:.6g} to {high:.6g}{also}: they are taken as brightness, "
+        f"{black:.6g} as black and {white:.6g} as white (255). Convert it yourself where another scale is meant.",
+        UserWarning,
+        stacklevel=4,
+    )
+    scaled = (array.astype(np.float64) - black) / ((white - black) or 1) * 255
+    return np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0).astype(np.float32)
 
 
 def _match_channels(tensor: Tensor, channels: int) -> Tensor:

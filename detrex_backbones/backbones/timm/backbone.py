@@ -123,7 +123,10 @@ class TimmBackbone(Backbone):
         self._describe(named)
         self._add_output_norms(output_norms)
         self._made_of = (model_name, self._indices, kwargs)
-        self._shape_learning(freeze_at, use_act_checkpoint or checkpoint_stages)
+        try:
+            self._shape_learning(freeze_at, use_act_checkpoint or checkpoint_stages)
+        except (RuntimeError, AssertionError, ValueError, IndexError, ArithmeticError) as error:
+            raise build.cannot_run(error, model_name, kwargs) from error
         if freeze:
             self.timm_model = freeze_norms(self.timm_model)
         self._measured: sizes.Sizes | None = None

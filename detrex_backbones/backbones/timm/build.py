@@ -19,11 +19,19 @@ from torchvision.models.feature_extraction import DualGraphModule
 
 from detrex_backbones.backbones.shapes_only import NoFirstValues
 from detrex_backbones.backbones.traced import copyable
-from detrex_backbones.errors import ArgumentError, CheckpointError, CheckpointFileError, closest, reason
+from detrex_backbones.errors import (
+    ArgumentError,
+    CheckpointError,
+    CheckpointFileError,
+    DetrexBackbonesError,
+    closest,
+    reason,
+)
 
 __all__ = [
     "TRAINED_WITH",
     "all_indices",
+    "cannot_run",
     "check_file",
     "check_name",
     "create",
@@ -237,8 +245,21 @@ def _explained(
         )
     if isinstance(error, RuntimeError | AttributeError | NotImplementedError) and NO_FEATURES.search(str(error)):
         return ArgumentError(f"timm gives no feature maps of {model_name!r}: {error}. Choose another model.")
-    given = "".join(f", {_our_name(name)}={value!r}" for name, value in kwargs.items())
-    return ArgumentError(f"timm can't make {model_name!r} with out_indices={out_indices!r}{given}: {reason(error)}")
+    given = {"out_indices": out_indices, **kwargs}
+    return ArgumentError(f"timm can't make {model_name!r} with {_shown(given)}: {reason(error)}")
+
+
+def cannot_run(error: Exception, model_name: str, kwargs: Mapping[str, Any]) -> DetrexBackbonesError:
+    """What is raised where timm makes a network of arguments with which it can't run; one of our errors stays."""
+    if isinstance(error, DetrexBackbonesError):
+        return error
+    return ArgumentError(
+        f"timm makes {model_name!r} with {_shown(kwargs)}, but what it makes runs no image: {reason(error)}"
+    )
+
+
+def _shown(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{_our_name(name)}={value!r}" for name, value in arguments.items())
 
 
 def _our_name(keyword: str) -> str:

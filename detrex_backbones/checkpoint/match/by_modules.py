@@ -23,6 +23,7 @@ from detrex_backbones.checkpoint.read import GivenTensor
 from detrex_backbones.checkpoint.read.module_states import EXTRA_STATE
 from detrex_backbones.checkpoint.read.nested import take_out
 from detrex_backbones.errors import CheckpointMatchError
+from detrex_backbones.text import counted
 
 __all__ = ["ByModules", "read_by_modules"]
 
@@ -126,8 +127,8 @@ def _tried(module: nn.Module, task: Task, inside: dict[str, Entry], checkpoint: 
             return None
         place = task.path.rstrip(".") or "the model"
         raise CheckpointMatchError(
-            f"checkpoint {str(checkpoint.path)!r} has {len(inside)} tensors for {place!r}, and the loading code of "
-            f"{type(module).__name__} fails with them: {type(error).__name__}: {error}. "
+            f"checkpoint {str(checkpoint.path)!r} has {counted(len(inside), 'tensor')} for {place!r}, and the loading "
+            f"code of {type(module).__name__} fails with them: {type(error).__name__}: {error}. "
             f"Build the model that the file is for."
         ) from error
 

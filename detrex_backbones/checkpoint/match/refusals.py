@@ -11,7 +11,7 @@ from detrex_backbones.checkpoint.match.leftovers import MAP_NORM
 from detrex_backbones.checkpoint.names.conventions import conventions
 from detrex_backbones.checkpoint.report import LoadReport, by_module, choices, describe, reasons
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
-from detrex_backbones.text import shorten
+from detrex_backbones.text import counted, shorten
 
 __all__ = ["check_random_maps", "check_report"]
 
@@ -109,8 +109,8 @@ def _check_complete(report: LoadReport, allow_missing: list[str], allow_unused: 
     what = "leaves parameters of the model without a value."
     if unplaced:
         what = (
-            f"is of another architecture: the model has no place for {len(unplaced)} tensors of the network that the "
-            f"file holds: {shorten(unplaced)}."
+            f"is of another architecture: the model has no place for {counted(len(unplaced), 'tensor')} of the network "
+            f"that the file holds: {shorten(unplaced)}."
         )
     if unplaced and all(MAP_NORM.match(key.removeprefix(report.prefix)) for key in unplaced):
         what += " They are the norms of a detector's maps: TimmBackbone(..., output_norms=True) has them."
@@ -126,9 +126,9 @@ def _check_complete(report: LoadReport, allow_missing: list[str], allow_unused: 
         )
     lines = [f"checkpoint {report.path!r} {what}"]
     if missing:
-        lines.append(f"{len(missing)} {'is' if len(missing) == 1 else 'are'} not in the file: {shorten(missing)}.")
+        lines.append(f"{counted(len(missing), '', 'are')} not in the file: {shorten(missing)}.")
     if mismatched:
-        lines.append(f"{len(mismatched)} have another shape: {shorten(map(describe, mismatched))}.")
+        lines.append(f"{counted(len(mismatched), '', 'have')} another shape: {shorten(map(describe, mismatched))}.")
     rest = {*without, *report.missing, *(item.model_key for item in report.mismatched)}
     globs = fewest_globs(without, [key for key in _keys_of(report) if key not in rest], report.scope)
     allow = f", or allow it: allow_missing={[*allow_missing, *globs]!r}" if globs and not unplaced else ""

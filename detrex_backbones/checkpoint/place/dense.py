@@ -16,7 +16,7 @@ from detrex_backbones.checkpoint.place.sharded import local, part
 from detrex_backbones.checkpoint.place.writable import LAZY, check_writable, is_plain, why_not_cast
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
-from detrex_backbones.text import shorten
+from detrex_backbones.text import counted, shorten
 
 __all__ = ["check_casts", "count_not_finite", "doubtful", "is_there", "place_values", "refuse_wrong", "targets_of"]
 
@@ -200,8 +200,9 @@ def refuse_wrong(wrong: list[str], report: LoadReport) -> None:
     """Raise where keys of the model hold something else than was written."""
     if wrong:
         raise CheckpointMatchError(
-            f"after loading {report.path!r}, {len(wrong)} tensors of the model are not those of the file: "
-            f"{shorten(wrong)}. The module changes what is written to it, or two names share one tensor.",
+            f"after loading {report.path!r}, the model has other values than the file in "
+            f"{counted(len(wrong), 'tensor')}: {shorten(wrong)}. "
+            f"The module changes what is written to it, or two names share one tensor.",
             report,
         )
 

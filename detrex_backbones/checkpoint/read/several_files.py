@@ -12,7 +12,7 @@ from typing import Any
 
 from detrex_backbones.checkpoint.read.safetensors_file import parse_json
 from detrex_backbones.checkpoint.read.source import DamagedError, Source, open_source
-from detrex_backbones.text import shorten
+from detrex_backbones.text import counted, shorten
 
 __all__ = ["WEIGHT_FILES", "file_in", "is_index", "is_one_of_several", "pieces_of", "read_several", "weights_in"]
 
@@ -82,7 +82,8 @@ def read_several(folder: Path, pieces: Pieces, read: Callable[[Path], Any]) -> d
     missing = [name for name, file in files.items() if not file.is_file()]
     if missing:
         raise DamagedError(
-            f"it is in {len(files)} files, of which {len(missing)} are missing beside it: {shorten(missing)}"
+            f"it is in {counted(len(files), 'file')}, of which {counted(len(missing), '', 'are')} missing "
+            f"beside it: {shorten(missing)}"
         )
     whole: dict[str, Any] = {}
     for name, listed in pieces.items():

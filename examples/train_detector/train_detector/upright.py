@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
+
+from detrex_backbones.backbones.images.image_file import open_image
 
 __all__ = ["upright_size"]
 
@@ -15,9 +17,9 @@ def upright_size(path: Path) -> tuple[int, int]:
     """Height and width in pixels, after the turn that EXIF data asks for.
 
     Raises:
-        OSError, ValueError: the file is no image that Pillow knows.
+        InputError: the file is no image that can be read.
     """
-    with Image.open(path) as image:
+    with open_image(path) as image:
         width, height = image.size
         try:
             lying = image.getexif().get(ExifTags.Base.Orientation) in LYING
