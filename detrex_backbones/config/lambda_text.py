@@ -77,7 +77,7 @@ def _tree(code: CodeType) -> ast.Lambda:
     source = ast.parse("".join(linecache.getlines(code.co_filename)))
     found = [node for node in ast.walk(source) if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno]
     for number, node in enumerate(found):  # compiled again, each with a line of its own to be told by
-        node.lineno = node.end_lineno = FAR + number
+        node.lineno, node.end_lineno = FAR + number, 2 * FAR
     again = {
         inner.co_firstlineno: inner for inner in _codes(compile(source, code.co_filename, "exec", dont_inherit=True))
     }

@@ -40,7 +40,10 @@ def checked(text: Any) -> tuple[ast.Lambda, list[str]]:
         depth += 1
         if depth > DEEPEST:
             raise refusal(text, f"it has more than {DEEPEST} expressions in one another")
-    checker = _Checker(text, {one.arg for one in [*tree.args.args, *tree.args.kwonlyargs]})
+    own = [one.arg for one in [*tree.args.args, *tree.args.kwonlyargs]]
+    if len({*own}) < len(own):
+        raise refusal(text, "it has an argument twice")
+    checker = _Checker(text, {*own})
     tree.body = checker.visit(tree.body)
     checker.own, checker.parts = set(), DEFAULTS  # nor does a default know an argument
     tree.args.defaults = [checker.visit(default) for default in tree.args.defaults]

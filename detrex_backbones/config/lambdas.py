@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from detrex_backbones.config.allow import ACTIVE
-from detrex_backbones.config.lambda_tree import checked, refusal
+from detrex_backbones.config.lambda_tree import checked
 from detrex_backbones.config.targets import locate
 from detrex_backbones.errors import ConfigValueError, InstantiateError
 
@@ -97,7 +97,7 @@ class Lambda:
                         raise InstantiateError(f"{name} is not allowed{reason and ': ' + reason}; allowed: {allowed}.")
         self.text, self.body = text, tree.body
         self.known = {name: locate(name) for name in names}
-        self.__signature__ = _signature(tree.args, text, self.known)
+        self.__signature__ = _signature(tree.args, self.known)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given = self.__signature__.bind(*args, **kwargs)
@@ -111,7 +111,7 @@ class Lambda:
         return f"lambda_of({self.text!r})"
 
 
-def _signature(given: ast.arguments, text: str, known: Mapping[str, Any]) -> inspect.Signature:
+def _signature(given: ast.arguments, known: Mapping[str, Any]) -> inspect.Signature:
     """The arguments as Python takes them, with the values of their defaults."""
     kinds = [inspect.Parameter.POSITIONAL_OR_KEYWORD] * len(given.args)
     kinds += [inspect.Parameter.KEYWORD_ONLY] * len(given.kwonlyargs)
@@ -121,10 +121,7 @@ def _signature(given: ast.arguments, text: str, known: Mapping[str, Any]) -> ins
         for default in (*lacking, *given.defaults, *given.kw_defaults)
     ]
     arguments = zip([*given.args, *given.kwonlyargs], kinds, values, strict=True)
-    try:
-        return inspect.Signature([inspect.Parameter(one.arg, kind, default=value) for one, kind, value in arguments])
-    except ValueError as error:  # an argument twice
-        raise refusal(text, str(error)) from error
+    return inspect.Signature([inspect.Parameter(one.arg, kind, default=value) for one, kind, value in arguments])
 
 
 def _value(node: ast.AST | None, names: Mapping[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from detrex_backbones.config import LazyConfig, instantiate, lambda_of
 from detrex_backbones.config.nodes import to_plain
 from detrex_backbones.config.write_py import write_py
 from detrex_backbones.errors import ConfigImportError, ConfigValueError, DetrexBackbonesError, InstantiateError
-from tests.config.config_targets import Model, keep
+from tests.config.config_targets import Model
 
 HERE = "tests.config.config_targets"
 LAMBDA_OF = "detrex_backbones.config.lambda_of"
@@ -28,10 +28,10 @@ CONFIG = """
     read = as_config(data)
     optimizer = L(keep)(lr_factor_func=lambda module_name: 0.1 if "backbone" in module_name else 1)
     two = L(keep)(a=lambda x: x + 1, b=lambda x: x + 2, c=lambda x: x + 1.0, d=lambda x: x + True)
-    defaults = L(keep)(f=lambda x, y=RATE, *, z=-3, norm=Model: (norm(x).depth, x * y + z))
-    nested = L(keep)(f=lambda n: 0.1 if "a" in n else RATE if n in NAMES or not n else 3 if 1 < len(n) <= 4 else -n[0:2].count(n)
-                     if False else 7)
-    called = L(keep)(norm=lambda c: Model(c, stem=config_targets.Model(depth=math.sqrt(c)).depth), late=lambda:
+    defaults = L(keep)(f=lambda x, y=RATE, *, z=-3, norm=Model: (norm, x * y + z))
+    nested = L(keep)(f=lambda n: 0.1 if "a" in n else RATE if n in NAMES or not n else 3 if 1 < len(n) <= 4
+                     else -len(n[0:2]) if n else 7)
+    called = L(keep)(norm=lambda c: Model(c, stem=config_targets.keep(x=math.sqrt(c))), late=lambda:
                      keep(names=read.set.names, kind=Model))
     items = L(keep)(many=[lambda i=i: [i, i ** 2, 7 % 4, 7 // 2] for i in range(3)],
                     inside=[(lambda k: lambda x: (x[k], x[:k], x[-1]))(k) for k in (1, 2)])
@@ -170,8 +170,8 @@ HOSTILE = {
     "statement": ("import os", "it can't be parsed"),
     "call in a default": ("lambda x=os.getcwd(): x", "it has a Call"),
     "power in a default": ("lambda x=9**9**9: x", "it has a BinOp"),
-    "an argument twice": ("lambda x, x: x", "duplicate parameter"),
-    "deep brackets": (f"lambda x: {'[' * 250}", "it can't be parsed"),
+    "an argument twice": ("lambda x, x: x", "an argument twice"),
+    "deep brackets": (f"lambda x: {'(' * 250}", "it can't be parsed"),
     "deep signs": (f"lambda x: {'-' * 900}x", "in one another|it can't be parsed"),
     "long": (f"lambda x: {'1+' * 1000}x", "at most 2,000 characters"),
     "zero byte": ("lambda: 1\x00", "it can't be parsed"),
@@ -222,5 +222,5 @@ def test_36_names_in_a_lambda_are_allowed_as_targets_are(tmp_path: Path, monkeyp
 
 def test_30_the_text_of_a_lambda_adds_nothing_but_the_lambda() -> None:
     node = {"_target_": "some.where", "b": 1, "a": {"_target_": LAMBDA_OF, "_text_": " lambda x:  x # )\n"}}
-    assert LazyConfig.to_py({"m": node}).split() == "cfg.m = some.where(a=lambda x: x, b=1)".split()
+    assert LazyConfig.to_py({"m": node}).split() == ["cfg.m", "=", "some.where(a=lambda", "x:", "x,", "b=1)"]
     assert to_plain(node) == node
