@@ -7,6 +7,7 @@ their users reported as defects mended.
 from detrex_backbones.config.by_name import object_named
 from detrex_backbones.config.call import LazyCall
 from detrex_backbones.config.instantiate import instantiate
+from detrex_backbones.config.lambdas import lambda_of
 from detrex_backbones.config.lazy_config import LazyConfig
 
-__all__ = ["LazyCall", "LazyConfig", "instantiate", "object_named"]
+__all__ = ["LazyCall", "LazyConfig", "instantiate", "lambda_of", "object_named"]

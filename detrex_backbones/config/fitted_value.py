@@ -9,6 +9,8 @@ from omegaconf.basecontainer import BaseContainer
 
 from detrex_backbones.config._notes import short_repr
 from detrex_backbones.config.by_name import OBJECT_NAMED
+from detrex_backbones.config.lambda_text import lambda_text
+from detrex_backbones.config.lambdas import lambda_of
 from detrex_backbones.config.new_keys import known_target
 from detrex_backbones.config.nodes import SEQUENCES, is_call, is_tuple
 from detrex_backbones.config.signatures import named_parameters
@@ -72,6 +74,8 @@ def _object_named(value: Any, old: Any, place: str, text: str) -> Any:
     """What a dotted name leads to, where an object stands that has one; the value otherwise."""
     if not isinstance(value, str) or text.startswith("+") or old is None or isinstance(old, str):
         return value
+    if value.startswith("lambda") and lambda_text(old) is not None:
+        return lambda_of(value)
     now = old.get("_name_") if is_call(old) and old["_target_"] == OBJECT_NAMED else dotted_name(old)
     has_text = isinstance(old, BaseContainer) or type(old) in (list, tuple, dict) or written_leaf(old) is not None
     if now is None and not has_text and value == visible(short_repr(old)):

@@ -11,6 +11,8 @@ from omegaconf.basecontainer import BaseContainer
 from detrex_backbones.config._notes import add_note, short_repr
 from detrex_backbones.config.allow import ACTIVE, Allowlist
 from detrex_backbones.config.by_name import OBJECT_NAMED
+from detrex_backbones.config.lambda_tree import checked
+from detrex_backbones.config.lambdas import LAMBDA_OF
 from detrex_backbones.config.nodes import (
     SEQUENCES,
     is_call,
@@ -25,7 +27,7 @@ from detrex_backbones.config.nodes import (
 )
 from detrex_backbones.config.signatures import unknown_argument
 from detrex_backbones.config.targets import describe, locate
-from detrex_backbones.errors import ConfigImportError, InstantiateError
+from detrex_backbones.errors import ConfigImportError, ConfigValueError, InstantiateError
 from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.text import visible
 
@@ -183,9 +185,8 @@ class _Builder:
                 raise self.refuse(f"A target that a node makes is not allowed; allowed: {self.allowed()}", node, path)
             arguments[key] = self.build(value, (path, key))
         target = arguments.pop("_target_")
-        if self.lists:
-            # A saved function or class is only looked up, which is allowed where calling it would be.
-            self.note_target(arguments.get("_name_") if _is_saved_object(target) else target, node, path)
+        for called in self.called(target, arguments, node, path) if self.lists else ():
+            self.note_target(called, node, path)
         if self.dry:
             return None
         self.calls += 1
@@ -198,6 +199,18 @@ class _Builder:
             shown = ", ".join(f"{key}={short_repr(value)}" for key, value in arguments.items())
             hints = [unknown_argument(found, key) for key in arguments] if isinstance(error, TypeError) else []
             self.explain(error, node, path, f"{describe(found)}({shown})", *filter(None, hints))
+            raise
+
+    def called(self, target: Any, arguments: Mapping[str, Any], node: Any, path: Any) -> list[Any]:
+        """What has to be allowed: of a saved function, class or lambda what it names, as if that were called here."""
+        if not isinstance(target, str) or target not in (OBJECT_NAMED, LAMBDA_OF):
+            return [target]
+        if target == OBJECT_NAMED:
+            return [arguments.get("_name_")]
+        try:
+            return [*checked(arguments.get("_text_"))[1]]
+        except ConfigValueError as error:
+            self.explain(error, node, path, target)
             raise
 
     def resolve(self, target: Any, node: Any, path: Any) -> Callable[..., Any]:
@@ -269,7 +282,3 @@ class _Builder:
 def _where(node: Any, path: Any) -> str:
     place = made_at(node)
     return f"at {visible(path_text(path)) or 'the top of the config'}" + (f", written at {place}" if place else "")
-
-
-def _is_saved_object(target: Any) -> bool:
-    return isinstance(target, str) and target == OBJECT_NAMED

@@ -19,6 +19,8 @@ from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.config._notes import short_repr
 from detrex_backbones.config.by_name import OBJECT_NAMED
 from detrex_backbones.config.imports import DEFINED_IN_A_CONFIG
+from detrex_backbones.config.lambda_text import lambda_text
+from detrex_backbones.config.lambdas import LAMBDA_OF
 from detrex_backbones.config.nodes import as_config, is_tuple, structured_type, to_plain
 from detrex_backbones.config.read_yaml import TUPLE, parse_yaml
 from detrex_backbones.config.targets import dotted_name
@@ -35,9 +37,10 @@ def save(cfg: Any, path: AnyPath) -> None:
     Interpolations are written as they are, targets as the shortest dotted name that leads to the same object, nodes
     made from a dataclass as `_target_` and fields, tuples under PyYAML's tag for them. A class, a function, an enum's
     member or a dtype that is an argument is written as a call of `detrex_backbones.config.object_named`, which finds it
-    again; so is a `functools.partial` of one. The config isn't changed.
+    again; so is a `functools.partial` of one. A lambda that is a plain expression is written as a call of
+    `detrex_backbones.config.lambda_of`, with its text. The config isn't changed.
 
-    A config that holds what YAML can't, such as a lambda or a tensor, is written all the same, for reading; the whole
+    A config that holds what YAML can't, such as a tensor, is written all the same, for reading; the whole
     config goes to `<path>.pkl` beside it, by cloudpickle, and a warning says so. So it is with a class in a plain dict,
     in which `instantiate` makes nothing.
 
@@ -143,8 +146,10 @@ def _leaf(value: Any, path: str, problems: list[str], is_made: bool) -> Any:
             f"Can't save {visible(path)}: {held.__qualname__} is defined inside a config file, where nothing else can "
             "import it from. Move it to a module and import it by an absolute import."
         )
-    name = dotted_name(held)
+    name, text = dotted_name(held), lambda_text(value)
     is_target = path.rpartition(".")[2] == "_target_"
+    if text is not None and is_made and not is_target:
+        return {"_target_": LAMBDA_OF, "_text_": text}
     if name is None or (is_target and held is not value) or not (is_target or is_made):
         problems.append(f"{visible(path)} is {visible(short_repr(value))} of type {type(value).__name__}")
     if name is None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from detrex_backbones.config._notes import short_repr
 from detrex_backbones.config.by_name import OBJECT_NAMED
+from detrex_backbones.config.lambda_text import lambda_text
 from detrex_backbones.config.nodes import is_call, to_plain
 from detrex_backbones.config.targets import dotted_name, is_dotted_name
 from detrex_backbones.config.values import escaped, quoted, written_leaf
@@ -127,6 +128,8 @@ def _expression(value: Any) -> tuple[str, ast.expr]:
         return name, _path(name)
     if (found := _partial_of(value)) is not None:
         return _partial(*found)
+    if (text := lambda_text(value)) is not None:
+        return text, ast.parse(text, mode="eval").body
     if _is_written_as_call(value):
         return _call(value)
     if isinstance(value, Mapping):

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detrex_backbones.atomic_write import write_whole
+from detrex_backbones.config.lambda_text import lambda_text, with_names
 from detrex_backbones.config.lazy_config import LazyConfig
 from detrex_backbones.config.nodes import SEQUENCES, is_call, is_tuple
 from detrex_backbones.config.targets import dotted_name, is_dotted_name
@@ -84,6 +85,8 @@ class _Writer:
 
     def value(self, value: Any, path: str, indent: int) -> str:
         sequences: tuple[Any, ...] = (*SEQUENCES, list, tuple)
+        if (text := lambda_text(value)) is not None:
+            return with_names(text, lambda name: self.name(name, value, path))
         if isinstance(value, Mapping):
             return self.mapping(value, path, indent)
         if isinstance(value, sequences):

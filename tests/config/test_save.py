@@ -15,8 +15,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from detrex_backbones.config import LazyCall as L
-from detrex_backbones.config import LazyConfig, instantiate
+from detrex_backbones.config import LazyConfig, instantiate, lambda_of
+from detrex_backbones.config.by_name import OBJECT_NAMED
+from detrex_backbones.config.lambdas import LAMBDA_OF, Lambda
 from detrex_backbones.config.nodes import to_plain
+from detrex_backbones.config.targets import locate
 from detrex_backbones.errors import ConfigTypeError, ConfigValueError
 from tests.config.config_targets import Model, Shape, keep
 
@@ -183,8 +186,43 @@ def test_26_a_ready_config_that_was_saved_is_the_same_config(tmp_path: Path, pat
     first = (tmp_path / "cfg.yaml").read_text()
     assert LazyConfig.to_yaml(loaded) == LazyConfig.to_yaml(cfg)
     assert LazyConfig.to_py(loaded) == LazyConfig.to_py(cfg)
+    assert unequal(cfg, loaded) == []
     saved(loaded, tmp_path)
     assert (tmp_path / "cfg.yaml").read_text() == first
+
+
+def unequal(one: Any, other: Any, path: str = "") -> list[str]:
+    """Where two configs differ: functions are compared by identity, partials by their parts, lambdas by results."""
+    one, other = to_plain(one), to_plain(other)
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return [place for key in one for place in unequal(one[key], other[key], f"{path}.{key}")]
+    if type(one) in (list, tuple) and type(one) is type(other) and len(one) == len(other):
+        return [
+            place for at, pair in enumerate(zip(one, other, strict=True)) for place in unequal(*pair, f"{path}[{at}]")
+        ]
+    is_saved = isinstance(other, dict) and other.get("_target_") in (OBJECT_NAMED, LAMBDA_OF)
+    other = instantiate(other) if is_saved else other
+    if path.endswith("._target_") and not isinstance(one, str):
+        other = locate(other) if isinstance(other, str) else other
+    if isinstance(one, functools.partial) and isinstance(other, functools.partial):
+        pairs = zip((one.func, one.args, one.keywords), (other.func, other.args, other.keywords), strict=True)
+        return [place for pair in pairs for place in unequal(*pair, path)]
+    if isinstance(other, Lambda):
+        return [path for name in ("backbone.0.bias", "head", "") if one(name) != other(name)]
+    return [] if type(one) is type(other) and (one is other or one == other) else [path]
+
+
+def test_26_what_differs_is_found() -> None:
+    cfg: dict[str, Any] = {
+        "a": L(Model)(depth=1, stem=int),
+        "f": L(keep)(f=lambda name: 1 if name else 0),
+        "t": (1, [2]),
+    }
+    others = [{"a": L(Model)(depth=1.0)}, {"a": L(keep)(depth=1, stem=int)}, {"t": (1, (2,))}, {"t": [1, [2]]}]
+    others += [{"f": L(keep)(f=lambda_of("lambda name: 1"))}, {"a": L(Model)(depth=1, stem=float)}, {"u": 1}]
+    assert unequal(cfg, {**cfg, "f": L(keep)(f=lambda_of("lambda name: 1 if name else 0"))}) == []
+    for other in others:
+        assert unequal(cfg, {**cfg, **other})
 
 
 def test_26_plain_containers_and_only_those(tmp_path: Path) -> None:
@@ -208,7 +246,7 @@ def test_26_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         LazyConfig.save({"a": 2}, tmp_path / "nowhere" / "cfg.yaml")
 
 
-@pytest.mark.parametrize("value", [lambda: 3, {1, 2}, Model(), Model().__init__, functools.partial(lambda: 3)])
+@pytest.mark.parametrize("value", [lambda: lambda: 3, {1, 2}, Model(), Model().__init__, functools.partial(lambda: 3)])
 def test_27_what_yaml_cannot_hold_goes_beside_it(tmp_path: Path, value: Any) -> None:
     cfg = config({"a": {"x": [1, L(keep)(value=value)]}})
     path = tmp_path / "cfg.yaml"

@@ -48,7 +48,7 @@ def test_values_of_every_kind(tmp_path):
 
 
 def test_what_no_text_makes_is_refused_and_nothing_is_left(tmp_path):
-    for value in (lambda: 1, object()):
+    for value in (lambda: lambda: 3, object()):
         with pytest.raises(ConfigError, match=r"model\.x is "):
             write_py(as_config({"model": L(dict)(x=value)}), tmp_path / "config.py")
     for cfg in ({"model": {"a": "${width}"}, "width": 8}, {"width": 8}):  # a file gives its mappings and lists alone
