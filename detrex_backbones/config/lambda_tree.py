@@ -12,13 +12,21 @@ from detrex_backbones.text import visible
 __all__ = ["checked", "refusal"]
 
 LONGEST, DEEPEST = 2_000, 50  # characters of a text, and expressions in one another
-PARTS = (
+PARTS: tuple[type[ast.AST], ...] = (
     *(ast.Constant, ast.Name, ast.Attribute, ast.IfExp, ast.BoolOp, ast.UnaryOp, ast.BinOp, ast.Compare, ast.Call),
     *(ast.Subscript, ast.Slice, ast.keyword, ast.Load, ast.And, ast.Or, ast.Tuple, ast.List, ast.Set),
     *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.Not, ast.USub, ast.UAdd, ast.cmpop),
 )
 # A default is worked out where the lambda is made, so that it calls and calculates nothing.
-DEFAULTS = (ast.Constant, ast.Name, ast.Attribute, ast.Tuple, ast.UnaryOp, ast.USub, ast.Load)
+DEFAULTS: tuple[type[ast.AST], ...] = (
+    ast.Constant,
+    ast.Name,
+    ast.Attribute,
+    ast.Tuple,
+    ast.UnaryOp,
+    ast.USub,
+    ast.Load,
+)
 
 
 def checked(text: Any) -> tuple[ast.Lambda, list[str]]:

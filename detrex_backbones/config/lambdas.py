@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from detrex_backbones.config.allow import ACTIVE
-from detrex_backbones.config.lambda_tree import checked
+from detrex_backbones.config.lambda_tree import checked, refusal
 from detrex_backbones.config.targets import locate
 from detrex_backbones.errors import ConfigValueError, InstantiateError
 
@@ -113,8 +113,10 @@ class Lambda:
 
 def _signature(given: ast.arguments, known: Mapping[str, Any]) -> inspect.Signature:
     """The arguments as Python takes them, with the values of their defaults."""
-    kinds = [inspect.Parameter.POSITIONAL_OR_KEYWORD] * len(given.args)
-    kinds += [inspect.Parameter.KEYWORD_ONLY] * len(given.kwonlyargs)
+    kinds = [
+        *(inspect.Parameter.POSITIONAL_OR_KEYWORD for _ in given.args),
+        *(inspect.Parameter.KEYWORD_ONLY for _ in given.kwonlyargs),
+    ]
     lacking = [None] * (len(given.args) - len(given.defaults))
     values = [
         inspect.Parameter.empty if default is None else _value(default, known)
@@ -153,10 +155,12 @@ def _value(node: ast.AST | None, names: Mapping[str, Any]) -> Any:
             return slice(*all_of([start, stop, step]))
         case ast.Call(function, arguments, keywords):
             return _value(function, names)(
-                *all_of(arguments), **{one.arg: _value(one.value, names) for one in keywords}
+                *all_of(arguments), **{str(one.arg): _value(one.value, names) for one in keywords}
             )
-        case _:
-            return DISPLAYS[type(node)](all_of(node.elts))
+        case ast.Tuple(parts) | ast.List(parts) | ast.Set(parts):
+            return DISPLAYS[type(node)](all_of(parts))
+        case _:  # `checked` lets nothing else through
+            raise refusal(ast.unparse(node), f"it has a {type(node).__name__}")
 
 
 def _first(wanted: bool, values: Iterator[Any]) -> Any:
