@@ -95,7 +95,7 @@ ALLOWED = {
     "remote": {"errors", "text", "cache"},
     "text": set(),
     "kinds": {"errors"},
-    "layers": {"errors", "kinds"},
+    "layers": {"errors", "kinds", "text"},
     "backbones": {"errors", "kinds", "text", "layers", "interop"},
     "interop": {"backbones"},
     "config": {"errors", "kinds", "atomic_write", "text", "remote"},

@@ -29,8 +29,8 @@ STYLES: tuple[Callable[[int], str], ...] = (
     lambda n: f"layers_{n}",
     lambda n: f"features.{n}",
 )
-# "layer4", "stages.3", "res5", "blocks.7", "s1", "stages_2", "res4_0" as the beginning of a name, or behind a module.
-STAGE = re.compile(r"^((?:[a-z]\w*\.)*?)([a-z][a-z_]*?[._]?)(\d+)(?=[._])")
+# "layer4", "stages.3", "res5", "_blocks.7", "stages_2", "res4_0" as the beginning of a name, or behind a module.
+STAGE = re.compile(r"^((?:[a-z]\w*\.)*?)(_?[a-z][a-z_]*?[._]?)(\d+)(?=[._])")
 HEADS = re.compile(r"incre_modules|downsamp_modules|stem|head")
 COUNTERS = re.compile(r"num_batches_tracked$|relative_position_index$")
 
@@ -41,13 +41,22 @@ def shapes_of(net: nn.Module) -> Shapes:
 
 
 def try_load(model: nn.Module, file: Mapping[str, tuple[int, ...]]) -> LoadReport:
-    """The report of what a load would do, or its error. Each tensor is a number of its own, spread without memory."""
+    """The report of what a load would do, or its error."""
+    return loaded_as(model, file)[0]
+
+
+def loaded_as(model: nn.Module, file: Mapping[str, tuple[int, ...]]) -> tuple[LoadReport, dict[str, int]]:
+    """The report, and which tensor of the file, by its place in it, each of the model would hold.
+
+    Each tensor is a number of its own, spread without memory.
+    """
     tensors = {key: torch.tensor(float(at)).expand(shape) for at, (key, shape) in enumerate(file.items())}
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     checkpoint = Checkpoint(Path("weights.pth"), "torch", "", tensors)
     report = plan_checkpoint(wanted, checkpoint, facts=ModelFacts(model)).report
     check_report(report)
-    return report
+    place = {key: at for at, key in enumerate(file)}
+    return report, {item.model_key: place[item.checkpoint_key] for item in report.loaded}
 
 
 def stages_of(file: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
