@@ -21,7 +21,7 @@ from detrex_backbones.backbones.timm.res2net import without_stride1_pool
 from detrex_backbones.backbones.timm.swin import pad_then_roll
 from detrex_backbones.backbones.timm.unused import leave_out_unused
 from detrex_backbones.errors import ArgumentError, InputError, reason
-from detrex_backbones.kinds import check_probabilities, plain_containers
+from detrex_backbones.kinds import check_probabilities, check_whole, plain_containers
 from detrex_backbones.layers.frozen_batch_norm import is_frozen_norm
 
 __all__ = ["TimmBackbone"]
@@ -100,6 +100,7 @@ class TimmBackbone(Backbone):
         self.model_name = model_name
         build.check_name(model_name)
         _check_arguments(features_only, kwargs)
+        check_whole("in_channels", in_channels, 1)
         pretrained = weights_from(pretrained, checkpoint_path)
         freeze = is_frozen_norm(norm_layer)
         if norm_layer is not None and not freeze:
