@@ -44,6 +44,12 @@ def test_another_shape_is_shown_with_both(tmp_path):
     assert [item.checkpoint_key for item in error.report.mismatched] == ["layer1.0.conv2.weight"]
 
 
+@pytest.mark.parametrize("lost", [100, 1])  # nothing fits; one tensor is missing
+def test_who_knows_no_network_says_who_does(tmp_path, lost):
+    state = dict(list(weights().items())[lost:])
+    assert "`detrex-backbones infer FILE` says which network it holds" in str(refused(empty(), save(tmp_path, state)))
+
+
 def test_another_number_of_input_channels(file):
     net = empty()
     net.stem.conv1.weight = nn.Parameter(torch.ones(64, 4, 7, 7))

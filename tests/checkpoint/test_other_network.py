@@ -33,6 +33,7 @@ def refusal(capsys, *arguments):
 
 def check_mend(error, config, file, *before):
     """The override that the error gives takes the file when it is pasted."""
+    assert "infer FILE" not in error  # which network it is stands here
     overrides = shlex.split(re.search(r"It is taken with (.*)\.$", error)[1])
     assert main(["match", config, file, *before, *overrides]) == 0
 

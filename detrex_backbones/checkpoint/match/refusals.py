@@ -13,8 +13,10 @@ from detrex_backbones.checkpoint.report import LoadReport, by_module, choices, d
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from detrex_backbones.text import counted, shorten
 
-__all__ = ["check_random_maps", "check_report"]
+__all__ = ["ASK", "check_random_maps", "check_report"]
 
+ASK = "`detrex-backbones infer FILE` says which network it holds, where that is known."
+"""The end of a refusal that knows no network. Who finds one out, says that instead."""
 
 # What OpenMMLab, detectron2 and maskrcnn-benchmark call the convolution that gives a deformable one its offsets.
 OFFSETS = re.compile(r"\.conv2(_offset|\.conv_offset|\.offset)\.")
@@ -45,7 +47,7 @@ def check_report(report: LoadReport, allow_missing: Iterable[str] = (), allow_un
             f"Names taken: {report.source}. In the file: {shorten(report.left_over) or '-'}. "
             f"In the model: {shorten(report.missing + [describe(item) for item in report.mismatched])}. "
             f"Is it the right architecture? Known conventions: {shorten(conventions())}."
-            f"{_note(report)}{_elsewhere(report)}",
+            f"{_note(report)}{_elsewhere(report)} {ASK}",
             report,
         )
     _check_read(report, list(allow_missing))
@@ -133,7 +135,7 @@ def _check_complete(report: LoadReport, allow_missing: list[str], allow_unused: 
     globs = fewest_globs(without, [key for key in _keys_of(report) if key not in rest], report.scope)
     allow = f", or allow it: allow_missing={[*allow_missing, *globs]!r}" if globs and not unplaced else ""
     more = f"{_known_network(report)}{_note(report) if unplaced else ''}{_elsewhere(report)}"
-    lines.append(f"Build the model that the file is for{allow}.{more}")
+    lines.append(f"Build the model that the file is for{allow}.{more or f' {ASK}'}")
     raise CheckpointMatchError(" ".join(lines), report)
 
 

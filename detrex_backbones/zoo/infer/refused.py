@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from detrex_backbones.checkpoint.files import open_checkpoint
+from detrex_backbones.checkpoint.match.refusals import ASK
 from detrex_backbones.checkpoint.options import LoadOptions
 from detrex_backbones.config import LazyConfig
 from detrex_backbones.config.nodes import clone, is_call
@@ -51,7 +52,7 @@ def name_the_network(cfg: DictConfig, checkpoint: str, options: LoadOptions) -> 
         text = _text(cfg, checkpoint, options)
         if not text:
             raise
-        raise CheckpointMatchError(f"{error} {text}", error.report) from error
+        raise CheckpointMatchError(f"{str(error).replace(f' {ASK}', '')} {text}", error.report) from error
 
 
 def _text(cfg: DictConfig, checkpoint: str, options: LoadOptions) -> str:
