@@ -6,7 +6,7 @@ their users reported as defects mended.
 
 from detrex_backbones.config.by_name import object_named
 from detrex_backbones.config.call import LazyCall
-from detrex_backbones.config.instantiate import instantiate
+from detrex_backbones.config.instantiation import instantiate
 from detrex_backbones.config.lambdas import lambda_of
 from detrex_backbones.config.lazy_config import LazyConfig
 

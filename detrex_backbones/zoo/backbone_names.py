@@ -15,7 +15,7 @@ from torch import nn
 
 from detrex_backbones.checkpoint.fetch import Preprocessing, Weight, find_known, find_weight, list_weights
 from detrex_backbones.config import LazyCall, LazyConfig, instantiate
-from detrex_backbones.config.instantiate import target_of
+from detrex_backbones.config.instantiation import target_of
 from detrex_backbones.config.nodes import clone, is_call
 from detrex_backbones.errors import ArgumentError, ConfigKeyError, ConfigTypeError, closest
 from detrex_backbones.zoo.build import build_and_load

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from detrex_backbones.config import instantiate
-from detrex_backbones.config.instantiate import target_of
+from detrex_backbones.config.instantiation import target_of
 
 calls: list[str] = []
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config import LazyConfig, instantiate, object_named
-from detrex_backbones.config.instantiate import target_of
+from detrex_backbones.config.instantiation import target_of
 from detrex_backbones.errors import ConfigImportError, ConfigTypeError, InstantiateError
 from tests.config import config_targets
 from tests.config.config_targets import Frame, Model, Shape, keep, record

@@ -15,7 +15,7 @@ from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue
 
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config import instantiate
-from detrex_backbones.config.instantiate import target_of
+from detrex_backbones.config.instantiation import target_of
 from detrex_backbones.config.nodes import peek
 from detrex_backbones.errors import ConfigImportError, InstantiateError
 from tests.config import config_targets

@@ -19,7 +19,7 @@ import pytest
 from omegaconf import DictConfig, ListConfig
 
 from detrex_backbones.config import LazyConfig, defined_in_a_config_file, instantiate
-from detrex_backbones.config.instantiate import target_of
+from detrex_backbones.config.instantiation import target_of
 from detrex_backbones.config.nodes import made_at, to_plain
 from detrex_backbones.errors import ConfigError, ConfigImportError, ConfigKeyError, ConfigValueError, OverrideError
 from tests.config.config_targets import Model

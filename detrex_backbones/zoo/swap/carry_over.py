@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
-from detrex_backbones.config.instantiate import target_of
+from detrex_backbones.config.instantiation import target_of
 from detrex_backbones.config.nodes import clone, is_call, to_plain
 from detrex_backbones.config.targets import dotted_name
 from detrex_backbones.errors import SAME, DetrexBackbonesError

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.backbones.images.extractor import FeatureExtractor
-from detrex_backbones.config.instantiate import target_of
+from detrex_backbones.config.instantiation import target_of
 from detrex_backbones.config.nodes import is_call
 from detrex_backbones.errors import ArgumentError, ConfigKeyError
 from detrex_backbones.kinds import kinds_checked

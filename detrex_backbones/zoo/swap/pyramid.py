@@ -10,7 +10,7 @@ from omegaconf import MISSING, DictConfig, open_dict
 from detrex_backbones.backbones.pyramids.fpn import FPN
 from detrex_backbones.backbones.pyramids.simple import FACTORS, SimpleFeaturePyramid
 from detrex_backbones.config import LazyCall
-from detrex_backbones.config.instantiate import target_of
+from detrex_backbones.config.instantiation import target_of
 from detrex_backbones.config.nodes import clone
 from detrex_backbones.errors import ArgumentError, ConfigKeyError
 from detrex_backbones.zoo.backbone_names import NamedBackbone, keywords
