@@ -10,7 +10,7 @@ import torch
 from torch.export import Dim
 
 from detrex_backbones import TimmBackbone
-from detrex_backbones.backbones.timm.build import WholePatchEmbed
+from detrex_backbones.backbones.timm.exportable import WholePatchEmbed
 from tests.reference import assert_same_maps, noise
 
 

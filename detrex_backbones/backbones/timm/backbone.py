@@ -14,6 +14,7 @@ from detrex_backbones.backbones.recompute import check_stages, recompute_modules
 from detrex_backbones.backbones.staged import freeze_parameters
 from detrex_backbones.backbones.timm import build, sizes
 from detrex_backbones.backbones.timm.arguments import DEFAULT_INDICES, chosen_maps, weights_from
+from detrex_backbones.backbones.timm.exportable import made_exportable
 from detrex_backbones.backbones.timm.freeze import check_freeze_at, freeze_norms
 from detrex_backbones.backbones.timm.reach import reach_of_all, read_reach
 from detrex_backbones.backbones.timm.recompute import modules_between
@@ -116,7 +117,7 @@ class TimmBackbone(Backbone):
             net = build.create_with_file(model_name, in_order, kwargs, checkpoint_path)
         else:
             net = build.create(model_name, in_order, {**kwargs, "pretrained": pretrained})
-        self.timm_model = pad_then_roll(build.made_exportable(net))
+        self.timm_model = pad_then_roll(made_exportable(net))
         if not stride1_pool:
             without_stride1_pool(self.timm_model, model_name)
         self._in_channels = in_channels

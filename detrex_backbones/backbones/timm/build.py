@@ -12,13 +12,10 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.feature_extraction import DualGraphModule
 
 from detrex_backbones.backbones.shapes_only import NoFirstValues
-from detrex_backbones.backbones.traced import copyable
 from detrex_backbones.errors import (
     ArgumentError,
     CheckpointError,
@@ -37,7 +34,6 @@ __all__ = [
     "create",
     "create_with_file",
     "filtered",
-    "made_exportable",
     "parameters_of",
     "timm_network",
     "whole_shapes",
@@ -284,28 +280,3 @@ def _no_weights(error: Exception, model_name: str) -> CheckpointFileError:
         f"({type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}). "
         f"Go online once, or get the file by other means and give it as checkpoint_path=, or set pretrained=False."
     )
-
-
-def made_exportable(net: nn.Module) -> nn.Module:
-    """The network, changed in place: it computes the same, by operations that an exported program can be saved with.
-
-    Traced networks are made so that they can be copied.
-    """
-    for name, part in list(net.named_children()):
-        if isinstance(part, DualGraphModule):
-            setattr(net, name, copyable(part))
-    for part in net.modules():
-        if type(part) is PatchEmbed and hasattr(part, "dynamic_feat_size"):
-            part.__class__ = WholePatchEmbed
-    return net
-
-
-class WholePatchEmbed(PatchEmbed):  # type: ignore[misc]
-    """timm's, whose grid is computed in whole numbers: `math.ceil` of an open size can't be saved."""
-
-    def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) of the image -> (rows, columns) of patches, rounded up where the image is padded."""
-        (height, width), (rows, columns) = img_size, self.patch_size
-        if self.dynamic_img_pad:
-            return (height + rows - 1) // rows, (width + columns - 1) // columns
-        return height // rows, width // columns
