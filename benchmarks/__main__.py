@@ -23,7 +23,7 @@ from benchmarks.table import line, machine, markdown, text
 
 GROUPS = (
     *("startup", "building", "configs", "matching", "loading"),
-    *("training", "inference", "compiled", "attention", "families", "memory"),
+    *("training", "inference", "compiled", "attention", "families", "memory", "features"),
 )
 
 Run = tuple[dict[str, Any], list[Row]]

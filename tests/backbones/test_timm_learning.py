@@ -43,15 +43,23 @@ def small_case(name: str) -> tuple[dict[str, int], tuple[int, int]]:
     choices = [(64, {}), (64, {"img_size": 64}), (112, {"img_size": 112})]
     for side, kwargs in [(side, {"depth": 4, **kwargs}) for side, kwargs in choices] + choices:
         try:
-            with torch.device("meta"):
-                net = TimmBackbone(name, out_indices=None, **kwargs)
-                bound = net.size_divisibility not in (0, 1, 2, 4, 8, 16, 32)
-                net(torch.empty(1, 3, side, side))
-        except Exception:  # it takes no img_size, or not this one
-            continue
+            bound = _runs(name, side, kwargs, "meta")
+        except Exception as error:  # it takes no img_size, or not this one
+            if "meta tensors" not in str(error):
+                continue
+            bound = _runs(name, side, kwargs, "cpu")  # its forward looks at values, as gemma4_vit's does
         if "img_size" in kwargs or not bound:
             return kwargs, (side, side)
     return {}, own
+
+
+@torch.no_grad()
+def _runs(name: str, side: int, kwargs: dict[str, int], device: str) -> bool:
+    """Whether it needs images of one size, or the error with which it runs none of this size."""
+    with torch.device(device):
+        net = TimmBackbone(name, out_indices=None, **kwargs)
+        net(torch.empty(1, 3, side, side))
+    return net.size_divisibility not in (0, 1, 2, 4, 8, 16, 32)
 
 
 def all_maps(name: str, **kwargs: int) -> tuple[int, ...]:

@@ -1,0 +1,100 @@
+"""Vectors of many images: beside a plain loop, beside the network alone, and how memory grows with their number."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from benchmarks.measure import Options, Row, attempt, compared, in_rounds, needs_gpu, peak_memory
+from benchmarks.pairs import paired
+from detrex_backbones.features import extract_features
+from detrex_backbones.zoo import build_model, get_config
+
+GROUP = "features"
+OF_NETWORK = 0.9  # images a second, of those of the network alone
+GROWTH = 1.1  # memory for ten times the images
+IMAGES, SIZE, BATCH = 2000, (240, 320), 16
+MANY, SMALL = 20_000, (64, 64)
+
+BEFORE = """
+from benchmarks.features import config, write_images
+from detrex_backbones.features import extract_features
+import tempfile, torch
+torch.set_num_threads(1)
+folder = tempfile.TemporaryDirectory()
+write_images(folder.name + "/images", {count}, {size})
+extract_features(config(), [folder.name + "/images/0.jpg"], folder.name + "/one", pool=True, workers=0)
+"""
+DURING = 'extract_features(config(), [folder.name + "/images"], folder.name + "/all", pool=True, workers=0)'
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Speed, then memory."""
+    if options.device != "cpu":
+        yield needs_gpu(GROUP, "features of a folder of images on a GPU", "at least 0.9 of the network alone")
+        return
+    what = f"vectors of {IMAGES:,} images, {SIZE[0]}x{SIZE[1]}, R-18"
+    yield attempt(GROUP, what, functools.partial(_speed, what, options.rounds_or(3)))
+    what = f"peak memory of {MANY:,} images, {SMALL[0]}x{SMALL[1]}, R-18, beside a tenth of them"
+    yield attempt(GROUP, what, functools.partial(_memory, what))
+
+
+def config() -> DictConfig:
+    """A ResNet-18 with random weights."""
+    return get_config("resnet/resnet18")
+
+
+def write_images(folder: str | Path, count: int, size: tuple[int, int]) -> None:
+    """JPEG files of a smooth pattern, each another one."""
+    Path(folder).mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for index in range(count):
+        coarse = Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        coarse.resize(size[::-1], Image.Resampling.BICUBIC).save(Path(folder, f"{index}.jpg"), quality=90)
+
+
+def _speed(what: str, rounds: int) -> Row:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_images(folder / "images", IMAGES, SIZE)
+        model: Any = build_model(config()).eval()
+        batch = torch.cat([model.preprocess([Image.open(folder / "images" / "0.jpg")])] * BATCH)
+        runs = iter(range(1000))
+        calls = {
+            "ours": lambda: extract_features(config(), [folder / "images"], folder / str(next(runs)), pool=True),
+            "plain loop": lambda: _loop(model, sorted((folder / "images").iterdir())),
+            "network alone": lambda: _alone(model, batch),
+        }
+        times = in_rounds(calls, rounds, warmup=1)
+    return paired(GROUP, what, times, against=["network alone"], at_least=OF_NETWORK)
+
+
+@torch.inference_mode()
+def _loop(model: Any, paths: list[Path]) -> list[dict[str, torch.Tensor]]:
+    """What one writes first: each image opened, run and pooled by itself."""
+    return [
+        {name: value.mean(dim=(2, 3)) for name, value in model([Image.open(path).convert("RGB")]).items()}
+        for path in paths
+    ]
+
+
+@torch.inference_mode()
+def _alone(model: Any, batch: torch.Tensor) -> None:
+    for _ in range(IMAGES // BATCH):
+        model.backbone(batch)
+
+
+def _memory(what: str) -> Row:
+    peaks = {
+        name: peak_memory(BEFORE.format(count=count, size=SMALL), DURING)
+        for name, count in (("ours", MANY), ("a tenth", MANY // 10))
+    }
+    return compared(GROUP, what, peaks, against="a tenth", at_most=GROWTH, unit="MiB", rounds=1)
