@@ -6,7 +6,7 @@ from torch import nn
 
 from detrex_backbones import FeatureExtractor, TimmBackbone
 from detrex_backbones.errors import ArgumentError, InputError
-from tests.old_libraries import skip_without_maps
+from tests.old_libraries import skip_without_maps, skip_without_network
 from tests.reference import noise
 
 
@@ -186,6 +186,11 @@ class TestSizes:
         assert ours.size_divisibility == ours.padding_constraints["square_size"] == 224
         with pytest.raises(InputError, match=r"mvitv2_tiny can't run.*to \(224, 224\).*img_size=\(256, 256\)"):
             ours(noise(1, 3, 161, 227))
+
+    def test_values_that_meta_tensors_lack_are_not_blamed_on_the_size(self):
+        skip_without_network("gemma4_vit_167m")
+        with pytest.raises(InputError, match=r"gemma4_vit_167m looks at values.*Run it on the CPU or on a GPU"):
+            meta("gemma4_vit_167m")(torch.empty(1, 3, 96, 96, device="meta"))
 
     def test_swin_fills_up_what_is_no_multiple_of_its_patch(self):
         maps = TimmBackbone("swin_tiny_patch4_window7_224", out_indices=(0, 3)).eval()(noise(1, 3, 61, 82))

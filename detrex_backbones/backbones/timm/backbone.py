@@ -257,6 +257,11 @@ class TimmBackbone(Backbone):
         """Say so where it is the size that the model can't run: then it can't without weights either."""
         if isinstance(error, torch.OutOfMemoryError):
             return
+        if x.is_meta and "meta tensors" in str(error):
+            raise InputError(
+                f"timm's {self._made_of[0]} looks at values while it runs, and tensors on the meta device have none. "
+                f"Run it on the CPU or on a GPU."
+            ) from error
         net = sizes.meta_network(*self._made_of)
         height, width = x.shape[-2:]
         # Tables that are too small for an image show in values, which a network without weights doesn't have.
