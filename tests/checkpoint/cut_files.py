@@ -45,8 +45,8 @@ def try_load(model: nn.Module, file: Mapping[str, tuple[int, ...]]) -> LoadRepor
     return loaded_as(model, file)[0]
 
 
-def loaded_as(model: nn.Module, file: Mapping[str, tuple[int, ...]]) -> tuple[LoadReport, dict[str, int]]:
-    """The report, and which tensor of the file, by its place in it, each of the model would hold.
+def loaded_as(model: nn.Module, file: Mapping[str, tuple[int, ...]]) -> tuple[LoadReport, dict[str, int | str]]:
+    """The report, and which tensor of the file, by its place in it or a name that was made, each of the model has.
 
     Each tensor is a number of its own, spread without memory.
     """
@@ -56,7 +56,7 @@ def loaded_as(model: nn.Module, file: Mapping[str, tuple[int, ...]]) -> tuple[Lo
     report = plan_checkpoint(wanted, checkpoint, facts=ModelFacts(model)).report
     check_report(report)
     place = {key: at for at, key in enumerate(file)}
-    return report, {item.model_key: place[item.checkpoint_key] for item in report.loaded}
+    return report, {item.model_key: place.get(item.checkpoint_key, item.checkpoint_key) for item in report.loaded}
 
 
 def stages_of(file: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
