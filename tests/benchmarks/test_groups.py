@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import building, configs, families, peers, startup
+from benchmarks import building, configs, families, features, peers, startup
 from benchmarks.measure import Options, Row
 from detrex_backbones import instantiate
 
@@ -92,3 +92,23 @@ def test_families_are_measured_beside_whoever_is_there(monkeypatch):
     assert [row.what.split(",")[0] for row in rows] == ["ConvNeXt inference", "ConvNeXt step"]
     assert not any(row.failed for row in rows)
     assert all(row.peers["detrex"] is None and row.peers["timm"] > 0 and row.ratio > 0 for row in rows)
+
+
+def test_features_are_measured_of_all_images_and_of_the_same_network(monkeypatch):
+    for name, value in (("IMAGES", 4), ("SIZE", (64, 96)), ("BATCH", 2), ("MANY", 20), ("SMALL", (32, 32))):
+        monkeypatch.setattr(features, name, value)
+    found = []
+    extract = features.extract_features
+    monkeypatch.setattr(features, "extract_features", lambda *a, **k: found.append(extract(*a, workers=0, **k)))
+    monkeypatch.setattr(features, "peak_memory", lambda before, during: _images_of(before, during))
+    speed, memory = features.rows(Options(rounds=1))
+    assert [(done.images, done.before, len(done.broken)) for done in found] == [(4, 0, 0)] * 2  # and once to warm up
+    assert list(speed.peers) == ["plain loop", "network alone"] and speed.ratio > 0 and not speed.failed
+    assert (memory.ours, memory.peers["a tenth"], memory.met) == (20, 2, False)
+
+
+def _images_of(before, during):
+    """How many images the second of two programs goes through, in place of its memory."""
+    names: dict = {}
+    exec(before, names)
+    return eval(during, names).images
