@@ -187,6 +187,14 @@ class TestSizes:
         with pytest.raises(InputError, match=r"mvitv2_tiny can't run.*to \(224, 224\).*img_size=\(256, 256\)"):
             ours(noise(1, 3, 161, 227))
 
+    def test_that_lack_their_first_map_have_the_others(self):
+        with pytest.raises(ArgumentError, match=r"out_indices=\[0, 1, 2, 3\]: tresnet_m has the maps \[1, 2, 3, 4\]"):
+            meta("tresnet_m")
+        assert [shape.channels for shape in meta("tresnet_m", out_indices=(2, -1)).output_shape().values()] == [
+            128,
+            2048,
+        ]
+
     def test_values_that_meta_tensors_lack_are_not_blamed_on_the_size(self):
         skip_without_network("gemma4_vit_167m")
         with pytest.raises(InputError, match=r"gemma4_vit_167m looks at values.*Run it on the CPU or on a GPU"):

@@ -64,7 +64,8 @@ def _runs(name: str, side: int, kwargs: dict[str, int], device: str) -> bool:
 
 def all_maps(name: str, **kwargs: int) -> tuple[int, ...]:
     with torch.device("meta"):
-        return tuple(range(len(timm.create_model(name, features_only=True, **kwargs).feature_info.info)))
+        info = timm.create_model(name, features_only=True, **kwargs).feature_info.info
+    return tuple(index for index, one in enumerate(info) if one.get("module") != "")  # TResNet's stem is no module
 
 
 def check_freezing(name: str) -> None:
@@ -173,6 +174,7 @@ RECOMPUTED = {
     "legacy_xception": {"out_indices": (1, 2)},
     "hrnet_w18_small": {"out_indices": (1, 2)},
     "efficientvim_m1": {"out_indices": (0, 2)},
+    "vgg11_bn": {"out_indices": (1, 2)},  # single layers in a row
 }
 
 

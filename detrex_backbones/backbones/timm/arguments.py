@@ -57,8 +57,9 @@ def chosen_maps(
     found = list(indices) if isinstance(indices, Iterable) and not isinstance(indices, str) else []
     whole = bool(found) and all(isinstance(index, int) and not isinstance(index, bool) for index in found)
     allowed = all_indices(model_name, kwargs) if not whole or min(found) < 0 else []
-    named = {f"p{index}": index if index >= 0 else index + len(allowed) for index in found} if whole else {}
-    if not whole or min(named.values()) < 0 or len(set(named.values())) != len(found):
+    is_there = whole and min(found) >= -len(allowed)
+    named = {f"p{index}": index if index >= 0 else allowed[index] for index in found} if is_there else {}
+    if not is_there or len(set(named.values())) != len(found):
         allowed = allowed or all_indices(model_name, kwargs)
         raise ArgumentError(
             f"{given}: {model_name} has the maps {allowed}, and -1 is the last of them. Choose at least one of these, "

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.base import Backbone, check_batch, first_channels
-from detrex_backbones.backbones.recompute import check_stages, recompute_modules
+from detrex_backbones.backbones.recompute import check_stages
 from detrex_backbones.backbones.staged import freeze_parameters
 from detrex_backbones.backbones.timm import build, sizes
 from detrex_backbones.backbones.timm.arguments import DEFAULT_INDICES, chosen_maps, weights_from
 from detrex_backbones.backbones.timm.exportable import made_exportable
 from detrex_backbones.backbones.timm.freeze import check_freeze_at, freeze_norms
 from detrex_backbones.backbones.timm.reach import reach_of_all, read_reach
-from detrex_backbones.backbones.timm.recompute import modules_between
+from detrex_backbones.backbones.timm.recompute import recompute_between
 from detrex_backbones.backbones.timm.res2net import without_stride1_pool
 from detrex_backbones.backbones.timm.swin import pad_then_roll
 from detrex_backbones.backbones.timm.unused import leave_out_unused
@@ -193,7 +193,7 @@ class TimmBackbone(Backbone):
             freeze_parameters(self.timm_model, whole.up_to(freeze_at - 1), freeze_norms)
         if whole is not None and chosen:
             maps = {self._indices[self._timm_order.index(key)] for key in chosen}
-            recompute_modules(self.timm_model, modules_between(self.timm_model, whole, self._indices, maps))
+            recompute_between(self.timm_model, whole, self._indices, maps)
 
     @property
     def size_divisibility(self) -> int:

@@ -80,7 +80,7 @@ def all_indices(model_name: str, kwargs: Mapping[str, Any] | None = None) -> lis
         except Exception:  # of other arguments, which is said where the network is made
             net = create(model_name, None, {name: value for name, value in own.items() if name == "feature_cls"})
     info: Any = net.feature_info
-    return list(range(len(info.info)))
+    return [index for index, one in enumerate(info.info) if one.get("module") != ""]  # TResNet's stem is no module
 
 
 def create(model_name: str, out_indices: list[int] | None, kwargs: Mapping[str, Any]) -> nn.Module:

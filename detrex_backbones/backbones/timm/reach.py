@@ -29,6 +29,7 @@ class Reach:
 
     Args:
         net: the network that was run.
+        indices: which of timm's maps these are.
         shapes: of its maps, in its order.
         maps: the parameters that each of them depends on.
         before: those that the input of the first stage depends on; None where no module is known for it.
@@ -39,6 +40,7 @@ class Reach:
     """
 
     net: nn.Module
+    indices: list[int]
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     maps: list[set[str]] = field(default_factory=list)
     before: set[str] | None = None
@@ -71,23 +73,24 @@ def read_reach(model_name: str, out_indices: list[int], kwargs: Mapping[str, Any
     """
     size = made_size(model_name, kwargs)
     try:
-        return _read(meta_network(model_name, out_indices, kwargs), torch.empty(1, channels, *size, device="meta"))
+        net = meta_network(model_name, out_indices, kwargs)
+        return _read(net, out_indices, torch.empty(1, channels, *size, device="meta"))
     except (RuntimeError, NotImplementedError):
         # It looks at values on its way; random ones will do, and a small image if it takes one.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             net = create(model_name, out_indices, kwargs).eval()
             try:
-                return _read(net, torch.randn(1, channels, *(max(side // 8, 1) for side in size)))
+                return _read(net, out_indices, torch.randn(1, channels, *(max(side // 8, 1) for side in size)))
             except (RuntimeError, AssertionError, ValueError):
-                return _read(net, torch.randn(1, channels, *size))
+                return _read(net, out_indices, torch.randn(1, channels, *size))
 
 
-def _read(net: nn.Module, image: Tensor) -> Reach:
-    reach = Reach(net)
+def _read(net: nn.Module, out_indices: list[int], image: Tensor) -> Reach:
+    reach = Reach(net, out_indices)
     names = {id(parameter): name for name, parameter in net.named_parameters()}
     modules = dict(net.named_modules())
     info: Any = net.feature_info
-    reach.stages = [_stage(entry["module"]) for entry in info.info]
+    reach.stages = [_stage(entry["module"]) for entry in info.info if entry["module"]]
     taps = [_module(modules, tap) for tap in reach.stages]
     inputs: dict[str, set[str]] = {}
 
