@@ -22,22 +22,23 @@ DOCS = ROOT / "docs"
 ELSEWHERE = ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESULTS.md")
 
 CONFIGS_ABOUT = """\
-`get_config(name)` loads a config; commands take the same name. The figures are those of `detrex-backbones list --figures`:
-GFLOPs count multiply-adds for 224 x 224 pixels, top-1 is that of the best weights known by name, and top-5 of the same weights.
+`get_config(name)` loads a config; commands take the same name. The figures are those of `detrex-backbones list
+--figures`: GFLOPs count multiply-adds for 224 x 224 pixels, top-1 is that of the best weights known by name, and top-5
+that of the same weights.
 """
 
 WEIGHTS_ABOUT = """\
-The weights that `train.init_checkpoint` takes by name, with the config and overrides that load them. timm's {timm} are not
-listed: see `detrex-backbones weights 'timm://*'`. Paths, URLs and `hf-hub:org/name` are also accepted. Top-1 and top-5 are
-the published ImageNet accuracies; `evaluate` checks them.
+The weights that `train.init_checkpoint` takes by name, with the config and overrides that load them. timm's {timm} are
+not listed: see `detrex-backbones weights 'timm://*'`. Paths, URLs and `hf-hub:org/name` are also accepted. Top-1 and
+top-5 are the published ImageNet accuracies; `evaluate` checks them.
 """
 
 PREPROCESSING_ABOUT = """\
 ## Preprocessing
 
-Channel order and its name in the tables; mean and standard deviation per channel in that order, for pixels of 0 to 255, as
-`pixel_mean` and `pixel_std` take them; and the pixel scale of the source's own code. A source has several rows if its weights
-differ.
+Channel order and its name in the tables; mean and standard deviation per channel in that order, for pixels of 0 to 255,
+as `pixel_mean` and `pixel_std` take them; and the pixel scale of the source's own code. A source has several rows if
+its weights differ.
 """
 
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
