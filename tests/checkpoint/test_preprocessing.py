@@ -84,8 +84,10 @@ def test_a_known_file_that_contradicts_is_an_error_with_the_overrides_that_mend_
     with pytest.raises(PreprocessingError) as caught:
         load_checkpoint(model, known)
     text = str(caught.value)
-    assert text.startswith("torchvision://resnet50-v2 want pixel_mean=[123.675,116.28,103.53] (the model has [103.53,")
-    overrides = text.partition("Mend it by:\n")[2].split()
+    assert text.startswith(
+        "torchvision://resnet50-v2 expects pixel_mean=[123.675,116.28,103.53] (the model has [103.53,"
+    )
+    overrides = text.partition("Fix it with:\n")[2].split()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     # The text is the override line: applied to the config, the file loads.
     cfg = get_config("resnet/resnet50.py")
@@ -127,7 +129,7 @@ def test_torchvisions_detectors_are_held_to_it_too(known):
     wrong = ["model.image_mean=[0.5,0.5,0.5]", "model.image_std=[0.5,0.5,0.5]", "model.backbone.input_format=BGR"]
     with pytest.raises(PreprocessingError) as caught:
         load_checkpoint(detector(*wrong), known)
-    mends = str(caught.value).partition("Mend it by:\n")[2].split()
+    mends = str(caught.value).partition("Fix it with:\n")[2].split()
     assert [mend.partition("=")[0] for mend in mends] == [wrong_one.partition("=")[0] for wrong_one in wrong]
     load_checkpoint(detector(*wrong, *mends), known)
 
@@ -146,7 +148,7 @@ def test_the_check_can_be_a_warning_or_off(known, caplog):
         load_checkpoint(extractor(BGR), known, check_preprocessing="off")
         assert caplog.records == []
         load_checkpoint(extractor(BGR), known, check_preprocessing="warn")
-    assert "Mend it by:\n    model.pixel_mean=" in caplog.text
+    assert "Fix it with:\n    model.pixel_mean=" in caplog.text
     with pytest.raises(ArgumentError, match=r"check_preprocessing='of' is not known\. Allowed: error, warn, off\."):
         load_checkpoint(extractor(), known, check_preprocessing="of")
 
@@ -158,7 +160,7 @@ def test_a_convention_that_suggests_something_else_is_a_warning(tmp_path, caplog
         load_checkpoint(extractor(depth=18), path)
         assert caplog.records == []
         load_checkpoint(extractor(BGR, depth=18), path)
-    assert "files in torchvision's names, as a rule, want" in caplog.text
+    assert "files in torchvision's names usually expect" in caplog.text
     assert "model.input_format=RGB" in caplog.text
 
 
@@ -187,7 +189,7 @@ def test_names_that_prove_another_shortcut_are_an_error(tmp_path, name, shortcut
     cfg.model.backbone.stages.shortcut = other
     with pytest.raises(PreprocessingError, match=rf"want shortcut={shortcut} \(the model has {other}\)") as caught:
         build_model(cfg)
-    override = str(caught.value).partition("Mend it by:\n")[2].strip()
+    override = str(caught.value).partition("Fix it with:\n")[2].strip()
     assert override == f"model.backbone.stages.shortcut={shortcut}"
     build_model(LazyConfig.apply_overrides(cfg, [override]))
 
@@ -207,7 +209,7 @@ def test_padding_and_eps_of_timms_files_are_those_of_their_network(tmp_path, net
     cfg.model.backbone.model_name = wrong
     with pytest.raises(PreprocessingError, match=r"norm_eps=.*padding=(same|symmetric) \(the model has") as caught:
         build_model(cfg)
-    overrides = str(caught.value).partition("Mend it by:\n")[2].split()
+    overrides = str(caught.value).partition("Fix it with:\n")[2].split()
     assert overrides == [f"model.backbone.model_name={network}"]
     build_model(LazyConfig.apply_overrides(cfg, overrides))
 
@@ -227,7 +229,7 @@ def test_each_of_padding_and_eps_is_held_to(tmp_path):
 def test_an_unknown_file_in_efficientnets_names_says_what_they_can_not_tell(tmp_path):
     report = load_checkpoint(TimmBackbone("efficientnet_b0"), save_timm("tf_efficientnet_b0", tmp_path / "mine.pth"))
     assert "SAME padding and norm_eps 1e-3" in report.lookalikes
-    assert "names alone don't tell: TensorFlow's weights" in " ".join(str(report).split())
+    assert "the key names don't tell: TensorFlow's weights" in " ".join(str(report).split())
 
 
 def mobilenet(**kwargs):

@@ -80,7 +80,7 @@ def test_match_refuses_what_the_load_would_refuse_for_its_preprocessing(tmp_path
     bgr = ["model.input_format=BGR", "model.pixel_std=[1,1,1]"]
     status, out, err = run(capsys, "match", "resnet/resnet50", path, *bgr)
     assert (status, "265 of 265" in out) == (1, True)
-    assert "Mend it by:\n      model.pixel_std=[58.395,57.12,57.375] model.input_format=RGB" in err
+    assert "Fix it with:\n      model.pixel_std=[58.395,57.12,57.375] model.input_format=RGB" in err
     off = "train.load_options.check_preprocessing=off"
     assert run(capsys, "match", "resnet/resnet50", path, *bgr, off)[0] == 0
 
@@ -206,7 +206,7 @@ def test_infer_takes_what_a_source_has_as_a_rule(tmp_path, capsys):
     torch.save(state, tmp_path / "weights.pth")
     _, text, _ = run(capsys, "infer", tmp_path / "weights.pth")
     assert "input_format='BGR', pixel_mean=[102.9801, 115.9465, 122.7717]" in text
-    assert "assumed: files in maskrcnn-benchmark's names have it as a rule" in text
+    assert "assumed: files in maskrcnn-benchmark's names usually have it" in text
     assert "pixel_mean=[102.9801, 115.9465, 122.7717]" in text
 
 

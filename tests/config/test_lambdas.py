@@ -155,7 +155,7 @@ def test_27_a_lambda_is_only_written_from_the_source_that_it_was_made_of(write: 
 
 
 HOSTILE = {
-    "dunder": ("lambda x: x.__class__", "x.__class__ is no name that can be imported"),
+    "dunder": ("lambda x: x.__class__", "x.__class__ is not an importable name"),
     "dunder of a name": ("lambda: os.__dict__", "os.__dict__ is no name"),
     "import": ("lambda: __import__('os')", "__import__ is no name"),
     "attribute of a call": ("lambda: dict().update", r"dict\(\).update is no name"),

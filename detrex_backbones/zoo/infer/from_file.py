@@ -26,7 +26,7 @@ from detrex_backbones.zoo.whole_config import find_config
 __all__ = ["infer_config", "infer_resnet_of"]
 
 PIXELS = ("pixel_mean", "pixel_std", "input_format")
-FROM_THE_NETWORK = "preprocessing is in no tensor; this is what the network of that name is usually given"
+FROM_THE_NETWORK = "no tensor stores the preprocessing; this is what the network of that name is usually given"
 
 
 def infer_config(
