@@ -238,7 +238,7 @@ def test_infer_refuses_what_no_network_takes(tmp_path, capsys):
     torch.save({key: value for key, value in state.items() if "stages.2.blocks.1" not in key}, tmp_path / "net.pth")
     status, _, err = run(capsys, "infer", tmp_path / "net.pth")
     assert status == 1
-    assert "holds no ResNet that is known by its names, and no network of a ready config or of timm takes it" in err
+    assert "holds no ResNet with known key names, and fits no ready config and no timm model" in err
 
 
 def test_infer_of_deformable_stages(tmp_path, capsys):

@@ -34,8 +34,8 @@ def why_a_piece(plan: Plan, model: Shapes) -> str:
     scope = plan.scope.rstrip(".")
     return (
         f"{len(plan.matched)} of its tensors have the names and shapes of {scope!r}, which is a piece of a network: "
-        f"images go into {first[0]!r}, outside it. {_rest(plan)}Rename the file's keys to those of the whole network, or "
-        f"build the network that it is for. To load only this part: scope={scope!r}."
+        f"images go into {first[0]!r}, outside it. {_rest(plan)}Rename the keys to those of the whole "
+        f"network, or build the network that the file is for. To load only this part: scope={scope!r}."
     )
 
 

@@ -59,8 +59,8 @@ def infer_config(
         found = found or _network(checkpoint, options)
         if found is None:
             raise problem or CheckpointError(
-                f"checkpoint {visible(path)!r} holds no ResNet that is known by its names, and no network of a ready "
-                f"config or of timm takes it. It has: {shorten(checkpoint.tensors)}."
+                f"checkpoint {visible(path)!r} holds no ResNet with known key names, and fits no ready config and no "
+                f"timm model. It has: {shorten(checkpoint.tensors)}."
             )
         load_values(checkpoint, checkpoint.tensors, owned=False)  # no config for a damaged file: checksums are compared
     return found
