@@ -187,7 +187,7 @@ def test_names_that_prove_another_shortcut_are_an_error(tmp_path, name, shortcut
     cfg = LazyConfig.apply_overrides(get_config("gluon/resnet50_v1c.py"), ["train.device=cpu"])
     cfg.train.init_checkpoint = str(path)
     cfg.model.backbone.stages.shortcut = other
-    with pytest.raises(PreprocessingError, match=rf"want shortcut={shortcut} \(the model has {other}\)") as caught:
+    with pytest.raises(PreprocessingError, match=rf"expects? shortcut={shortcut} \(the model has {other}\)") as caught:
         build_model(cfg)
     override = str(caught.value).partition("Fix it with:\n")[2].strip()
     assert override == f"model.backbone.stages.shortcut={shortcut}"
@@ -217,11 +217,11 @@ def test_padding_and_eps_of_timms_files_are_those_of_their_network(tmp_path, net
 def test_each_of_padding_and_eps_is_held_to(tmp_path):
     path = save_timm("tf_efficientnet_b0", tmp_path / TF)
     model = TimmBackbone("efficientnet_b0", bn_eps=1e-3)
-    with pytest.raises(PreprocessingError, match="want padding=same") as caught:
+    with pytest.raises(PreprocessingError, match="expects? padding=same") as caught:
         load_checkpoint(model, path)
     assert "norm_eps" not in str(caught.value)
     model = TimmBackbone("efficientnet_b0", pad_type="same")
-    with pytest.raises(PreprocessingError, match=r"want norm_eps=0.001 \(the model has 1e-05\)") as caught:
+    with pytest.raises(PreprocessingError, match=r"expects? norm_eps=0.001 \(the model has 1e-05\)") as caught:
         load_checkpoint(model, path)
     assert "padding" not in str(caught.value)
 
@@ -242,7 +242,7 @@ def test_a_mobilenet_of_torchvisions_detectors_has_another_eps(tmp_path):
     path = tmp_path / "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth"
     torch.save(net.state_dict(), path)
     with pytest.raises(
-        PreprocessingError, match=r"want norm_eps=1e-05 \(the model has 0\.001\)\. Build the network with"
+        PreprocessingError, match=r"expects? norm_eps=1e-05 \(the model has 0\.001\)\. Build the network with"
     ):
         load_checkpoint(mobilenet(), path)
     load_checkpoint(mobilenet(norm_layer=functools.partial(torch.nn.BatchNorm2d, eps=1e-5)), path)
@@ -255,7 +255,7 @@ def test_a_classifiers_mobilenet_is_held_to_its_own_eps(tmp_path):
     path = tmp_path / "mobilenet_v3_large-8738ca79.pth"
     torch.save(torchvision.models.mobilenet_v3_large().state_dict(), path)
     load_checkpoint(mobilenet(), path)
-    with pytest.raises(PreprocessingError, match=r"want norm_eps=0\.001"):
+    with pytest.raises(PreprocessingError, match=r"expects? norm_eps=0\.001"):
         load_checkpoint(mobilenet(norm_layer=torch.nn.BatchNorm2d), path)
 
 
