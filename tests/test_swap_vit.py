@@ -127,7 +127,7 @@ def test_it_takes_the_place_of_an_fpn():
     ("make", "backbone", "error", "text"),
     [
         (dino, "timm/vit_small_patch14_dinov2", ArgumentError, "makes strides 3.5, 7, 14, 28 of them"),
-        (retinanet, "timm/vit_base_patch8_224", ArgumentError, "but the config wants 8, 16, 32"),
+        (retinanet, "timm/vit_base_patch8_224", ArgumentError, "but the config needs 8, 16, 32"),
     ],
 )
 def test_patches_that_fit_no_stride(make, backbone, error, text):

@@ -171,7 +171,7 @@ def test_infer_of_other_images_writes_a_config_that_runs(tmp_path, capsys, caplo
     pixels = [line for line in text.splitlines() if line.startswith(("# pixel_mean=", "# pixel_std="))]
     assert all(name in "".join(pixels) for name in ("pixel_mean=", "pixel_std="))
     assert all(line.endswith(f"the average of ImageNet's for each of the {channels} channels") for line in pixels)
-    assert f"# input_format='RGB' is assumed: the order of the {channels} channels is in no tensor" in text
+    assert f"# input_format='RGB' is assumed: the order of the {channels} channels is stored in no tensor" in text
     (tmp_path / "config.py").write_text(text)
     assert run(capsys, "show", tmp_path / "config.py")[0] == 0
     cfg = LazyConfig.apply_overrides(LazyConfig.load(tmp_path / "config.py"), ["train.device=cpu"])
