@@ -217,7 +217,7 @@ def test_padding_and_eps_of_timms_files_are_those_of_their_network(tmp_path, net
 def test_each_of_padding_and_eps_is_held_to(tmp_path):
     path = save_timm("tf_efficientnet_b0", tmp_path / TF)
     model = TimmBackbone("efficientnet_b0", bn_eps=1e-3)
-    with pytest.raises(PreprocessingError, match="expects? padding=same") as caught:
+    with pytest.raises(PreprocessingError, match=r"expects? padding=same") as caught:
         load_checkpoint(model, path)
     assert "norm_eps" not in str(caught.value)
     model = TimmBackbone("efficientnet_b0", pad_type="same")
