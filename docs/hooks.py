@@ -22,22 +22,23 @@ DOCS = ROOT / "docs"
 ELSEWHERE = ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESULTS.md")
 
 CONFIGS_ABOUT = """\
-`get_config(name)`, or the name on the command line. The numbers are those of `detrex-backbones list --figures`: GFLOPs
-are multiply-adds for 224 x 224 pixels, top-1 is the best of the weights that are known by name, and top-5 theirs.
+`get_config(name)` loads a config; commands take the same name. The figures are those of `detrex-backbones list
+--figures`: GFLOPs count multiply-adds for 224 x 224 pixels, top-1 is that of the best weights known by name, and top-5
+that of the same weights.
 """
 
 WEIGHTS_ABOUT = """\
-What `train.init_checkpoint` takes by name, and the config and overrides that they were trained with. timm's {timm} are
-not listed: `detrex-backbones weights 'timm://*'`. Files, URLs and `hf-hub:org/name` are taken as well. Top-1 and top-5
-are ImageNet's, as published; `evaluate` checks them.
+The weights that `train.init_checkpoint` takes by name, with the config and overrides that load them. timm's {timm} are
+not listed: see `detrex-backbones weights 'timm://*'`. Paths, URLs and `hf-hub:org/name` are also accepted. Top-1 and
+top-5 are the published ImageNet accuracies; `evaluate` checks them.
 """
 
 PREPROCESSING_ABOUT = """\
-## What images are turned into
+## Preprocessing
 
-Channel order and the name that the tables have for it; mean and standard deviation of each channel in that order, for
-pixels of 0 to 255, as `pixel_mean` and `pixel_std` take them; the scale that the source's own code counts pixels in.
-A source stands in several rows where its weights differ.
+Channel order and its name in the tables; mean and standard deviation per channel in that order, for pixels of 0 to 255,
+as `pixel_mean` and `pixel_std` take them; and the pixel scale of the source's own code. A source has several rows if
+its weights differ.
 """
 
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")

@@ -146,7 +146,7 @@ def test_a_refused_load_names_the_ready_config_that_takes_it(tmp_path, name):
     with pytest.raises(CheckpointMatchError) as error:
         build_model(cfg)
     text = str(error.value)
-    assert f"The file holds the network of {name}. It is taken with backbone={name} train.init_checkpoint=" in text
+    assert f"The file holds the network of {name}. Load it with backbone={name} train.init_checkpoint=" in text
     swap_backbone(cfg, name)
     cfg.train.init_checkpoint = str(path)
     build_model(cfg)

@@ -220,7 +220,7 @@ def test_drop_path_is_carried_over_or_said():
     swap_backbone(cfg, "timm/resnet14t", pretrained=False)
     assert cfg.model.backbone.drop_path_rate == 0.2
     lines = [str(change) for change in swap_backbone(cfg, "resnet18", pretrained=False)]
-    assert any("backbone.drop_path_rate: 0.2 -> None (resnet/resnet18 drops no paths)" in line for line in lines)
+    assert any("backbone.drop_path_rate: 0.2 -> None (resnet/resnet18 has no drop path)" in line for line in lines)
 
 
 def test_from_timm_to_a_resnet():

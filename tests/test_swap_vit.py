@@ -127,7 +127,7 @@ def test_it_takes_the_place_of_an_fpn():
     ("make", "backbone", "error", "text"),
     [
         (dino, "timm/vit_small_patch14_dinov2", ArgumentError, "makes strides 3.5, 7, 14, 28 of them"),
-        (retinanet, "timm/vit_base_patch8_224", ArgumentError, "but the config wants 8, 16, 32"),
+        (retinanet, "timm/vit_base_patch8_224", ArgumentError, "but the config needs 8, 16, 32"),
     ],
 )
 def test_patches_that_fit_no_stride(make, backbone, error, text):
@@ -142,7 +142,7 @@ def test_an_fpn_without_a_word_of_its_channels():
     cfg = retinanet()
     del cfg.model.backbone.out_channels, cfg.model.backbone.top_block
     before = copy.deepcopy(cfg)
-    with pytest.raises(ConfigKeyError, match="doesn't say its out_channels"):
+    with pytest.raises(ConfigKeyError, match="has no out_channels"):
         swap_backbone(cfg, VIT)
     assert cfg == before
 
@@ -263,7 +263,7 @@ def test_a_pyramid_by_name_takes_the_place_of_a_pyramid_or_an_fpn():
     lines = [str(change) for change in swap_backbone(cfg, "vitdet/large")]
     node = cfg.model.backbone
     assert node._target_ is SimpleFeaturePyramid and node.net._target_ is ViT and node.net.depth == 24
-    assert node.net.drop_path_rate == 0.1 and not any("drops no paths" in line for line in lines)
+    assert node.net.drop_path_rate == 0.1 and not any("has no drop path" in line for line in lines)
     with torch.device("meta"):
         shapes = instantiate(node).output_shape()
     assert {name: (shape.channels, shape.stride) for name, shape in shapes.items()} == {

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's picture of a tensor's trip is what a load does."""
+"""CONTRIBUTING's list of the steps of a load is what a load does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEP = re.compile(r"^ *((?:checkpoint/)?[a-z_/]+\.py) +(\w+) {2,}\S", re.MULTILI
 
 def test_the_trip_is_the_one_in_the_picture(tmp_path: Path) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    picture = text.partition("## The trip of a tensor")[2].partition("## ")[0]
+    picture = text.partition("## The steps of a load")[2].partition("## ")[0]
     steps = [(file.removeprefix("checkpoint/"), function) for file, function in STEP.findall(picture)]
     assert len(steps) == picture.count(".py ")
     path, model = tmp_path / "resnet18.pth", ours()

@@ -42,23 +42,23 @@ class LoadOptions:
 
     Args:
         source: the naming convention: its name, "as stored", or a `Convention` of your own; None to recognise it.
-        prefix: what stands before the network's names in the file: "teacher", "backbone"; None to find it.
+        prefix: prefix of the network's keys in the file: "teacher", "backbone"; None to find it.
         scope: path of the submodule of the model that is loaded; "" for the whole model, None to find it.
-        container: the keys that lead to the weights in the file, with dots between them, an item of a list by its
-            number: "ema.module", "models.0"; None to take those that fit the model, averages before what they were
-            made of.
-        rename: names in the file and what to read them as, in this order and before all else; what is no name in the
-            file is a regular expression, as `re.sub` takes it.
-        allow_missing: globs of the model's keys that may stay without a value or have another shape, with or without
-            the scope before them: "linear.*".
-        allow_unused: globs of the file's keys that need no place, though they are of the network: "roi_heads.mask_*".
-        stem_adapt: what to do where the model takes another number of channels than the file's: "error", "repeat" (as
-            timm does it), "mean" or "zero".
+        container: the keys that lead to the weights in the file, joined by dots, with a list's items by their
+            index: "ema.module", "models.0"; None to take the weights that fit the model, averaged ones before others.
+        rename: keys of the file and their new names, applied in this order and before anything else; what is not a
+            key of the file is a regular expression, as for `re.sub`.
+        allow_missing: globs of the model's keys that may be missing from the file or have another shape, with or
+            without the scope before them: "linear.*".
+        allow_unused: globs of the file's keys that may have no place in the model, although they belong to the
+            network: "roi_heads.mask_*".
+        stem_adapt: how to adapt the first convolution if the model has another number of input channels: "error",
+            "repeat" (as timm does), "mean" or "zero".
         swap_channels: whether to swap RGB and BGR in the first convolution.
-        resize_positions: whether to resize tables of positions (`pos_embed`, `rel_pos_h`) for the model's size as the
-            family's authors do it, and say so in the report; False refuses another size.
-        check_preprocessing: what to do where the model's mean, standard deviation, channel order, place of the stride,
-            kind of DC5 or eps are not those of known weights: "error", "warn" or "off".
+        resize_positions: whether to interpolate position embeddings (`pos_embed`, `rel_pos_h`) to the model's size as
+            the family's authors do, and report it; False refuses another size.
+        check_preprocessing: what to do if the model's mean, standard deviation, channel order, position of the stride,
+            kind of DC5 or eps differ from those of known weights: "error", "warn" or "off".
 
     Raises:
         ArgumentError: a value that is not allowed.

@@ -169,7 +169,7 @@ class LoadReport:
     def __str__(self) -> str:
         numbers = sum(prod(item.shape) for item in self.loaded)
         container = f", under {self.container!r}" if self.container else ""
-        prefix = f", prefix {self.prefix!r} taken off" if self.prefix else ""
+        prefix = f", prefix {self.prefix!r} removed" if self.prefix else ""
         unplaced = len(self.mismatched) + len(self.unplaced)
         lines = [
             _line("checkpoint", f"{self.path} ({self.format}{container})"),
@@ -188,7 +188,7 @@ class LoadReport:
             "kept": ", ".join(reasons(self.kept)),
             "left over": ", ".join(reasons(self.left_over)),
             "not taken": self.other_containers and f"other weights of the file: {choices(self.other_containers)}",
-            "note": self.lookalikes and f"names alone don't tell: {self.lookalikes}",
+            "note": self.lookalikes and f"the key names don't tell: {self.lookalikes}",
             "WARNING": self.before_maps and f"{self.before_maps_text()} random values: the maps are noise",
             "AMBIGUOUS": self.ambiguous,
             "WARNING ": self.not_finite and f"NaN or infinite values in {shorten(found)}",

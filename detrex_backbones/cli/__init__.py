@@ -36,7 +36,7 @@ EPILOG = """\
 CONFIG is a ready config (detrex-backbones list) or a path to a config file.
 OVERRIDE changes it: model.backbone.stages.depth=101  model.pixel_std=[1,1,1]
 
-exit status: 0 fine, 1 an error that is explained, 2 wrong usage, 130 interrupted
+exit status: 0 success, 1 an error (with a message), 2 wrong usage, 130 interrupted
 """
 
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None for those of the process.
 
     Returns:
-        The exit status: 0 fine, 1 an error that is explained, 2 wrong usage, 130 interrupted.
+        The exit status: 0 success, 1 an error (with a message), 2 wrong usage, 130 interrupted.
     """
     status = _run(argv)
     error = flush_output()
@@ -110,7 +110,7 @@ class _Version(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="detrex-backbones",
-        description="From a lazy config to the features of a photo, with proof that the weights loaded.",
+        description="Lazy-config detection backbones, and a checkpoint loader that proves what it loaded.",
         epilog=EPILOG,
         formatter_class=HelpFormatter,
     )

@@ -24,36 +24,40 @@ examples:
 """
 
 ABOUT = (
-    "Latency (the median, and what 95 of 100 runs stay below), images a second, memory at its peak, parameters, GFLOPs "
-    "and the best known ImageNet top-1 and its top-5 of backbones, with random weights, under torch.utils.benchmark's "
-    "timers."
+    "Measure latency (the median and the 95th percentile), images per second and peak memory of backbones with random "
+    "weights, by torch.utils.benchmark's timers, and list parameters, GFLOPs and the best known ImageNet top-1 with "
+    "its top-5."
 )
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
-    summary = "time backbones side by side on this machine"
+    summary = "measure the speed of backbones on this machine"
     parser = add_command(subparsers, "bench", run, summary=summary, about=ABOUT, examples=EXAMPLES)
-    action: Any = parser.add_argument("names", metavar="NAME", nargs="+", help="as CONFIG of the other commands")
+    action: Any = parser.add_argument("names", metavar="NAME", nargs="+", help="a CONFIG, as for the other commands")
     action.completer = complete_config
-    parser.add_argument("--size", metavar="HxW", type=parse_size, default=(224, 224), help="pixels (default: 224x224)")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="images at a time (default: 1)")
+    parser.add_argument(
+        "--size", metavar="HxW", type=parse_size, default=(224, 224), help="image size in pixels (default: 224x224)"
+    )
+    parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="images per batch (default: 1)")
     parser.add_argument("--dtype", metavar="T", default="float32", help="float32, bfloat16 or float16")
     parser.add_argument("--device", metavar="D", default="", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--compile", action="store_true", help="through torch.compile")
-    parser.add_argument("--channels-last", action="store_true", help="in that memory format")
-    parser.add_argument("--fuse", action="store_true", help="with batch norms folded into convolutions")
-    parser.add_argument("--seconds", metavar="S", type=float, default=2.0, help="to run each, at least (default: 2)")
+    parser.add_argument("--channels-last", action="store_true", help="use the channels-last memory format")
+    parser.add_argument("--fuse", action="store_true", help="fold batch norms into convolutions")
+    parser.add_argument("--seconds", metavar="S", type=float, default=2.0, help="minimum time to run each (default: 2)")
     parser.add_argument(
         "--images",
         metavar="DIR",
-        help="the mean time of forward and preprocessing over these images, one by one; reading is left out",
+        help="measure the mean time of preprocessing and forward over these images, one by one, without reading them",
     )
-    parser.add_argument("--limit", metavar="N", type=int, default=2000, help="images of --images (default: 2000)")
     parser.add_argument(
-        "--sort", metavar="COLUMN", help="median, images_per_second, top1, top5, parameters, gflops, memory"
+        "--limit", metavar="N", type=int, default=2000, help="maximum number of images of --images (default: 2000)"
     )
-    parser.add_argument("--picture", metavar="FILE", help="draw accuracy against latency: a .png or .svg")
+    parser.add_argument(
+        "--sort", metavar="COLUMN", help="sort by median, images_per_second, top1, top5, parameters, gflops or memory"
+    )
+    parser.add_argument("--picture", metavar="FILE", help="plot accuracy against latency: .png or .svg")
     add_json_argument(parser)
 
 

@@ -66,7 +66,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_config_argument(parser: argparse.ArgumentParser) -> None:
     """CONFIG alone."""
-    about = "a name of a ready config or a timm/ model, or a path to a config file"
+    about = "name of a ready config, timm/<model>, or path to a config file"
     action: Any = parser.add_argument("config", metavar="CONFIG", help=about)
     action.completer = complete_config
 
@@ -74,7 +74,7 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
 def add_overrides_argument(parser: argparse.ArgumentParser, others: str = "") -> None:
     """OVERRIDE ..., among which there may be paths of `others`."""
     about = (
-        "key=value, changes the config; backbone=NAME swaps the backbone, before all others "
+        "key=value changes the config; backbone=NAME swaps the backbone, before all other overrides "
         "(backbone.pyramid=false: a plain ViT without a pyramid)"
     )
     action: Any = parser.add_argument(
@@ -89,13 +89,13 @@ def add_overrides_argument(parser: argparse.ArgumentParser, others: str = "") ->
 
 def add_container_argument(parser: Any) -> None:
     """--container."""
-    about = "where the weights are in the file: ema.module, models.0 (default: found)"
+    about = "key of the weights in the file, such as ema.module or models.0 (default: found automatically)"
     parser.add_argument("--container", metavar="KEYS", help=about)
 
 
 def add_source_argument(parser: Any, flag: str, what: str = "of the file (default: recognised)", **more: Any) -> None:
     """A flag for a naming convention: its name, or a file of the user's own."""
-    about = f"naming convention {what}: a name of those below, or a Python file with a CONVENTION of your own"
+    about = f"naming convention {what}: one of those below, or a Python file that defines a CONVENTION"
     parser.add_argument(flag, metavar="NAME", help=about, **more)
     names = source_names_text()
     parser.epilog = f"{(parser.epilog or '').removesuffix(names).rstrip()}\n\n{names}"
@@ -105,7 +105,9 @@ def parse_renaming(text: str) -> tuple[str, str]:
     """ "^encoder\\.=" -> ("^encoder\\.", ""): what is renamed, and to what. The last equals sign counts."""
     old, equals, new = text.rpartition("=")
     if not equals or not old:
-        raise argparse.ArgumentTypeError(f"{text!r} is no renaming: OLD=NEW, such as '^encoder\\.=' or bb.=backbone.")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no renaming; write OLD=NEW, such as '^encoder\\.=' or bb.=backbone."
+        )
     return old, new
 
 

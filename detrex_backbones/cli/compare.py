@@ -21,26 +21,26 @@ examples:
 """
 
 ABOUT = (
-    "What differs between two backbones in config, weights (a row a module) and maps of a photo: the cosine of maps of "
-    "the same channels, and linear CKA, which doesn't depend on the channels' order. With --config, A and B are two "
-    "checkpoints of that config."
+    "Report the differences between two backbones in config, weights (one row per module) and feature maps of a photo: "
+    "the cosine similarity of maps with equal numbers of channels, and linear CKA, which doesn't depend on the order "
+    "of channels. With --config, A and B are two checkpoints of that config."
 )
 SHOWN = 40  # rows of a table
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
-    summary = "say what differs between two backbones or two checkpoints"
+    summary = "report the differences between two backbones or two checkpoints"
     parser = add_command(subparsers, "compare", run, summary=summary, about=ABOUT, examples=EXAMPLES)
     for name in ("A", "B"):
-        about = "a config, or with --config a checkpoint" if name == "A" else "the other"
+        about = "a config, or with --config a checkpoint" if name == "A" else "the one to compare with"
         action: Any = parser.add_argument(name.lower(), metavar=name, help=about)
         action.completer = complete_config
-    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", default=[], help="key=value, changes both configs")
+    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", default=[], help="key=value changes both configs")
     parser.add_argument("--config", metavar="CONFIG", help="the config whose checkpoints A and B are")
-    parser.add_argument("--image", metavar="FILE", help="the photo; without it, one that matplotlib ships")
-    parser.add_argument("--picture", metavar="FILE", help="draw the maps of both: a .png")
-    parser.add_argument("--draw", metavar="HOW", default="norm", help="as of features (default: norm)")
+    parser.add_argument("--image", metavar="FILE", help="the photo (default: a sample photo of matplotlib)")
+    parser.add_argument("--picture", metavar="FILE", help="draw the feature maps of both: .png")
+    parser.add_argument("--draw", metavar="HOW", default="norm", help="as in `features` (default: norm)")
     add_json_argument(parser)
 
 

@@ -32,10 +32,10 @@ def add_parser(subparsers: Any) -> None:
         subparsers,
         "convert",
         run,
-        summary="write a checkpoint in another source's names",
-        about="Write a checkpoint in another source's names. OUT's extension chooses the\n"
-        "container: .pth .pt .bin .pkl .safetensors .pyth .ckpt. What can't be expressed\n"
-        "is refused, and nothing is written then.",
+        summary="convert a checkpoint to another source's key names",
+        about="Convert a checkpoint to another source's key names. OUT's extension chooses the\n"
+        "file format: .pth .pt .bin .pkl .safetensors .pyth .ckpt. A checkpoint that can't\n"
+        "be expressed in these names is refused, and nothing is written.",
         examples=EXAMPLES,
     )
     parser.add_argument("path", metavar="IN", nargs="?", help="the checkpoint to read")
@@ -47,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     add_source_argument(parser, "--to", "to write", required=True)
     add_source_argument(parser, "--from", "to read (default: recognised)", dest="source")
     add_container_argument(parser)
-    parser.add_argument("--prefix", metavar="P", default="", help="put before every name that is written")
+    parser.add_argument("--prefix", metavar="P", default="", help="prefix to put before every key that is written")
     parser.add_argument("--verbose", action="store_true", help="print a line for each tensor: old -> new")
     add_json_argument(parser)
 
@@ -91,5 +91,5 @@ def _one(args: argparse.Namespace, name: str, option: str, shown: str) -> str:
     given = [value for value in (getattr(args, name), getattr(args, option)) if value is not None]
     if len(given) != 1:
         how = "is missing" if not given else "is given twice"
-        raise ArgumentError(f"{shown} {how}: give it by its place, or by --{option}.")
+        raise ArgumentError(f"{shown} {how}: give it as a positional argument or by --{option}, once.")
     return str(given[0])

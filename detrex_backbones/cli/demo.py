@@ -37,13 +37,13 @@ def add_parser(subparsers: Any) -> None:
         subparsers,
         "demo",
         run,
-        summary="load torchvision's ResNet-50 into ours, run both on a photo, compare",
+        summary="load torchvision's ResNet-50 into ours, run both on a photo and compare",
         about="Write a checkpoint of torchvision's ResNet-50 (seeded random weights), load it\n"
         "into this library's, run both on a photo, and compare every feature map.\n"
-        "Needs no network and no file.",
+        "Needs no network access and no files.",
         examples=EXAMPLES,
     )
-    parser.add_argument("--output", metavar="DIR", default="output", help="where files go (default: output)")
+    parser.add_argument("--output", metavar="DIR", default="output", help="output folder (default: output)")
     add_json_argument(parser)
 
 

@@ -40,23 +40,25 @@ def add_parser(subparsers: Any) -> None:
         subparsers,
         "evaluate",
         run,
-        summary="top-1 and top-5 of a config's weights on a folder of images",
-        about="Classify the images of a folder that has a folder for each class, such as\n"
-        "ImageNet's validation set. Known weights are given the resize, crop and\n"
-        "normalisation that their accuracy was published with.",
+        summary="measure top-1 and top-5 of a config's weights on a folder of images",
+        about="Classify the images of a folder that has one subfolder per class, such as\n"
+        "ImageNet's validation set. For known weights, the resize, crop and normalisation\n"
+        "are those with which their accuracy was published.",
         examples=EXAMPLES,
     )
     add_config_arguments(parser)
-    parser.add_argument("--data", metavar="DIR", required=True, help="a folder of images for each class")
-    parser.add_argument("--classes", metavar="FILE", help="folder names, a line for each class of the classifier")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=64, help="images at a time (default: 64)")
+    parser.add_argument("--data", metavar="DIR", required=True, help="folder with one subfolder of images per class")
+    parser.add_argument(
+        "--classes", metavar="FILE", help="names of the subfolders, one per line, in the order of the classifier"
+    )
+    parser.add_argument("--batch-size", metavar="N", type=int, default=64, help="images per batch (default: 64)")
     parser.add_argument("--workers", metavar="N", type=int, help="processes that read images; 0 for none")
     parser.add_argument("--limit", metavar="N", type=int, help="only this many images, spread over the folder")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: train.device)")
     parser.add_argument("--resize", metavar="N", type=_pixels, help="pixels of the shorter side before the crop")
     parser.add_argument("--crop", metavar="N", type=_pixels, help="pixels of the crop")
-    parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of the resize")
-    parser.add_argument("--predictions", metavar="FILE", help="write a CSV: path, label, the five best classes")
+    parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="interpolation of the resize")
+    parser.add_argument("--predictions", metavar="FILE", help="write a CSV with path, label and the five best classes")
     add_json_argument(parser)
 
 
@@ -106,7 +108,7 @@ def _print_result(args: argparse.Namespace, result: Evaluation) -> None:
 
 def _read_classes(path: str) -> list[str]:
     if not is_file(path):  # a pipe might never end
-        raise InputError(f"--classes '{visible(path)}' can't be read: it is no file, or isn't there.")
+        raise InputError(f"--classes '{visible(path)}' can't be read: it doesn't exist or is not a file.")
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -116,5 +118,5 @@ def _read_classes(path: str) -> list[str]:
 
 def _pixels(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of pixels")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels")
     return int(text)

@@ -26,9 +26,10 @@ examples:
 """
 ABOUT = """\
 Build a config's model, load its weights, fold its norms, and write it with its
-preprocessing: as ONNX or as an archive of torch.export. Images go in as they
-are, (N, C, H, W) of 0-255 in RGB, of any number and size; the outputs have the
-names of the maps. The file is run beside the model before it is written."""
+preprocessing, as ONNX or as a torch.export archive. The input is images of shape
+(N, C, H, W), RGB in 0-255, with any batch and image size; the outputs are named
+after the feature maps. The exported program is run and compared with the model
+before it is written."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -41,13 +42,15 @@ def add_parser(subparsers: Any) -> None:
         about=ABOUT,
         examples=EXAMPLES,
     )
-    parser.add_argument("config", metavar="CONFIG", help="a ready config, or a path to a config file")
+    parser.add_argument(
+        "config", metavar="CONFIG", help="name of a ready config, timm/<model>, or path to a config file"
+    )
     parser.add_argument("output", metavar="OUT", help="the file to write: .onnx or .pt2")
     add_overrides_argument(parser)
     parser.add_argument(
-        "--size", metavar="HxW", type=parse_size, default=(256, 320), help="the image that is traced (256x320)"
+        "--size", metavar="HxW", type=parse_size, default=(256, 320), help="size of the traced image (default: 256x320)"
     )
-    parser.add_argument("--fixed", action="store_true", help="allow images of this size alone")
+    parser.add_argument("--fixed", action="store_true", help="export for this image size only")
     add_json_argument(parser)
 
 

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from detrex_backbones.features import Extraction
 
 ABOUT = (
-    "Build a config's model, load its weights, and save its maps: of one photo, with a picture of them over it; or of "
-    "PATHS, any number of images, into files that open_features reads. A run that was interrupted goes on where it "
-    "was, and under torchrun the processes share the images."
+    "Build a config's model, load its weights, and save its feature maps: those of one photo, with a picture of them "
+    "over the photo; or those of PATHS, any number of images, into files that open_features reads. An interrupted run "
+    "continues where it stopped, and under torchrun the processes share the images."
 )
 
 EXAMPLES = """\
@@ -68,27 +68,31 @@ def add_parser(subparsers: Any) -> None:
         examples=EXAMPLES,
     )
     add_config_argument(parser)
-    add_overrides_argument(parser, others="images, folders, globs, a .txt with a path a line, or URLs")
-    parser.add_argument("--image", metavar="FILE", help="one photo; without it and PATHS, one that matplotlib ships")
+    add_overrides_argument(parser, others="images, folders, globs, a .txt with one path per line, or URLs")
     parser.add_argument(
-        "--output", metavar="DIR", default="output", help="where files go, s3://... too (default: output)"
+        "--image", metavar="FILE", help="one photo (default without PATHS: a sample photo of matplotlib)"
     )
-    parser.add_argument("--maps", metavar="NAMES", type=_names, help="keep these: res4,res5 (default: all)")
+    parser.add_argument(
+        "--output", metavar="DIR", default="output", help="output folder, also s3://... (default: output)"
+    )
+    parser.add_argument(
+        "--maps", metavar="NAMES", type=_names, help="feature maps to keep, such as res4,res5 (default: all)"
+    )
     parser.add_argument(
         "--draw",
         metavar="HOW",
         default="norm",
         type=_draw,
-        help="norm over the channels (default), pca, similarity=X,Y or channels=K",
+        help="what the picture shows: norm (over the channels, default), pca, similarity=X,Y or channels=K",
     )
     add_container_argument(parser)
     parser.add_argument("--no-picture", action="store_true", help="write no picture")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: train.device)")
-    many = parser.add_argument_group("of PATHS")
-    many.add_argument("--pool", action="store_true", help="keep the mean of each map: a vector")
-    many.add_argument("--resize", metavar="N|HxW", type=_size, help="pixels of the shorter side, or height and width")
+    many = parser.add_argument_group("options for PATHS")
+    many.add_argument("--pool", action="store_true", help="save the mean of each map, a vector")
+    many.add_argument("--resize", metavar="N|HxW", type=_size, help="resize to this shorter side, or height and width")
     many.add_argument("--dtype", metavar="T", help="float32, bfloat16 or float16 (default: float32)")
-    many.add_argument("--batch-size", metavar="N", type=int, help="images at a time (default: 16)")
+    many.add_argument("--batch-size", metavar="N", type=int, help="images per batch (default: 16)")
     many.add_argument("--workers", metavar="N", type=int, help="processes that read images; 0 for none")
     many.add_argument("--format", metavar="F", help="safetensors, or parquet for vectors (default: safetensors)")
     add_json_argument(parser)
@@ -103,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
     if paths and args.image:
         args.parser.error("--image is one photo: give either it or PATHS")
     if given and not paths:
-        args.parser.error(f"--{next(iter(given)).replace('_', '-')} is of PATHS, and none are given")
+        args.parser.error(f"--{next(iter(given)).replace('_', '-')} needs PATHS, and none are given")
     if paths:
         _run_many(args, paths, {**MANY, **given})
     else:
@@ -143,7 +147,7 @@ def print_extraction(result: Extraction) -> None:
     """What was written and what could not be read."""
     if result.report and result.rank == 0:
         say(result.report)
-    before = f", {result.before:,} were there" if result.before else ""
+    before = f", {result.before:,} were already there" if result.before else ""
     folder = visible(result.folder, LONGEST_PATH)
     say(f"wrote the features of {result.written:,} of {result.images:,} images{before}: {folder}")
     for name, why in list(result.broken.items())[:SHOWN]:

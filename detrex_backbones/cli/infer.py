@@ -22,15 +22,15 @@ def add_parser(subparsers: Any) -> None:
         subparsers,
         "infer",
         run,
-        summary="write the config of the backbone inside a checkpoint",
+        summary="print the config of the backbone in a checkpoint",
         about="Find out which network a checkpoint holds, and print its lazy config: a ResNet's\n"
-        "from its names and shapes, any other's by trying the ready configs and timm's\n"
-        "networks. What names can't tell is marked as assumed, and why.",
+        "from its key names and shapes, any other's by trying the ready configs and timm's\n"
+        "models. Settings that the file doesn't determine are marked as assumed.",
         examples=EXAMPLES,
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a path, or the name of known weights")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="path, URL, or name of known weights")
     add_source_argument(parser, "--source")
-    parser.add_argument("--prefix", metavar="P", help="what stands before the names in the file (default: found)")
+    parser.add_argument("--prefix", metavar="P", help="prefix of the keys in the file (default: found automatically)")
     add_container_argument(parser)
     add_json_argument(parser)
 

@@ -32,19 +32,23 @@ def add_parser(subparsers: Any) -> None:
         "list",
         run,
         summary="list the ready configs",
-        about="The ready configs, with what each is; and timm's models, if PATTERN begins with\n"
-        "timm/. With figures or a filter also strides, channels, parameters, GFLOPs, and\n"
-        "the weights that are known by name with their ImageNet top-1 and top-5 in per\n"
-        "cent; that takes some tenths of a second for each.",
+        about="List the ready configs, or timm's models if PATTERN begins with timm/. With\n"
+        "--figures or a filter, also print strides, channels, parameters, GFLOPs, and the\n"
+        "weights known by name with their ImageNet top-1 and top-5 in per cent, which\n"
+        "takes some tenths of a second for each config.",
         examples=EXAMPLES,
     )
-    parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="", help="a part of a name, or a glob")
+    parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="", help="part of a name, or a glob")
     parser.add_argument("--figures", action="store_true", help="show strides, parameters, GFLOPs, weights ...")
-    parser.add_argument("--stride", metavar="N", type=int, help="only those whose last map has this stride")
+    parser.add_argument("--stride", metavar="N", type=int, help="only configs whose last map has this stride")
     parser.add_argument("--max-params", metavar="M", type=float, help="only up to this many million parameters")
     parser.add_argument("--max-gflops", metavar="G", type=float, help="only up to this many GFLOPs at 224 x 224")
-    parser.add_argument("--min-top1", metavar="P", type=float, help="only with known weights of this top-1 in per cent")
-    parser.add_argument("--sort", metavar="COLUMN", help="top1, top5, parameters, gflops or name; shows the figures")
+    parser.add_argument(
+        "--min-top1", metavar="P", type=float, help="only with known weights of at least this top-1 in per cent"
+    )
+    parser.add_argument(
+        "--sort", metavar="COLUMN", help="sort by top1, top5, parameters, gflops or name; implies --figures"
+    )
     add_json_argument(parser)
 
 

@@ -40,27 +40,27 @@ def add_parser(subparsers: Any) -> None:
         subparsers,
         "match",
         run,
-        summary="say which tensor of a checkpoint would go where",
+        summary="report which tensor of a checkpoint would be loaded where",
         about="Match a checkpoint with a config's model, and print the load report, without\n"
-        "allocating the model. Exit status 1 where the load would be refused.",
+        "allocating the model. The exit status is 1 if the load would be refused.",
         examples=EXAMPLES,
     )
     add_config_argument(parser)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a path, or the name of known weights")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="path, URL, or name of known weights")
     add_overrides_argument(parser)
     add_source_argument(parser, "--source")
-    parser.add_argument("--prefix", metavar="P", help="what stands before the names in the file (default: found)")
-    parser.add_argument("--scope", metavar="PATH", help="submodule of the model (default: found)")
+    parser.add_argument("--prefix", metavar="P", help="prefix of the keys in the file (default: found automatically)")
+    parser.add_argument("--scope", metavar="PATH", help="submodule of the model to load (default: found automatically)")
     add_container_argument(parser)
     parser.add_argument(
         "--rename",
         metavar="OLD=NEW",
         action="append",
         type=parse_renaming,
-        help="read a name of the file, or what a regular expression finds in all names, as another; may be repeated",
+        help="rename a key of the file, or what a regular expression matches in all keys; may be repeated",
     )
     parser.add_argument("--all", action="store_true", help="print every key, not only the summary")
-    parser.add_argument("--html", metavar="FILE", help="also write the report as a web page with a search")
+    parser.add_argument("--html", metavar="FILE", help="also write the report as a searchable web page")
     add_json_argument(parser)
 
 

@@ -54,7 +54,8 @@ def add_parser(subparsers: Any) -> None:
         "show",
         run,
         summary="print a config, its parameters, GFLOPs and output shapes",
-        about="Print the resolved config, and what its model costs and gives, without\nallocating its weights.",
+        about="Print the resolved config, and the parameters, GFLOPs and output shapes of its\n"
+        "model, without allocating its weights.",
         examples=EXAMPLES,
     )
     add_config_arguments(parser)
@@ -63,10 +64,10 @@ def add_parser(subparsers: Any) -> None:
         "--size",
         metavar="HxW",
         type=parse_size,
-        help="input size in pixels for the GFLOPs and shapes (default: 224x224, or the next that the backbone runs)",
+        help="input size in pixels for the GFLOPs and shapes (default: 224x224, or the next size that it takes)",
     )
-    parser.add_argument("--save", metavar="FILE", help="also write the config, overrides applied: a .py or .yaml")
-    parser.add_argument("--graph", metavar="FILE", help="also draw the stages: a .png or .svg")
+    parser.add_argument("--save", metavar="FILE", help="also write the config with its overrides: .py or .yaml")
+    parser.add_argument("--graph", metavar="FILE", help="also draw the stages: .png or .svg")
     add_json_argument(parser)
 
 

@@ -38,17 +38,17 @@ def add_parser(subparsers: Any) -> None:
         subparsers,
         "weights",
         run,
-        summary="list the weights that can be had by name",
-        about="The weights that train.init_checkpoint takes by name, with their ImageNet top-1\n"
-        "and top-5 as published, parameters, what images they want (channel order, and\n"
-        "whose mean and std), and the backbone that loads them with the overrides that\n"
-        "it needs. --json has all that is known: URL, hash, mean, std, evaluation recipe,\n"
-        "licence. Without PATTERN, timm's are only counted.",
+        summary="list the weights that are known by name",
+        about="List the weights that train.init_checkpoint takes by name, with their published\n"
+        "ImageNet top-1 and top-5, parameters, preprocessing (channel order, and whose mean\n"
+        "and std), and the backbone that loads them with the overrides that it needs. --json\n"
+        "also has URL, hash, mean, std, evaluation recipe and licence. Without PATTERN,\n"
+        "timm's weights are only counted.",
         examples=EXAMPLES,
     )
-    parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="", help="a part of a name, or a glob")
-    parser.add_argument("--sort", metavar="COLUMN", help="name, top1, top5 or parameters (default: by source)")
-    parser.add_argument("--min-top1", metavar="P", type=float, help="only those of at least this top-1 in per cent")
+    parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="", help="part of a name, or a glob")
+    parser.add_argument("--sort", metavar="COLUMN", help="sort by name, top1, top5 or parameters (default: by source)")
+    parser.add_argument("--min-top1", metavar="P", type=float, help="only weights with at least this top-1 in per cent")
     parser.add_argument("--max-params", metavar="M", type=float, help="only up to this many million parameters")
     add_json_argument(parser)
 

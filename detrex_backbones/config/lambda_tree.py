@@ -36,7 +36,7 @@ def checked(text: Any) -> tuple[ast.Lambda, list[str]]:
         ConfigValueError: the text is no lambda of plain expressions.
     """
     if not isinstance(text, str) or len(text) > LONGEST:
-        raise refusal(text, f"it is no text of at most {LONGEST:,} characters")
+        raise refusal(text, f"it is not a string of at most {LONGEST:,} characters")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
@@ -61,7 +61,7 @@ def checked(text: Any) -> tuple[ast.Lambda, list[str]]:
 
 def refusal(text: Any, why: str) -> ConfigValueError:
     return ConfigValueError(
-        f"{visible(repr(text))} is no lambda that a config can hold: {visible(why)}. It may have constants, its "
+        f"{visible(repr(text))} is not a lambda that a config can hold: {visible(why)}. It may have constants, its "
         f"arguments, operators, if-else, subscripts and calls of names that can be imported. Write anything else as a "
         f"function of a module, and name that."
     )
@@ -91,7 +91,7 @@ class _Checker(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if not isinstance(node.func, (ast.Name, ast.Attribute)) or getattr(node.func, "id", None) in self.own:
-            raise refusal(self.text, f"it calls {ast.unparse(node.func)}, which is no name that can be imported")
+            raise refusal(self.text, f"it calls {ast.unparse(node.func)}, which is not an importable name")
         if not all(word.arg for word in node.keywords):
             raise refusal(self.text, "it calls with **")
         return self.generic_visit(node)
@@ -100,6 +100,6 @@ class _Checker(ast.NodeTransformer):
         name = ast.unparse(node)
         first, *_ = name.split(".")
         if not is_dotted_name(name) or first in self.own or any(part.startswith("__") for part in name.split(".")):
-            raise refusal(self.text, f"{name} is no name that can be imported")
+            raise refusal(self.text, f"{name} is not an importable name")
         self.names.append(name)
         return ast.Name(name, ast.Load())

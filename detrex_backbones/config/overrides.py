@@ -222,7 +222,7 @@ def _check_key(node: Any, key: Any, override: _Override) -> None:
     if problem:
         raise OverrideError(
             f"The override {override.text!r} sets {place_of(node, key)}, but {problem} "
-            f"Write '+{override.text}' to set it all the same."
+            f"Write '+{override.text}' to set it anyway."
         )
 
 

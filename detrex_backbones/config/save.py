@@ -187,7 +187,7 @@ def _save_pickle(cfg: Any, path: AnyPath, problems: list[str]) -> None:
     except Exception as error:  # generators, open files and the like, each with an error of its own
         told = f"Nor can cloudpickle write it to {beside}: {type(error).__name__}: {error}"
     warnings.warn(
-        f"{path} is written for reading, but doesn't load again: {'; '.join(problems)}. {told}",
+        f"{path} was written, but can't be loaded again: {'; '.join(problems)}. {told}",
         UserWarning,
         stacklevel=4,
     )

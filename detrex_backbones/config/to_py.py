@@ -46,7 +46,7 @@ def to_py(cfg: Any, prefix: str = "cfg.") -> str:
     statements = [_statement(prefix.removesuffix("."), keys, value) for keys, value in _assignments(to_plain(cfg))]
     text = "".join(f"{line}\n" for line, _ in statements)
     if _parsed(text) != ast.dump(ast.Module([meant for _, meant in statements], type_ignores=[])):
-        raise ConfigValueError("This config can't be written as Python that means the same. Use LazyConfig.to_yaml.")
+        raise ConfigValueError("This config can't be written as Python with the same meaning. Use LazyConfig.to_yaml.")
     try:
         black: Any = importlib.import_module("black")
     except ImportError:

@@ -43,7 +43,7 @@ def parse_value(text: str) -> Any:
         parser.space()
         if parser.at < len(text):
             raise ValueError(
-                f"there is {text[parser.at :]!r} after the end of the value; write {quoted(text)} for a text"
+                f"there is {text[parser.at :]!r} after the end of the value; write {quoted(text)} for a string"
             )
         return value
     word = parser.bare(",")
@@ -73,7 +73,7 @@ def scalar(word: str) -> Any:
     if _CALL.match(word) and word.endswith(")"):
         raise ValueError(
             f"{word!r} is written like a function of Hydra's grammar, and none is called here; write the value that it "
-            f"gives, or {quoted(word)} for a text"
+            f"gives, or {quoted(word)} for a string"
         )
     if _PREFIXED.fullmatch(word):
         raise ValueError(f"{word!r} has letters before its quote; write the text in quotes alone")
@@ -174,7 +174,7 @@ class _Parser:
         if call not in _MADE or self.peek() not in ("'", '"'):
             raise ValueError(
                 f"{self.text[start:]!r} is written like a function of Hydra's grammar, and none is called here; write "
-                f"the value that it gives, or put quotes around a text"
+                f"the value that it gives, or put quotes around a string"
             )
         value = self.quoted()
         self.space()

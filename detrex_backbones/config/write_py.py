@@ -65,7 +65,9 @@ def _check(cfg: DictConfig, text: str) -> None:
         except (ConfigError, OmegaConfBaseException) as error:
             raise ConfigValueError(f"the config can't be written as Python that loads: {error}") from error
     if again != LazyConfig.to_yaml(cfg):
-        raise ConfigValueError("the config can't be written as Python that loads as the same. Write it as .yaml.")
+        raise ConfigValueError(
+            "the config can't be written as Python that loads as the same config. Write it as .yaml."
+        )
 
 
 class _Writer:

@@ -75,7 +75,7 @@ def build_model_with_report(cfg: DictConfig) -> tuple[nn.Module, LoadReport | No
             check_at_first_forward(module)
     frozen = frozen_but_not_loaded(model, report)
     if frozen:
-        logger.warning("frozen at values that nothing was loaded into: %s", shorten(frozen))
+        logger.warning("frozen, but not loaded from a checkpoint: %s", shorten(frozen))
     return model, report
 
 

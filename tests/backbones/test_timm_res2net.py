@@ -93,7 +93,7 @@ def test_into_timms_as_it_is_they_are_refused_with_the_override_that_mends_it(fi
     with pytest.raises(PreprocessingError) as caught:
         load_checkpoint(model, file)
     assert str(caught.value).endswith(
-        "want stride1_pool=false (the model has true). Mend it by:\n    model.backbone.stride1_pool=false"
+        "expect stride1_pool=false (the model has true). Fix it with:\n    model.backbone.stride1_pool=false"
     )
 
 

@@ -177,7 +177,7 @@ def test_the_state_of_an_optimiser_is_no_weights(content, tmp_path):
 
 def test_errors_name_the_containers(tmp_path):
     content = {"a": WIDE, "b": {"c": DEEP}}
-    with pytest.raises(CheckpointMatchError, match=r"the file has other weights, too: container='a'"):
+    with pytest.raises(CheckpointMatchError, match=r"the file also has: container='a'"):
         load_checkpoint(net(), content)
     with pytest.raises(CheckpointFileError, match=r"no weights under container='x'.*container='b\.c' or container='a'"):
         load_checkpoint(net(), save(tmp_path, content), container="x")

@@ -46,10 +46,7 @@ def test_build_model_warns_of_it(tmp_path, caplog):
     torch.save(torchvision.models.resnet18().state_dict(), path)
     with caplog.at_level(logging.WARNING):
         build_model(cfg())
-        assert (
-            "frozen at values that nothing was loaded into: backbone.stem.conv1, backbone.stem.conv1.norm"
-            in caplog.text
-        )
+        assert "frozen, but not loaded from a checkpoint: backbone.stem.conv1, backbone.stem.conv1.norm" in caplog.text
         caplog.clear()
         build_model(cfg(f"train.init_checkpoint={path}"))
     assert "frozen" not in caplog.text

@@ -110,7 +110,7 @@ def test_nothing_matched(tmp_path):
     path = save(tmp_path, {"encoder.weight": torch.ones(3), "encoder.bias": torch.ones(3)})
     error = refused(empty(), path)
     text = str(error)
-    assert "is not for this model: 0 of its 2 tensors fit. Names taken: as stored." in text
+    assert "is not for this model: 0 of its 2 tensors fit. Naming convention: as stored." in text
     assert "In the file: encoder.weight, encoder.bias." in text
     assert "In the model: stem.conv1.weight," in text
     assert "Known conventions: " in text
@@ -196,7 +196,7 @@ def test_networks_that_are_cut_load_a_whole_file(file, last):
     net = empty(out_features=maps)
     report = load_checkpoint(net, file)
     assert report.coverage == 1
-    reason = "no place in the model" if last == "stem" else "behind the last map of the model"
+    reason = "no place in the model" if last == "stem" else "after the last feature map of the model"
     stages = {key.partition(".")[0] for key, why in report.left_over.items() if why == reason}
     assert stages == {f"layer{index}" for index in range(len(maps), 5)}
     assert_same_features(net, maps=maps)

@@ -146,8 +146,8 @@ def test_a_detectors_norms_without_a_place_name_the_argument(tmp_path):
     model = TimmBackbone(name, out_indices=(1, 2, 3), output_norms=True, **CASES[name][1])
     report = load_checkpoint(model, path)
     assert {key: why for key, why in report.left_over.items() if "norm0" in key} == {
-        "backbone.norm0.weight": "norm of a map that the model doesn't give",
-        "backbone.norm0.bias": "norm of a map that the model doesn't give",
+        "backbone.norm0.weight": "norm of a feature map that the model doesn't output",
+        "backbone.norm0.bias": "norm of a feature map that the model doesn't output",
     }
 
 

@@ -34,7 +34,7 @@ def refusal(capsys, *arguments):
 def check_mend(error, config, file, *before):
     """The override that the error gives takes the file when it is pasted."""
     assert "infer FILE" not in error  # which network it is stands here
-    overrides = shlex.split(re.search(r"It is taken with (.*)\.$", error)[1])
+    overrides = shlex.split(re.search(r"Load it with (.*)\.$", error)[1])
     assert main(["match", config, file, *before, *overrides]) == 0
 
 
@@ -46,7 +46,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "mend"),
     [
-        ("resnet101", "It is taken with model.backbone.stages.depth=101."),
+        ("resnet101", "Load it with model.backbone.stages.depth=101."),
         ("resnext50_32x4d", "model.backbone.stages.num_groups=32 model.backbone.stages.width_per_group=4."),
     ],
 )
@@ -64,7 +64,7 @@ def test_a_network_of_timm(capsys, name, config):
     file = save(shapes_of(name))
     error = refusal(capsys, config, file, *before)
     override = f"model.backbone.model_name={name}" if before else f"backbone=timm/{name}"
-    assert error.endswith(f"The file holds timm's {name}. It is taken with {override}.")
+    assert error.endswith(f"The file holds timm's {name}. Load it with {override}.")
     check_mend(error, config, file, *before)
 
 

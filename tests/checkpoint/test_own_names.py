@@ -239,7 +239,7 @@ def test_help_texts_know_every_convention():
 
 def test_every_option_has_its_text():
     assert all(option_texts().values())
-    assert "rename: names in the file" in load_checkpoint.__doc__
+    assert "rename: keys of the file" in load_checkpoint.__doc__
     with pytest.raises(ArgumentError, match="Did you mean 'prefix'"):
         LoadOptions.of({"prefixx": "a"})
 

@@ -84,8 +84,10 @@ def test_a_known_file_that_contradicts_is_an_error_with_the_overrides_that_mend_
     with pytest.raises(PreprocessingError) as caught:
         load_checkpoint(model, known)
     text = str(caught.value)
-    assert text.startswith("torchvision://resnet50-v2 want pixel_mean=[123.675,116.28,103.53] (the model has [103.53,")
-    overrides = text.partition("Mend it by:\n")[2].split()
+    assert text.startswith(
+        "torchvision://resnet50-v2 expects pixel_mean=[123.675,116.28,103.53] (the model has [103.53,"
+    )
+    overrides = text.partition("Fix it with:\n")[2].split()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     # The text is the override line: applied to the config, the file loads.
     cfg = get_config("resnet/resnet50.py")
@@ -127,7 +129,7 @@ def test_torchvisions_detectors_are_held_to_it_too(known):
     wrong = ["model.image_mean=[0.5,0.5,0.5]", "model.image_std=[0.5,0.5,0.5]", "model.backbone.input_format=BGR"]
     with pytest.raises(PreprocessingError) as caught:
         load_checkpoint(detector(*wrong), known)
-    mends = str(caught.value).partition("Mend it by:\n")[2].split()
+    mends = str(caught.value).partition("Fix it with:\n")[2].split()
     assert [mend.partition("=")[0] for mend in mends] == [wrong_one.partition("=")[0] for wrong_one in wrong]
     load_checkpoint(detector(*wrong, *mends), known)
 
@@ -146,7 +148,7 @@ def test_the_check_can_be_a_warning_or_off(known, caplog):
         load_checkpoint(extractor(BGR), known, check_preprocessing="off")
         assert caplog.records == []
         load_checkpoint(extractor(BGR), known, check_preprocessing="warn")
-    assert "Mend it by:\n    model.pixel_mean=" in caplog.text
+    assert "Fix it with:\n    model.pixel_mean=" in caplog.text
     with pytest.raises(ArgumentError, match=r"check_preprocessing='of' is not known\. Allowed: error, warn, off\."):
         load_checkpoint(extractor(), known, check_preprocessing="of")
 
@@ -158,7 +160,7 @@ def test_a_convention_that_suggests_something_else_is_a_warning(tmp_path, caplog
         load_checkpoint(extractor(depth=18), path)
         assert caplog.records == []
         load_checkpoint(extractor(BGR, depth=18), path)
-    assert "files in torchvision's names, as a rule, want" in caplog.text
+    assert "files in torchvision's names usually expect" in caplog.text
     assert "model.input_format=RGB" in caplog.text
 
 
@@ -185,9 +187,9 @@ def test_names_that_prove_another_shortcut_are_an_error(tmp_path, name, shortcut
     cfg = LazyConfig.apply_overrides(get_config("gluon/resnet50_v1c.py"), ["train.device=cpu"])
     cfg.train.init_checkpoint = str(path)
     cfg.model.backbone.stages.shortcut = other
-    with pytest.raises(PreprocessingError, match=rf"want shortcut={shortcut} \(the model has {other}\)") as caught:
+    with pytest.raises(PreprocessingError, match=rf"expects? shortcut={shortcut} \(the model has {other}\)") as caught:
         build_model(cfg)
-    override = str(caught.value).partition("Mend it by:\n")[2].strip()
+    override = str(caught.value).partition("Fix it with:\n")[2].strip()
     assert override == f"model.backbone.stages.shortcut={shortcut}"
     build_model(LazyConfig.apply_overrides(cfg, [override]))
 
@@ -207,7 +209,7 @@ def test_padding_and_eps_of_timms_files_are_those_of_their_network(tmp_path, net
     cfg.model.backbone.model_name = wrong
     with pytest.raises(PreprocessingError, match=r"norm_eps=.*padding=(same|symmetric) \(the model has") as caught:
         build_model(cfg)
-    overrides = str(caught.value).partition("Mend it by:\n")[2].split()
+    overrides = str(caught.value).partition("Fix it with:\n")[2].split()
     assert overrides == [f"model.backbone.model_name={network}"]
     build_model(LazyConfig.apply_overrides(cfg, overrides))
 
@@ -215,11 +217,11 @@ def test_padding_and_eps_of_timms_files_are_those_of_their_network(tmp_path, net
 def test_each_of_padding_and_eps_is_held_to(tmp_path):
     path = save_timm("tf_efficientnet_b0", tmp_path / TF)
     model = TimmBackbone("efficientnet_b0", bn_eps=1e-3)
-    with pytest.raises(PreprocessingError, match="want padding=same") as caught:
+    with pytest.raises(PreprocessingError, match=r"expects? padding=same") as caught:
         load_checkpoint(model, path)
     assert "norm_eps" not in str(caught.value)
     model = TimmBackbone("efficientnet_b0", pad_type="same")
-    with pytest.raises(PreprocessingError, match=r"want norm_eps=0.001 \(the model has 1e-05\)") as caught:
+    with pytest.raises(PreprocessingError, match=r"expects? norm_eps=0.001 \(the model has 1e-05\)") as caught:
         load_checkpoint(model, path)
     assert "padding" not in str(caught.value)
 
@@ -227,7 +229,7 @@ def test_each_of_padding_and_eps_is_held_to(tmp_path):
 def test_an_unknown_file_in_efficientnets_names_says_what_they_can_not_tell(tmp_path):
     report = load_checkpoint(TimmBackbone("efficientnet_b0"), save_timm("tf_efficientnet_b0", tmp_path / "mine.pth"))
     assert "SAME padding and norm_eps 1e-3" in report.lookalikes
-    assert "names alone don't tell: TensorFlow's weights" in " ".join(str(report).split())
+    assert "the key names don't tell: TensorFlow's weights" in " ".join(str(report).split())
 
 
 def mobilenet(**kwargs):
@@ -240,7 +242,7 @@ def test_a_mobilenet_of_torchvisions_detectors_has_another_eps(tmp_path):
     path = tmp_path / "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth"
     torch.save(net.state_dict(), path)
     with pytest.raises(
-        PreprocessingError, match=r"want norm_eps=1e-05 \(the model has 0\.001\)\. Build the network with"
+        PreprocessingError, match=r"expects? norm_eps=1e-05 \(the model has 0\.001\)\. Build the network with"
     ):
         load_checkpoint(mobilenet(), path)
     load_checkpoint(mobilenet(norm_layer=functools.partial(torch.nn.BatchNorm2d, eps=1e-5)), path)
@@ -253,7 +255,7 @@ def test_a_classifiers_mobilenet_is_held_to_its_own_eps(tmp_path):
     path = tmp_path / "mobilenet_v3_large-8738ca79.pth"
     torch.save(torchvision.models.mobilenet_v3_large().state_dict(), path)
     load_checkpoint(mobilenet(), path)
-    with pytest.raises(PreprocessingError, match=r"want norm_eps=0\.001"):
+    with pytest.raises(PreprocessingError, match=r"expects? norm_eps=0\.001"):
         load_checkpoint(mobilenet(norm_layer=torch.nn.BatchNorm2d), path)
 
 

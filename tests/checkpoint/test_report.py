@@ -61,7 +61,7 @@ def test_the_text_says_everything():
     text = words(full_report())
     for part in (
         "checkpoint weights.pth (torch, under 'model')",
-        "names torchvision, prefix 'module.' taken off",
+        "names torchvision, prefix 'module.' removed",
         "WARNING 1 tensor between the backbone and its maps, neck (1), keeps random values",
         "cast 2 a -> b",
         "missing 11: res4.0.weight, res4.1.weight,",

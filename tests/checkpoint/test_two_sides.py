@@ -49,7 +49,7 @@ def test_stages_under_other_names_are_not_loaded_as_the_last_one(tmp_path, optio
     file = save(tmp_path, {name: state[key] for key, name in names.items()})
     error = refused(TimmBackbone("cspdarknet53"), file, **options)
     stage = re.search(r"of '(timm_model\.stages_\d)', which is a piece of a network: images go into", str(error))
-    assert f"Only this piece is meant: scope={stage[1]!r}." in str(error)
+    assert f"To load only this part: scope={stage[1]!r}." in str(error)
 
 
 def test_a_piece_is_loaded_where_it_is_meant(tmp_path):
@@ -252,7 +252,7 @@ def test_integers_and_what_the_model_computes_need_no_place(tmp_path):
 def test_a_network_that_is_cut_on_purpose_takes_the_whole_file(tmp_path):
     net = TimmBackbone(NAME, out_indices=(0,), **VIT)
     report = load_checkpoint(net, save(tmp_path, vit()))
-    behind = [key for key, why in report.left_over.items() if why == "behind the last map of the model"]
+    behind = [key for key, why in report.left_over.items() if why == "after the last feature map of the model"]
     assert {key.split(".")[1] for key in behind} == {"1", "2", "3"}
     deeper = save(tmp_path, vit(depth=5))
     assert all(key.startswith("blocks.4.") for key in refused(net, deeper).report.unplaced)
@@ -322,7 +322,8 @@ def test_features_of_a_random_pyramid_are_refused(tmp_path, monkeypatch, capsys)
     assert main(command) == 1
     error = " ".join(capsys.readouterr().err.split())
     assert (
-        "these would be noise. The network's own map, without a pyramid: backbone.pyramid=false. Or allow it:" in error
+        "these maps would be noise. The network's own map, without a pyramid: backbone.pyramid=false. Or allow it:"
+        in error
     )
     assert not list(tmp_path.glob("output/*"))
     assert main(["export", *command[1:2], "vit.onnx", *command[2:]]) == 1
@@ -332,7 +333,7 @@ def test_features_of_a_random_pyramid_are_refused(tmp_path, monkeypatch, capsys)
 
 def test_a_random_pyramid_can_be_allowed(tmp_path):
     report = load_checkpoint(FeatureExtractor(pyramid(), [0.0] * 3, [1.0] * 3), save(tmp_path, vit()))
-    with pytest.raises(CheckpointMatchError, match=r"these would be noise\. Or allow it") as caught:
+    with pytest.raises(CheckpointMatchError, match=r"these maps would be noise\. Or allow it") as caught:
         check_random_maps(report)
     globs = re.findall(r"'(\S*?)'", str(caught.value).partition("allow_missing=")[2])
     check_random_maps(report, globs)

@@ -72,7 +72,7 @@ def test_evaluate(capsys, data, weights):  # noqa: F811
     [
         ("resnet51", "Did you mean 'resnet50'"),
         ("timm/convnext_tinny", "Did you mean 'convnext_tiny'"),
-        ("timm/vit_small_patch14_dinov2", "has maps of stride 14 alone"),
+        ("timm/vit_small_patch14_dinov2", "has only feature maps of stride 14"),
         ("", "there is no backbone ''"),
         ("missing.py", "must exist"),
     ],

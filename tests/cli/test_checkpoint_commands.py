@@ -80,7 +80,7 @@ def test_match_refuses_what_the_load_would_refuse_for_its_preprocessing(tmp_path
     bgr = ["model.input_format=BGR", "model.pixel_std=[1,1,1]"]
     status, out, err = run(capsys, "match", "resnet/resnet50", path, *bgr)
     assert (status, "265 of 265" in out) == (1, True)
-    assert "Mend it by:\n      model.pixel_std=[58.395,57.12,57.375] model.input_format=RGB" in err
+    assert "Fix it with:\n      model.pixel_std=[58.395,57.12,57.375] model.input_format=RGB" in err
     off = "train.load_options.check_preprocessing=off"
     assert run(capsys, "match", "resnet/resnet50", path, *bgr, off)[0] == 0
 
@@ -171,7 +171,7 @@ def test_infer_of_other_images_writes_a_config_that_runs(tmp_path, capsys, caplo
     pixels = [line for line in text.splitlines() if line.startswith(("# pixel_mean=", "# pixel_std="))]
     assert all(name in "".join(pixels) for name in ("pixel_mean=", "pixel_std="))
     assert all(line.endswith(f"the average of ImageNet's for each of the {channels} channels") for line in pixels)
-    assert f"# input_format='RGB' is assumed: the order of the {channels} channels is in no tensor" in text
+    assert f"# input_format='RGB' is assumed: the order of the {channels} channels is stored in no tensor" in text
     (tmp_path / "config.py").write_text(text)
     assert run(capsys, "show", tmp_path / "config.py")[0] == 0
     cfg = LazyConfig.apply_overrides(LazyConfig.load(tmp_path / "config.py"), ["train.device=cpu"])
@@ -206,7 +206,7 @@ def test_infer_takes_what_a_source_has_as_a_rule(tmp_path, capsys):
     torch.save(state, tmp_path / "weights.pth")
     _, text, _ = run(capsys, "infer", tmp_path / "weights.pth")
     assert "input_format='BGR', pixel_mean=[102.9801, 115.9465, 122.7717]" in text
-    assert "assumed: files in maskrcnn-benchmark's names have it as a rule" in text
+    assert "assumed: files in maskrcnn-benchmark's names usually have it" in text
     assert "pixel_mean=[102.9801, 115.9465, 122.7717]" in text
 
 
@@ -238,7 +238,7 @@ def test_infer_refuses_what_no_network_takes(tmp_path, capsys):
     torch.save({key: value for key, value in state.items() if "stages.2.blocks.1" not in key}, tmp_path / "net.pth")
     status, _, err = run(capsys, "infer", tmp_path / "net.pth")
     assert status == 1
-    assert "holds no ResNet that is known by its names, and no network of a ready config or of timm takes it" in err
+    assert "holds no ResNet with known key names, and fits no ready config and no timm model" in err
 
 
 def test_infer_of_deformable_stages(tmp_path, capsys):

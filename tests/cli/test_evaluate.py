@@ -331,7 +331,7 @@ def test_accuracies_are_counted(tmp_path, files, capsys):
         (["--data", "no/such/folder"], 1, "'no/such/folder' is not a folder"),
         (["--data", ".", "--classes", "missing.txt"], 1, "--classes 'missing.txt' can't be read"),
         (["--data", ".", "--predictions", "no/such/out.csv"], 1, "--predictions 'no/such/out.csv' can't be written"),
-        (["--data", ".", "--crop", "0"], 2, "'0' is no number of pixels"),
+        (["--data", ".", "--crop", "0"], 2, "'0' is not a number of pixels"),
         ([], 2, "--data"),
     ],
 )

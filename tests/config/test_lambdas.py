@@ -155,10 +155,10 @@ def test_27_a_lambda_is_only_written_from_the_source_that_it_was_made_of(write: 
 
 
 HOSTILE = {
-    "dunder": ("lambda x: x.__class__", "x.__class__ is no name that can be imported"),
-    "dunder of a name": ("lambda: os.__dict__", "os.__dict__ is no name"),
-    "import": ("lambda: __import__('os')", "__import__ is no name"),
-    "attribute of a call": ("lambda: dict().update", r"dict\(\).update is no name"),
+    "dunder": ("lambda x: x.__class__", "x.__class__ is not an importable name"),
+    "dunder of a name": ("lambda: os.__dict__", "os.__dict__ is not an importable name"),
+    "import": ("lambda: __import__('os')", "__import__ is not an importable name"),
+    "attribute of a call": ("lambda: dict().update", r"dict\(\).update is not an importable name"),
     "call of an argument": ("lambda f: f()", "it calls f, which"),
     "call of a call": ("lambda: f()()", r"it calls f\(\), which"),
     "stars": ("lambda x: dict(**x)", r"it calls with \*\*"),
@@ -175,7 +175,7 @@ HOSTILE = {
     "deep signs": (f"lambda x: {'-' * 900}x", "in one another|it can't be parsed"),
     "long": (f"lambda x: {'1+' * 1000}x", "at most 2,000 characters"),
     "zero byte": ("lambda: 1\x00", "it can't be parsed"),
-    "no text": (3, "it is no text"),
+    "no text": (3, "it is not a string"),
 }
 
 

@@ -277,7 +277,7 @@ def test_better_a_key_the_target_does_not_take_is_an_error(override: str) -> Non
     assert f"The override {override!r} sets model.stem.freze_at, but" in text
     assert "tests.config.config_targets.Model takes no argument 'freze_at'. Did you mean 'freeze_at'?" in text
     assert "It takes: depth, freeze_at, stem, stages." in text
-    assert f"Write '+{override}' to set it all the same." in text
+    assert f"Write '+{override}' to set it anyway." in text
     assert cfg == config(MODEL)
 
 
@@ -368,7 +368,7 @@ def test_31_a_key_within_two_letters_of_another_is_an_error(override: str, meant
     with pytest.raises(OverrideError) as caught:
         apply(content, override)
     assert f"Did you mean {meant}" in str(caught.value)
-    assert f"Write '+{override}' to set it all the same." in str(caught.value)
+    assert f"Write '+{override}' to set it anyway." in str(caught.value)
     apply(content, "+" + override)
 
 

@@ -117,7 +117,7 @@ def test_30_words_of_a_stranger_are_never_code(words: str, monkeypatch: pytest.M
 
 def test_30_text_that_does_not_mean_the_config_is_never_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detrex_backbones.config.to_py.written_leaf", lambda value: "os.mkdir('made')")
-    with pytest.raises(ConfigValueError, match="can't be written as Python that means the same"):
+    with pytest.raises(ConfigValueError, match="can't be written as Python with the same meaning"):
         LazyConfig.to_py(config({"a": "text"}))
 
 

@@ -18,8 +18,8 @@ from detrex_backbones.checkpoint.names.readings import Reading
 __all__ = ["MAP_NORM", "OWN", "explain_leftovers"]
 
 OWN = "detectron2"  # the convention of this library's own names
-BEHIND = "behind the last map of the model"
-OTHER_MAP = "norm of a map that the model doesn't give"
+BEHIND = "after the last feature map of the model"
+OTHER_MAP = "norm of a feature map that the model doesn't output"
 # As detectors with Swin, ConvNeXt or FocalNet call a norm for each map of the backbone, and as Hugging Face does.
 MAP_NORM = re.compile(r"^(norm\d|hidden_states_norms\.(stage)?\d)\.(weight|bias)$")
 
@@ -29,7 +29,7 @@ REASONS = (
     (r"(^|\.)(rope|rope_embed)\.\w+$|\.qkv\.bias_mask$", "computed by the model"),
     (r"(^|\.)cell_anchors\.\d+$", "anchors, which the config holds"),
     (r"(^|\.)pixel_(mean|std)$", "preprocessing, which the config holds"),
-    (r"^(cls_token|dist_token)$", "class token, of which there is no map"),
+    (r"^(cls_token|dist_token)$", "class token, which is in no feature map"),
     (r"(^|\.)mask_token$|^decoder(_\w+)?(\.|$)", "decoder of the pre-training"),
     (r"^(norm|fc_norm|norm_head)\.(weight|bias)$", "norm before the classifier"),
 )

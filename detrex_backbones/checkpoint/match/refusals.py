@@ -44,7 +44,7 @@ def check_report(report: LoadReport, allow_missing: Iterable[str] = (), allow_un
     if not loaded or (2 * loaded < min(keys, report.expected)) or (10 * loaded < min(keys, whole)):
         raise CheckpointMatchError(
             f"checkpoint {report.path!r} is not for this model: {loaded} of its {keys} tensors fit. "
-            f"Names taken: {report.source}. In the file: {shorten(report.left_over) or '-'}. "
+            f"Naming convention: {report.source}. In the file: {shorten(report.left_over) or '-'}. "
             f"In the model: {shorten(report.missing + [describe(item) for item in report.mismatched])}. "
             f"Is it the right architecture? Known conventions: {shorten(conventions())}."
             f"{_note(report)}{_elsewhere(report)} {ASK}",
@@ -88,8 +88,8 @@ def check_random_maps(report: LoadReport, allow_missing: Iterable[str] = (), ins
     if random:
         globs = fewest_globs(random, [item.model_key for item in report.loaded])
         raise CheckpointMatchError(
-            f"checkpoint {report.path!r} has no weights for {by_module(random, report.scope)} of the model, which "
-            f"stand between {report.scope!r} and the maps: these would be noise. {instead}"
+            f"checkpoint {report.path!r} has no weights for {by_module(random, report.scope)} of the model, between "
+            f"{report.scope!r} and the feature maps: these maps would be noise. {instead}"
             + (f"Or allow it: {override_of([*allow_missing, *globs])}." if globs else ""),
             report,
         )
@@ -157,7 +157,7 @@ def _keys_of(report: LoadReport) -> list[str]:
 
 
 def _note(report: LoadReport) -> str:
-    return f" Names alone don't tell: {report.lookalikes}." if report.lookalikes else ""
+    return f" The key names don't tell: {report.lookalikes}." if report.lookalikes else ""
 
 
 def _elsewhere(report: LoadReport) -> str:
@@ -165,4 +165,4 @@ def _elsewhere(report: LoadReport) -> str:
     if not report.other_containers:
         return ""
     taken = repr(report.container) if report.container else "its top level"
-    return f" Read was {taken}; the file has other weights, too: {choices(report.other_containers)}."
+    return f" The weights were read from {taken}; the file also has: {choices(report.other_containers)}."

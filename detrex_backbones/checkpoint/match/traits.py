@@ -37,10 +37,10 @@ TRAITS = {
     "stride1_pool": "model.backbone.stride1_pool",  # of Res2Net
 }
 BUILT_WITH = {
-    "norm_eps": "norms of that eps (functools.partial(BatchNorm2d, eps=...) as its norm; bn_eps of timm's mobile ones)",
-    "padding": "that padding (pad_type='same' of timm's mobile ones)",
-    "weight_standardization": "convolutions that do so with their weights",
-    "stride_in_1x1": "the stride there: ResNet(BasicStem(), make_stage(50, stride_in_1x1=True))",
+    "norm_eps": "this eps (norm=functools.partial(BatchNorm2d, eps=...); bn_eps=... for timm's mobile networks)",
+    "padding": "this padding (pad_type='same' for timm's mobile networks)",
+    "weight_standardization": "convolutions with weight standardisation",
+    "stride_in_1x1": "this stride: ResNet(BasicStem(), make_stage(50, stride_in_1x1=True))",
 }
 PIXELS = ("pixel_mean", "pixel_std", "input_format")
 
@@ -82,7 +82,7 @@ def check_traits(
     if len(likely.get("pixel_mean", ((), ()))[0]) != len(likely.get("pixel_mean", ((), ()))[1]):
         likely = {}  # of images with other channels than the source's
     if likely:
-        logger.warning(_sentence(f"files in {report.source}'s names, as a rule,", likely, report.scope, actual))
+        logger.warning(_sentence(f"files in {report.source}'s names usually", likely, report.scope, actual))
 
 
 def traits_of(model: nn.Module, scope: str = "") -> dict[str, Any]:
@@ -171,10 +171,10 @@ def _sentence(
         if TRAITS[name] and name not in fixed and not (name in PIXELS and "image_mean" in actual):
             mends[TRAITS[name].replace("model.backbone.", place)] = wanted
     texts = [f"{key}={_as_override(value)}" for key, value in mends.items()]
-    text = f"{who} want {wants}."
+    text = f"{who} {'expect' if ' ' in who else 'expects'} {wants}."
     if unmended:
         text += f" Build the network with {' and '.join(BUILT_WITH[name] for name in unmended)}."
-    return text + (f" Mend it by:\n    {' '.join(texts)}" if texts else "")
+    return text + (f" Fix it with:\n    {' '.join(texts)}" if texts else "")
 
 
 def _is_timms(who: str) -> bool:

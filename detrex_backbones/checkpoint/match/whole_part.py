@@ -34,8 +34,8 @@ def why_a_piece(plan: Plan, model: Shapes) -> str:
     scope = plan.scope.rstrip(".")
     return (
         f"{len(plan.matched)} of its tensors have the names and shapes of {scope!r}, which is a piece of a network: "
-        f"images go into {first[0]!r}, outside it. {_rest(plan)}Give the file the names of the whole network, or "
-        f"build the network that it is for. Only this piece is meant: scope={scope!r}."
+        f"images go into {first[0]!r}, outside it. {_rest(plan)}Rename the keys to those of the whole "
+        f"network, or build the network that the file is for. To load only this part: scope={scope!r}."
     )
 
 
@@ -83,9 +83,9 @@ def take_all(plan: Plan, reading: Reading, model: Shapes) -> str:
     place = plan.scope.rstrip(".")
     return (
         f"its {len(plan.matched)} tensors in the names of {reading.source} go to {place!r}, but outside it "
-        f"the model has the names and shapes of {len(same)} more, which would be left out: {shorten(same)}. Only the "
-        f"former are meant: scope={place!r}. All are: build the model with the file's names, or give all of them the "
-        f"model's."
+        f"the model has the names and shapes of {len(same)} more, which would be left out: {shorten(same)}. To load "
+        f"only the former: scope={place!r}. To load all of them: build the model with the file's names, or rename "
+        f"the file's keys to the model's."
     )
 
 

@@ -26,7 +26,7 @@ from detrex_backbones.zoo.whole_config import find_config
 __all__ = ["infer_config", "infer_resnet_of"]
 
 PIXELS = ("pixel_mean", "pixel_std", "input_format")
-FROM_THE_NETWORK = "preprocessing is in no tensor; this is what the network of that name is usually given"
+FROM_THE_NETWORK = "no tensor stores the preprocessing; this is what the network of that name is usually given"
 
 
 def infer_config(
@@ -59,8 +59,8 @@ def infer_config(
         found = found or _network(checkpoint, options)
         if found is None:
             raise problem or CheckpointError(
-                f"checkpoint {visible(path)!r} holds no ResNet that is known by its names, and no network of a ready "
-                f"config or of timm takes it. It has: {shorten(checkpoint.tensors)}."
+                f"checkpoint {visible(path)!r} holds no ResNet with known key names, and fits no ready config and no "
+                f"timm model. It has: {shorten(checkpoint.tensors)}."
             )
         load_values(checkpoint, checkpoint.tensors, owned=False)  # no config for a damaged file: checksums are compared
     return found

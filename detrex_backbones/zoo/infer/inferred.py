@@ -63,7 +63,9 @@ class Inferred(ABC):
         meant.body[0].value = ast.Constant(title)
         meant.body[-1].value.keywords[0].value = ast.Constant(path)
         if ast.dump(ast.parse(text)) != ast.dump(meant):
-            raise ConfigValueError(f"the config of {visible(checkpoint)!r} can't be written as Python that means it.")
+            raise ConfigValueError(
+                f"the config of {visible(checkpoint)!r} can't be written as Python with the same meaning."
+            )
         return text
 
     def to_dict(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from detrex_backbones.zoo.infer.networks import Fit, fitting_ready, fitting_timm
 
 __all__ = ["name_the_network"]
 
-IS_TAKEN = "It is taken with"
+IS_TAKEN = "Load it with"
 
 # Of `make_stage`, where neither the file nor the config says otherwise.
 DEFAULTS = {"num_groups": 1, "width_per_group": 64, "reduce_first": 1, "shortcut": "conv1x1", "se_reduction": 0}

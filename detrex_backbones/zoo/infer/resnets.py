@@ -25,9 +25,9 @@ ASSUMED: dict[str, tuple[Any, str]] = {
     "stride_in_1x1": (False, "the weights have the same names and shapes either way"),
     "dilation": (1, "a dilated network (DC5) has the same weights"),
     "input_format": ("RGB", "the first convolution has the same shape for any order of its channels"),
-    "pixel_mean": (list(IMAGENET.pixel_mean), "preprocessing is in no tensor; this is ImageNet's"),
-    "pixel_std": (list(IMAGENET.pixel_std), "preprocessing is in no tensor; this is ImageNet's"),
-    "norm_eps": (EPS, "eps is in no tensor"),
+    "pixel_mean": (list(IMAGENET.pixel_mean), "no tensor stores the preprocessing; this is ImageNet's"),
+    "pixel_std": (list(IMAGENET.pixel_std), "no tensor stores the preprocessing; this is ImageNet's"),
+    "norm_eps": (EPS, "no tensor stores eps"),
     "activation": ("ReLU", "activations have no weights, so neither they nor their slope can be told"),
 }
 
@@ -94,12 +94,12 @@ def _assumed(channels: int, source: str) -> dict[str, tuple[Any, str]]:
     """`ASSUMED` for a first convolution of so many channels, in a file of this source."""
     if channels == 3:
         suggests = conventions()[source].suggests if source in conventions() else {}
-        why = f"files in {source}'s names have it as a rule"
+        why = f"files in {source}'s names usually have it"
         usual = {name: value for name, (value, _) in ASSUMED.items()}
         return ASSUMED | {name: (value, why) for name, value in suggests.items() if usual.get(name, value) != value}
-    why = f"preprocessing is in no tensor; this is the average of ImageNet's for each of the {channels} channels"
+    why = f"no tensor stores the preprocessing; this is the average of ImageNet's for each of the {channels} channels"
     pixels = {name: ([round(sum(ASSUMED[name][0]) / 3, 3)] * channels, why) for name in ("pixel_mean", "pixel_std")}
-    order = "RGB", f"the order of the {channels} channels is in no tensor; 'RGB' takes them as they are given"
+    order = "RGB", f"the order of the {channels} channels is stored in no tensor; 'RGB' takes them as they are given"
     return ASSUMED | pixels | {"input_format": order}
 
 

@@ -60,7 +60,7 @@ def carry_over(old: DictConfig, found: NamedBackbone) -> list[Dropped]:
         channels = next((value for key in CHANNELS if isinstance(value := _argument(old, key), int)), None)
     dropped = []
     if isinstance(channels, int) and not _put(found, _places(found.node)[0], CHANNELS, channels) and channels != 3:
-        dropped.append(Dropped("in_channels", channels, f"{found.name} takes no number of channels"))
+        dropped.append(Dropped("in_channels", channels, f"{found.name} doesn't take in_channels"))
     freeze_at = _freeze_at(old)
     if freeze_at is not None and not _put(found, found.node, ("freeze_at",), freeze_at) and freeze_at:
         dropped.append(Dropped("freeze_at", freeze_at, f"{found.name} takes no freeze_at: nothing of it is frozen"))
@@ -104,7 +104,7 @@ def _carry_recomputing(old: DictConfig, found: NamedBackbone) -> list[Dropped]:
     wanted = next(((key, value) for key in RECOMPUTING if (value := _argument(old, key))), None)
     if wanted is None or _put(found, found.node, RECOMPUTING, True):
         return []
-    return [Dropped(wanted[0], to_plain(wanted[1]), f"{found.name} keeps all its activations")]
+    return [Dropped(wanted[0], to_plain(wanted[1]), f"{found.name} has no activation checkpointing")]
 
 
 def _carry_drop_path(old: DictConfig, found: NamedBackbone) -> list[Dropped]:
@@ -118,7 +118,7 @@ def _carry_drop_path(old: DictConfig, found: NamedBackbone) -> list[Dropped]:
             if _built(found.node, key, wanted[1]) is not None:
                 found.node[key] = wanted[1]
                 return []
-    return [Dropped(wanted[0], wanted[1], f"{found.name} drops no paths")]
+    return [Dropped(wanted[0], wanted[1], f"{found.name} has no drop path")]
 
 
 def _carry_norm(old: DictConfig, found: NamedBackbone) -> list[Dropped]:

@@ -146,7 +146,7 @@ def _in_place(
     if not pyramid and (below_fpn or after):
         where = ", ".join(".".join(map(str, place)) for place in after) or ".".join(path[:-1])
         raise ArgumentError(
-            f"{found.name} has maps of one stride alone, and {where} wants others: it can't go without a pyramid. "
+            f"{found.name} has only feature maps of one stride, and {where} needs others: use it with a pyramid. "
             f"Nothing was changed."
         )
     if not pyramid:

@@ -64,8 +64,8 @@ def _torchvision_edits(cfg: DictConfig, found: NamedBackbone, has_fpn: bool) -> 
     takes_format = has_fpn and "input_format" in keywords(cfg.model.backbone)
     if turn == -1 and not takes_format:
         raise ArgumentError(
-            f"{found.name} has weights that want BGR images, and torchvision's detectors give RGB: only a "
-            f"TorchvisionFPN turns them round (input_format='BGR'), and there is none around it. Nothing was changed."
+            f"the weights of {found.name} expect BGR images, and torchvision's detectors pass RGB. A TorchvisionFPN "
+            f"(input_format='BGR') would convert them, but this config has none. Nothing was changed."
         )
     if takes_format and cfg.model.backbone.get("input_format", "RGB") != wanted.input_format:
         edits["model", "backbone", "input_format"] = wanted.input_format

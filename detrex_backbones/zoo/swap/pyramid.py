@@ -56,8 +56,8 @@ def in_place_of_fpn(found: NamedBackbone, offer: Offer, fpn: DictConfig, old_sha
     missing = [key for key in ("in_features", "out_channels") if key not in fpn]
     if missing:
         raise ConfigKeyError(
-            f"{found.name} has maps of one stride, so that a SimpleFeaturePyramid would take the place of "
-            f"model.backbone; but that doesn't say its {' and '.join(missing)}. Nothing was changed."
+            f"{found.name} has feature maps of one stride, so a SimpleFeaturePyramid would replace model.backbone, "
+            f"which has no {' and '.join(missing)} to take over. Nothing was changed."
         )
     around = _to_be_filled(fpn.out_channels) if found.pyramid is None else clone(found.pyramid)
     around["out_channels"] = fpn.out_channels
@@ -113,10 +113,10 @@ def _fill(around: DictConfig, found: NamedBackbone, offer: Offer, strides: Seque
     if not set(wanted) <= set(factors):
         possible = [own / factor for factor in FACTORS]
         raise ArgumentError(
-            f"{found.name} has maps of stride {own} alone. A SimpleFeaturePyramid makes strides "
-            f"{', '.join(f'{stride:g}' for stride in possible)} of them, but the config wants "
-            f"{', '.join(map(str, strides))}. Take a ViT of another patch size or a network with stages, or first "
-            f"change which maps the config wants. Nothing was changed."
+            f"{found.name} has only feature maps of stride {own}. A SimpleFeaturePyramid makes strides "
+            f"{', '.join(f'{stride:g}' for stride in possible)} of them, but the config needs "
+            f"{', '.join(map(str, strides))}. Use a ViT with another patch size or a network with stages, or first "
+            f"change which maps the config uses. Nothing was changed."
         )
     choose(found.node, offer, [feature])
     around["net"] = found.node

@@ -95,9 +95,9 @@ def check_heads(
         node, where = read(cfg, place[:-1]), ".".join(map(str, place[:-1]))
         if isinstance(node.get("res5"), DictConfig):
             raise ArgumentError(
-                f"{where}.res5 is the old network's last stage, with its weights (detectron2's C4): another backbone "
-                f"doesn't go with it. Swap in a config with an FPN, or change model.backbone and {where}.res5 together "
-                f"by hand. Nothing was changed."
+                f"{where}.res5 is the last stage of the old backbone (a C4 detector of detectron2) and doesn't fit "
+                f"another one. Swap in a config with an FPN, or change model.backbone and {where}.res5 together by "
+                f"hand. Nothing was changed."
             )
         same_strides = all(old[name].stride == new[names[name]].stride for name in value if name in names)
         same_channels = all(old[name].channels == new[names[name]].channels for name in value if name in names)
@@ -105,9 +105,9 @@ def check_heads(
         made_for_channels = "pooler" in node or "input_shape" in (node.get("head") or ())
         if (counting and not same_strides) or (made_for_channels and not same_channels):
             raise ArgumentError(
-                f"{where} works on the backbone's own maps, and its {', '.join(counting)} and heads are made for "
-                f"their strides and channels. Swap in a config with an FPN, whose maps stay the same, or change "
-                f"{where} by hand, too. Nothing was changed."
+                f"{where} works directly on the backbone's maps, and its {', '.join(counting)} and heads are built "
+                f"for their strides and channels. Swap in a config with an FPN, whose maps stay the same, or change "
+                f"{where} by hand as well. Nothing was changed."
             )
 
 

@@ -233,7 +233,7 @@ def _load_weights(model: nn.Module, settings: Settings, ours: Processes) -> None
     frozen = _frozen_at_random(model, report)
     if frozen and ours.first:
         more = f" and {len(frozen) - SHOWN} more" if len(frozen) > SHOWN else ""
-        logger.warning("frozen at values that nothing was loaded into: %s%s", ", ".join(frozen[:SHOWN]), more)
+        logger.warning("frozen, but not loaded from a checkpoint: %s%s", ", ".join(frozen[:SHOWN]), more)
 
 
 def _frozen_at_random(model: nn.Module, report: LoadReport | None) -> list[str]:

@@ -192,5 +192,5 @@ def test_deep_stem_is_refused_by_a_plain_one(tmp_path):
 def test_resnet_d_is_not_loaded_as_resnet_c(tmp_path):
     """Their shortcuts have the same names here, so only the source says which is which."""
     path = write_torch(tmp_path / "f.pth", timm_resnet(**DEEP, avg_down=True).state_dict())
-    with pytest.raises(PreprocessingError, match="want shortcut=avg_pool"):
+    with pytest.raises(PreprocessingError, match=r"expects? shortcut=avg_pool"):
         load(our_resnet(deep=64), path)
