@@ -7,9 +7,11 @@ import builtins
 import contextlib
 import contextvars
 import importlib.util
+import inspect
 import linecache
 import sys
 import traceback
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -21,10 +23,13 @@ from detrex_backbones.config.nodes import as_config
 from detrex_backbones.config.peers import import_instead
 from detrex_backbones.errors import ConfigImportError, DetrexBackbonesError, closest
 
-__all__ = ["DEFINED_IN_A_CONFIG", "execute"]
+__all__ = ["DEFINED_IN_A_CONFIG", "execute", "file_of"]
 
 DEFINED_IN_A_CONFIG = defined_in_a_config_file.__name__
 """The `__module__` of functions and classes defined in a config file."""
+
+# Class -> the config file that made it.
+_made_in: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 
 # The files being executed in this thread, outermost first.
 _loading: contextvars.ContextVar[tuple[Path, ...]] = contextvars.ContextVar("loading", default=())
@@ -65,6 +70,16 @@ def execute(path: Path) -> ModuleType:
     finally:
         _loading.reset(token)
     return module
+
+
+def file_of(held: Any) -> str | None:
+    """The config file that defines a function or class by a name of its own; None for what is made elsewhere."""
+    if "<" in getattr(held, "__qualname__", "<") or getattr(held, "__module__", "") != DEFINED_IN_A_CONFIG:
+        return None
+    if isinstance(held, type):
+        return _made_in.get(held)
+    names = getattr(inspect.unwrap(held), "__globals__", {})
+    return names.get("__file__") if names.get("__name__") == DEFINED_IN_A_CONFIG else None
 
 
 def _compile(path: Path) -> CodeType:
@@ -116,6 +131,8 @@ class _BuildClass:
 
     def __call__(self, body: Any, name: str, *bases: Any, **keywords: Any) -> Any:
         made = builtins.__build_class__(body, name, *bases, **keywords)
+        if isinstance(made, type):
+            _made_in[made] = body.__globals__["__file__"]
         annotations: Any = None
         with contextlib.suppress(NameError):  # Python 3.14 evaluates what is no text here
             annotations = getattr(made, "__annotations__", None)

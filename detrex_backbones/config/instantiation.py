@@ -206,7 +206,8 @@ class _Builder:
         if not isinstance(target, str) or target not in (OBJECT_NAMED, LAMBDA_OF):
             return [target]
         if target == OBJECT_NAMED:
-            return [arguments.get("_name_")]
+            file = arguments.get("_file_")
+            return [f"{arguments.get('_name_')} of the file {file}" if file else arguments.get("_name_")]
         try:
             return [*checked(arguments.get("_text_"))[1]]
         except ConfigValueError as error:

@@ -18,7 +18,7 @@ from omegaconf.basecontainer import BaseContainer
 from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.config._notes import short_repr
 from detrex_backbones.config.by_name import OBJECT_NAMED
-from detrex_backbones.config.imports import DEFINED_IN_A_CONFIG
+from detrex_backbones.config.imports import DEFINED_IN_A_CONFIG, file_of
 from detrex_backbones.config.lambda_text import lambda_text
 from detrex_backbones.config.lambdas import LAMBDA_OF
 from detrex_backbones.config.nodes import as_config, is_tuple, structured_type, to_plain
@@ -37,8 +37,9 @@ def save(cfg: Any, path: AnyPath) -> None:
     Interpolations are written as they are, targets as the shortest dotted name that leads to the same object, nodes
     made from a dataclass as `_target_` and fields, tuples under PyYAML's tag for them. A class, a function, an enum's
     member or a dtype that is an argument is written as a call of `detrex_backbones.config.object_named`, which finds it
-    again; so is a `functools.partial` of one. A lambda that is a plain expression is written as a call of
-    `detrex_backbones.config.lambda_of`, with its text. The config isn't changed.
+    again; so is a `functools.partial` of one, and what a config file defines, by the path of that file. A lambda that
+    is a plain expression is written as a call of `detrex_backbones.config.lambda_of`, with its text. The config isn't
+    changed.
 
     A config that holds what YAML can't, such as a tensor, is written all the same, for reading; the whole
     config goes to `<path>.pkl` beside it, by cloudpickle, and a warning says so. So it is with a class in a plain dict,
@@ -50,8 +51,8 @@ def save(cfg: Any, path: AnyPath) -> None:
 
     Raises:
         ConfigTypeError: `cfg` is none of these.
-        ConfigValueError: the config uses a function or class defined inside a config file, which nothing else can
-            import; or the file can't be written.
+        ConfigValueError: the config uses a function or class that a function of a config file made, which nothing else
+            can find; or the file can't be written.
 
     The behaviour is detectron2's `LazyConfig.save`.
     """
@@ -141,12 +142,14 @@ def _leaf(value: Any, path: str, problems: list[str], is_made: bool) -> Any:
     if value is None or type(value) in (bool, int, float, str, bytes) or isinstance(value, Path):
         return value
     held = value.func if type(value) is functools.partial else value
-    if isinstance(held, (FunctionType, type)) and held.__module__ == DEFINED_IN_A_CONFIG and "<" not in held.__name__:
+    file = file_of(held)
+    is_ours = isinstance(held, (FunctionType, type)) and held.__module__ == DEFINED_IN_A_CONFIG
+    if is_ours and file is None and "<" not in held.__name__:
         raise ConfigValueError(
-            f"Can't save {visible(path)}: {held.__qualname__} is defined inside a config file, where nothing else can "
-            "import it from. Move it to a module and import it by an absolute import."
+            f"Can't save {visible(path)}: {held.__qualname__} is made while a config file runs, and nothing else can "
+            "find it. Move it to a module and import it by an absolute import."
         )
-    name, text = dotted_name(held), lambda_text(value)
+    name, text = dotted_name(held) if file is None else held.__qualname__, lambda_text(value)
     is_target = path.rpartition(".")[2] == "_target_"
     if text is not None and is_made and not is_target:
         return {"_target_": LAMBDA_OF, "_text_": text}
@@ -154,9 +157,9 @@ def _leaf(value: Any, path: str, problems: list[str], is_made: bool) -> Any:
         problems.append(f"{visible(path)} is {visible(short_repr(value))} of type {type(value).__name__}")
     if name is None:
         return _Unsaveable(visible(short_repr(value)))
-    if is_target and held is value:
+    if is_target and held is value and file is None:
         return name
-    node = {"_target_": OBJECT_NAMED, "_name_": name}
+    node = {"_target_": OBJECT_NAMED, "_name_": name, **({"_file_": file} if file else {})}
     if held is not value:
         node |= {"_args_": _tree(list(value.args), f"{path}.args", problems)} if value.args else {}
         node |= {key: _tree(inner, f"{path}.{key}", problems) for key, inner in value.keywords.items()}

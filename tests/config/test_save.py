@@ -22,7 +22,7 @@ from detrex_backbones.config.by_name import OBJECT_NAMED
 from detrex_backbones.config.lambdas import LAMBDA_OF, Lambda
 from detrex_backbones.config.nodes import to_plain
 from detrex_backbones.config.targets import locate
-from detrex_backbones.errors import ConfigTypeError, ConfigValueError
+from detrex_backbones.errors import ConfigImportError, ConfigTypeError, ConfigValueError, InstantiateError
 from tests.config.config_targets import Model, Shape, keep
 
 
@@ -158,7 +158,7 @@ def test_26_dtypes_and_layers_are_saved_by_their_names(tmp_path: Path) -> None:
 
 
 def test_27_keys_of_an_enum_are_written_by_their_names_and_said(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"doesn't load again: the key a\.Colour\.RED is of an enum"):
+    with pytest.warns(UserWarning, match=r"can't be loaded again: the key a\.Colour\.RED is of an enum"):
         LazyConfig.save(config({"a": {Colour.RED: 1}}), tmp_path / "cfg.yaml")
     assert LazyConfig.load(tmp_path / "cfg.yaml") == {"a": {"RED": 1}}
 
@@ -171,7 +171,7 @@ def test_27_what_reads_back_differently_is_said(tmp_path: Path, monkeypatch: pyt
 
 def test_27_a_class_in_a_plain_dict_is_written_and_said(tmp_path: Path) -> None:
     """`instantiate` makes nothing in a dict without a target."""
-    with pytest.warns(UserWarning, match=r"doesn't load again: model\.table\.norm is .*Model"):
+    with pytest.warns(UserWarning, match=r"can't be loaded again: model\.table\.norm is .*Model"):
         LazyConfig.save(config({"model": L(keep)(table={"norm": Model})}), tmp_path / "cfg.yaml")
     loaded = LazyConfig.load(tmp_path / "cfg.yaml")
     assert instantiate(instantiate(loaded.model)["table"].norm) is Model
@@ -270,7 +270,7 @@ def test_26_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 def test_27_what_yaml_cannot_hold_goes_beside_it(tmp_path: Path, value: Any) -> None:
     cfg = config({"a": {"x": [1, L(keep)(value=value)]}})
     path = tmp_path / "cfg.yaml"
-    with pytest.warns(UserWarning, match=r"doesn't load again: a\.x\[1\]\.value is ") as caught:
+    with pytest.warns(UserWarning, match=r"can't be loaded again: a\.x\[1\]\.value is ") as caught:
         LazyConfig.save(cfg, path)
     assert str(path) in str(caught[0].message)
     assert str(tmp_path / "cfg.yaml.pkl") in str(caught[0].message)
@@ -289,16 +289,61 @@ def test_27_what_even_pickle_cannot_hold_is_said(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["cfg.yaml"]  # noqa: PTH208
 
 
-@pytest.mark.parametrize("as_argument", [True, False])
-def test_better_functions_of_a_config_file_are_refused(write: Any, tmp_path: Path, as_argument: bool) -> None:
-    path = write("a.py", f"""
-        from detrex_backbones.config import LazyCall as L
-        def double(x):
-            return 2 * x
-        model = {"L(dict)(x=double)" if as_argument else "L(double)(x=1)"}
-    """)  # fmt: skip
-    with pytest.raises(
-        ConfigValueError, match=r"Can't save model\.\w+: double is defined inside a config file.*Move it"
-    ):
+DEFINES = """
+import functools
+from detrex_backbones.config import LazyCall as L
+def double(x, times=2):
+    return times * x
+class Outer:
+    class Inner:
+        def __init__(self, x): self.x = x
+def made():
+    def inner(x): pass
+    return inner
+"""
+USES = {
+    "L(double)(x=3)": lambda made: made == 6,
+    "L(Outer.Inner)(x=3)": lambda made: type(made).__qualname__ == "Outer.Inner" and made.x == 3,
+    "L(dict)(x=double)": lambda made: made["x"](4) == 8,
+    "L(dict)(x=functools.partial(double, times=5))": lambda made: made["x"](4) == 20,
+    "L(dict)(x=[Outer.Inner])": lambda made: made["x"][0](7).x == 7,
+}
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("uses", USES)
+def test_26_what_a_config_file_defines_is_saved_by_the_path_of_the_file(
+    write: Any, tmp_path: Path, uses: str, beside: bool
+) -> None:
+    if beside:
+        write("defines.py", DEFINES)
+    head = "import functools\nfrom detrex_backbones.config import LazyCall as L\nfrom .defines import double, Outer\n"
+    cfg = LazyConfig.load(write("a.py", f"{head if beside else DEFINES}model = {uses}"))
+    loaded = saved(cfg, tmp_path)
+    assert USES[uses](instantiate(cfg.model)) and USES[uses](instantiate(loaded.model))
+    text = (tmp_path / "cfg.yaml").read_text()
+    assert f"_file_: {tmp_path / ('defines.py' if beside else 'a.py')}" in text
+    saved(loaded, tmp_path)
+    assert (tmp_path / "cfg.yaml").read_text() == text
+    for allow in [(OBJECT_NAMED, "dict", "double", "Outer."), (OBJECT_NAMED, "detrex_backbones.", "builtins.")]:
+        with pytest.raises(InstantiateError, match="allowed"):  # nothing of a file is run for a stranger
+            instantiate(loaded.model, allow=allow)
+
+
+def test_26_a_file_that_has_changed_since_is_said(write: Any, tmp_path: Path) -> None:
+    path = write("a.py", f"{DEFINES}model = L(double)(x=1)")
+    loaded = saved(LazyConfig.load(path), tmp_path)
+    path.write_text("def doubled(x): pass")
+    with pytest.raises(ConfigImportError, match=r"a\.py defines no 'double'. Did you mean 'doubled'"):
+        instantiate(loaded.model)
+    path.unlink()
+    with pytest.raises(ConfigImportError, match=r"The config file .*a\.py does not exist"):
+        instantiate(loaded.model)
+
+
+@pytest.mark.parametrize("uses", ["L(dict)(x=made())", "L(made())(x=1)", "L(functools.wraps(made())(made))()"])
+def test_better_what_a_config_file_makes_without_a_name_is_refused(write: Any, tmp_path: Path, uses: str) -> None:
+    path = write("a.py", f"{DEFINES}model = {uses}")
+    with pytest.raises(ConfigValueError, match=r"Can't save model\.\w+: made.*inner is made while a config.*Move it"):
         LazyConfig.save(LazyConfig.load(path), tmp_path / "cfg.yaml")
     assert not (tmp_path / "cfg.yaml").exists()
