@@ -33,7 +33,7 @@ def c4_heads(**parts):
 def test_c4_heads_are_refused():
     cfg = detector(roi_heads=c4_heads(res5=L(Heads)(in_channels=1024, out_channels=2048)))
     before = copy.deepcopy(cfg)
-    with pytest.raises(ArgumentError, match=r"model\.roi_heads\.res5 is the old network's last stage"):
+    with pytest.raises(ArgumentError, match=r"model\.roi_heads\.res5 is the last stage of the old backbone"):
         swap_backbone(cfg, "resnet101")
     assert cfg == before
 
@@ -42,7 +42,7 @@ def test_c4_heads_are_refused():
 def test_heads_that_pool_maps_of_other_channels_are_refused(backbone):
     cfg = detector(roi_heads=c4_heads())
     before = copy.deepcopy(cfg)
-    with pytest.raises(ArgumentError, match=r"model\.roi_heads works on the backbone's own maps, and its pooler"):
+    with pytest.raises(ArgumentError, match=r"model\.roi_heads works directly on the backbone's maps, and its pooler"):
         swap_backbone(cfg, backbone)
     assert cfg == before
     swap_backbone(cfg, "resnet101")  # the same strides and channels

@@ -153,7 +153,7 @@ def test_a_feature_extractor_with_a_vit():
     with torch.device("meta"):
         shapes = instantiate(cfg.model.backbone).output_shape()
     assert [shape.stride for shape in shapes.values()] == [4, 8, 16, 32]
-    assert to_plain(cfg.model.backbone.scale_factors) == [4, 2, 1, 0.5]
+    assert list(to_plain(cfg.model.backbone.scale_factors)) == [4, 2, 1, 0.5]
 
 
 def rcnn(**kwargs):

@@ -121,5 +121,5 @@ def _fill(around: DictConfig, found: NamedBackbone, offer: Offer, strides: Seque
     choose(found.node, offer, [feature])
     around["net"] = found.node
     around["in_feature"] = feature
-    around["scale_factors"] = factors
+    around["scale_factors"] = tuple(factors)
     return f"p{int(own / factors[-1]).bit_length() - 1}"
