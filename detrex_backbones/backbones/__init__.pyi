@@ -10,6 +10,7 @@ from detrex_backbones.backbones.eva import EVAViT as EVAViT
 from detrex_backbones.backbones.eva02 import EVA02_ViT as EVA02_ViT
 from detrex_backbones.backbones.focalnet import FocalNet as FocalNet
 from detrex_backbones.backbones.images.extractor import FeatureExtractor as FeatureExtractor
+from detrex_backbones.backbones.images.image_file import open_image as open_image
 from detrex_backbones.backbones.images.tensors import image_to_tensor as image_to_tensor
 from detrex_backbones.backbones.images.tensors import read_image as read_image
 from detrex_backbones.backbones.internimage import InternImage as InternImage

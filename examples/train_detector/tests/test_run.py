@@ -203,7 +203,7 @@ def test_what_stays_frozen_at_random_values_is_said(run, tmp_path, caplog):
     report = load_checkpoint(model, tmp_path / "part.pth", allow_missing=["*stem.conv1.weight"])
     assert _frozen_at_random(model, report) == ["backbone.bottom_up.stem.conv1"]
     _load_weights(model, Settings("x", 1), Processes(0, 1, torch.device("cpu")))
-    assert "nothing was loaded into: backbone.bottom_up.stem.conv1, " in caplog.text
+    assert "frozen, but not loaded from a checkpoint: backbone.bottom_up.stem.conv1, " in caplog.text
 
 
 def test_a_second_run_does_not_overwrite_the_first(run):

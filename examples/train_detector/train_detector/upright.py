@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import ExifTags
 
-from detrex_backbones.backbones.images.image_file import open_image
+from detrex_backbones.backbones import open_image
 
 __all__ = ["upright_size"]
 
