@@ -69,7 +69,11 @@ CASES = [
         note="behind the last block of each stage: its own map of stride 16 is behind the first of three blocks. "
         "Pads as for 224 pixels",
     ),
-    case("mobilenet_v2", timm_network("mobilenetv2_100", **FOUR)),
+    case(
+        "mobilenet_v2",
+        torchvision_network("mobilenet_v2", return_nodes={f"features.{k}": f"p{k}" for k in (3, 6, 13, 18)}),
+        note="its last map is behind the classifier's convolution, which timm's network leaves out",
+    ),
     case("vgg16_bn", timm_network("vgg16_bn", out_indices=(0, 1, 2, 3, 4, 5)), skipped=0),
     case("timm-efficientnet-b0", timm_network("efficientnet_b0", **FOUR), note="its first map is the stem's"),
     case(

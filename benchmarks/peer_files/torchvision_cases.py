@@ -60,6 +60,18 @@ def ours(top: Callable[[], nn.Module], names: Sequence[str] = STAGES, norm: str 
     return TorchvisionFPN(net, names, norm=norm, top_block=top())
 
 
+class Held(nn.Module):
+    """A network under the name that a detector has for it, which its file's names count on."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: Tensor) -> Any:
+        """The network's maps."""
+        return self.backbone(x)
+
+
 def state(net: nn.Module) -> Mapping[str, Tensor]:
     """That of a detector's file."""
     return {name: value for name, value in net.state_dict().items() if not name.endswith("num_batches_tracked")}
@@ -71,27 +83,33 @@ def case(name: str, build: Callable[[str], nn.Module], network: Any, prefix: str
     return Case("torchvision", name, partial(build, name), *network, maps, state, prefix=prefix, **own)
 
 
-def classifier(name: str, nodes: Mapping[str, str]) -> nn.Module:
-    """One of torchvision's networks, as its feature extraction gives its maps."""
+def classifier(name: str) -> nn.Module:
+    """One of torchvision's networks."""
     from torchvision import models
-    from torchvision.models.feature_extraction import create_feature_extractor
 
-    made: nn.Module = create_feature_extractor(getattr(models, name)(weights=None), dict(nodes))
+    made: nn.Module = getattr(models, name)(weights=None)
     return made
 
 
-def of_classifier(name: str, nodes: Mapping[str, str], network: Any, **more: Any) -> Case:
-    """A row of a network by itself."""
-    own = {"maps": maps, "prefix": "", "sizes": ODD, **more}
+def of_classifier(name: str, nodes: Mapping[str, str], network: Any, maps: Any = maps, **more: Any) -> Case:
+    """A row of a network by itself, whose maps are those of torchvision's feature extraction."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    def extracted(net: nn.Module, image: Tensor) -> Sequence[Tensor]:
+        found: Sequence[Tensor] = maps(create_feature_extractor(net, dict(nodes)), image)
+        return found
+
     ours, called = network
-    return Case("torchvision", name, partial(classifier, name, nodes), ours, called, **own)
+    own = {"prefix": "", "sizes": ODD, **more}
+    return Case("torchvision", name, partial(classifier, name), ours, called, extracted, **own)
 
 
 TORCHVISION_SWIN = torchvision_network("swin_t", return_nodes=SWIN_NODES)
 MOBILE_V3 = {"features.13": "p4", "features.16": "p5"}
 POOL = (partial(ours, LastLevelMaxPool), "TorchvisionFPN")
 NORMED_POOL = (partial(ours, LastLevelMaxPool, norm="BN"), "TorchvisionFPN(norm='BN')")
-P6P7 = (partial(ours, partial(LastLevelP6P7, 2048, 256), STAGES[1:]), "TorchvisionFPN")
+P6P7 = (lambda: Held(ours(partial(LastLevelP6P7, 2048, 256), STAGES[1:])), "TorchvisionFPN")
+P6P7_OF_P5 = (lambda: Held(ours(partial(LastLevelP6P7, 256, 256, "p5"), STAGES[1:])), "TorchvisionFPN")
 RESNET = (lambda: ResNet(BasicStem(norm="BN"), make_stage(50, norm="BN"), out_features=STAGES), "ResNet")
 
 CASES = [
@@ -100,7 +118,7 @@ CASES = [
     case("fasterrcnn_resnet50_fpn", body, timm_network("resnet50", out_indices=(1, 2, 3, 4)), "backbone.body."),
     case("fasterrcnn_resnet50_fpn", backbone, POOL, "backbone."),
     case("fasterrcnn_resnet50_fpn_v2", backbone, NORMED_POOL, "backbone."),
-    case("retinanet_resnet50_fpn", backbone, P6P7, "backbone."),
+    case("retinanet_resnet50_fpn", backbone, P6P7_OF_P5, "backbone.", note="p6 is made of p5, as in its files"),
     case("retinanet_resnet50_fpn_v2", backbone, P6P7, "backbone."),
     case(
         "fasterrcnn_mobilenet_v3_large_fpn",
