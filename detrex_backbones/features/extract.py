@@ -21,7 +21,7 @@ from detrex_backbones.errors import ArgumentError, DetrexBackbonesError, InputEr
 from detrex_backbones.features.folder import claim
 from detrex_backbones.features.reading import Resize, load_images
 from detrex_backbones.features.runner import MapRunner, check_extractor, hash_of_weights
-from detrex_backbones.features.shards import FORMATS, Row, ShardWriter, list_shards
+from detrex_backbones.features.shards import FORMATS, Row, ShardWriter, import_parquet, list_shards
 from detrex_backbones.features.sources import ImageSource, find_images
 from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.remote import AnyPath, as_path
@@ -142,25 +142,27 @@ def _run(
         writer.add(Row(image, size, maps) for (image, size, _), maps in zip(batch, found, strict=True))
         result.written += len(batch)
 
-    for image, tensor in loaded:
-        if isinstance(tensor, str):
-            result.broken[image.name] = tensor
-            continue
-        try:
-            prepared = runner.prepare(tensor)
-        except InputError as error:
-            result.broken[image.name] = str(error)
-            continue
-        height, width = tensor.shape[-2:]
-        key = tuple(prepared.shape)
-        waiting[key].append((image, (height, width), prepared))
-        if len(waiting[key]) >= batch_size:
+    try:
+        for image, tensor in loaded:
+            if isinstance(tensor, str):
+                result.broken[image.name] = tensor
+                continue
+            try:
+                prepared = runner.prepare(tensor)
+            except InputError as error:
+                result.broken[image.name] = str(error)
+                continue
+            height, width = tensor.shape[-2:]
+            key = tuple(prepared.shape)
+            waiting[key].append((image, (height, width), prepared))
+            if len(waiting[key]) >= batch_size:
+                run(key)
+            elif sum(map(len, waiting.values())) >= PENDING * batch_size:  # sizes that are all different
+                run(max(waiting, key=lambda size: len(waiting[size])))
+        for key in list(waiting):
             run(key)
-        elif sum(map(len, waiting.values())) >= PENDING * batch_size:  # sizes that are all different
-            run(max(waiting, key=lambda size: len(waiting[size])))
-    for key in list(waiting):
-        run(key)
-    writer.flush()
+    finally:  # an interruption keeps what is finished
+        writer.flush()
 
 
 def _shown(loaded: Iterable[Any], result: Extraction) -> Iterator[Any]:
@@ -187,6 +189,8 @@ def _check(batch_size: int, shard_images: int, file_format: str, pool: bool, res
         raise ArgumentError(f"the format {file_format!r} is not known.{closest(file_format, FORMATS)} {list(FORMATS)}")
     if file_format == "parquet" and not pool:
         raise ArgumentError("Parquet is for vectors: --pool, or leave --format safetensors.")
+    if file_format == "parquet":
+        import_parquet()  # whose absence is said before the work
 
 
 def _rank() -> tuple[int, int]:

@@ -182,7 +182,7 @@ def claim(folder: AnyPath, about: dict[str, Any]) -> None:
     differing = [key for key in about if there.get(key) != json.loads(json.dumps(about[key]))]
     if differing:
         raise InputError(
-            f"'{visible(folder, LONGEST_PATH)}' holds features that were made with another {shorten(differing)}: these "
+            f"'{visible(folder, LONGEST_PATH)}' holds features that differ in {shorten(differing)}: these "
             f"can't be mixed. Give another --output."
             + (
                 " Random weights are others in every run: name some, train.init_checkpoint=..."

@@ -21,7 +21,7 @@ from detrex_backbones.features.sources import ImageSource
 from detrex_backbones.remote import AnyPath, RemotePath, local_copy
 from detrex_backbones.text import LONGEST_PATH, visible
 
-__all__ = ["FORMATS", "Row", "ShardWriter", "list_shards", "read_parquet", "read_safetensors"]
+__all__ = ["FORMATS", "Row", "ShardWriter", "import_parquet", "list_shards", "read_parquet", "read_safetensors"]
 
 FORMATS = {"safetensors": ".safetensors", "parquet": ".parquet"}
 IMAGES = "images"  # key of a shard's metadata
@@ -85,15 +85,16 @@ class ShardWriter:
 
     def flush(self) -> None:
         """Write what is kept: first the shard, then its line of the index. A kill between them loses nothing."""
-        if not self.rows:
+        rows, self.rows, self.bytes = self.rows, [], 0  # first of all, so that an interruption writes none twice
+        if not rows:
             return
         number = f"{self._next():06d}{self.token}"
         path = self.folder / f"part-{self.rank:05d}-{number}{FORMATS[self.file_format]}"
         write = _write_parquet if self.file_format == "parquet" else _write_safetensors
-        metadata = {**self.metadata, IMAGES: json.dumps([row.entry for row in self.rows])}
+        metadata = {**self.metadata, IMAGES: json.dumps([row.entry for row in rows])}
         try:
-            write_whole(path, lambda file: write(file, self.rows, self.pool, metadata))
-            line = json.dumps({"shard": path.name, IMAGES: [row.entry for row in self.rows]})
+            write_whole(path, lambda file: write(file, rows, self.pool, metadata))
+            line = json.dumps({"shard": path.name, IMAGES: [row.entry for row in rows]})
             if isinstance(self.folder, RemotePath):  # an object can't be added to: one for each shard
                 write_whole(self.folder / f"index-{path.stem[5:]}.jsonl", lambda file: file.write(line.encode()))
             else:
@@ -103,7 +104,6 @@ class ShardWriter:
                 f"'{visible(path, LONGEST_PATH)}' can't be written: {visible(error.strerror or error)}. What was "
                 f"written before is kept, and the same command goes on from there."
             ) from error
-        self.rows, self.bytes = [], 0
 
     def _next(self) -> int:
         numbers = [int(path.stem.split("-")[2]) for path in self.folder.glob(f"part-{self.rank:05d}-*")]
@@ -150,7 +150,9 @@ def _images_in(shard: AnyPath) -> list[list[Any]]:
     path = local_copy(shard)
     try:
         if path.suffix == ".parquet":
-            metadata = {key.decode(): text.decode() for key, text in _parquet().read_schema(path).metadata.items()}
+            metadata = {
+                key.decode(): text.decode() for key, text in import_parquet().read_schema(path).metadata.items()
+            }
         else:
             from safetensors import safe_open
 
@@ -198,16 +200,21 @@ def _write_parquet(file: Any, rows: Sequence[Row], pool: bool, metadata: dict[st
         matrix = torch.stack([row.maps[name] for row in rows])
         numbers = (matrix.float() if matrix.dtype == torch.bfloat16 else matrix).numpy()  # Parquet has no bfloat16
         columns[name] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(numbers.reshape(-1)), matrix.shape[1])
-    _parquet().write_table(pyarrow.table(columns).replace_schema_metadata(metadata), file)
+    import_parquet().write_table(pyarrow.table(columns).replace_schema_metadata(metadata), file)
 
 
 def read_parquet(path: Path, name: str) -> Tensor:
     """One column of vectors, as a matrix (rows, C)."""
-    column = _parquet().read_table(path, columns=[name], memory_map=True)[name].combine_chunks()
+    column = import_parquet().read_table(path, columns=[name], memory_map=True)[name].combine_chunks()
     return torch.from_numpy(np.array(column.flatten().to_numpy(zero_copy_only=False)).reshape(len(column), -1))
 
 
-def _parquet() -> Any:
+def import_parquet() -> Any:
+    """`pyarrow.parquet`.
+
+    Raises:
+        InputError: it isn't installed.
+    """
     try:
         import pyarrow.parquet
     except ImportError as error:

@@ -19,6 +19,8 @@ from detrex_backbones.errors import ArgumentError, ConfigTypeError, DetrexBackbo
 from detrex_backbones.features import ImageFeatures, extract_features, find_images, open_features
 from detrex_backbones.features.extract import _alone
 from detrex_backbones.features.reading import read_tensor
+from detrex_backbones.features.runner import MapRunner
+from detrex_backbones.features.shards import list_shards
 
 
 def agree(found, wanted):
@@ -52,6 +54,33 @@ def test_vectors_are_the_means(photos, config, reference, tmp_path, file_format)
         assert agree(features[name]["res3"], reference[name]["res3"].mean(dim=(1, 2)))
     with pytest.raises(InputError, match="no vectors 'res4'"):
         features.vectors("res4")
+
+
+def test_an_interruption_keeps_what_is_finished(photos, config, reference, tmp_path, monkeypatch):
+    options = {"batch_size": 2, "workers": 0}
+    run, batches = MapRunner.run, []
+
+    def interrupted(self, *arguments):
+        batches.append(arguments)
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        return run(self, *arguments)
+
+    monkeypatch.setattr(MapRunner, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(config, [photos], tmp_path, **options)
+    assert len(open_features(tmp_path)) == 4
+    result = extract_features(config, [photos], tmp_path, **options)
+    assert (result.before, result.written) == (4, 6)
+    assert sum(map(len, list_shards(tmp_path).values())) == 10 and sorted(open_features(tmp_path)) == sorted(reference)
+
+
+def test_parquet_without_pyarrow_is_an_error_before_the_work(photos, config, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr(MapRunner, "run", lambda *_: pytest.fail("ran"))
+    with pytest.raises(InputError, match=r"pip install 'detrex-backbones\[parquet\]'"):
+        extract_features(config, [photos], tmp_path / "out", pool=True, workers=0, file_format="parquet")
+    assert not (tmp_path / "out").exists()
 
 
 class Padded(FeatureExtractor):

@@ -69,7 +69,9 @@ def open_image(path: str | Path | BinaryIO) -> Iterator[Any]:
             f"Scale it down or cut it first."
         ) from error
     except Exception as error:  # what a damaged file sets off in a decoder is not foreseeable
-        raise InputError(f"{shown} can't be read as an image: {visible(error)}. Is it whole, and an image?") from error
+        raise InputError(
+            f"{shown} can't be read as an image: {visible(error)}. Is the file complete, and is it an image?"
+        ) from error
 
 
 @contextmanager
