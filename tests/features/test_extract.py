@@ -176,13 +176,13 @@ def test_features_made_otherwise_are_not_mixed(photos, config, tmp_path):
     before = sorted((path.name, path.stat().st_mtime_ns) for path in tmp_path.glob("[!.]*"))
     changed = config.copy()
     changed.model.pixel_std = [1, 1, 1]
-    with pytest.raises(InputError, match="another config, preprocessing"):
+    with pytest.raises(InputError, match="differ in config, preprocessing"):
         extract_features(changed, [photos], tmp_path, workers=0, pool=True)
     random = config.copy()
     random.train.init_checkpoint = ""
-    with pytest.raises(InputError, match="another checkpoint, weights"):
+    with pytest.raises(InputError, match="differ in checkpoint, weights"):
         extract_features(random, [photos], tmp_path, workers=0, pool=True)
-    with pytest.raises(InputError, match="another pool"):
+    with pytest.raises(InputError, match="differ in pool"):
         extract_features(config, [photos], tmp_path, workers=0)
     assert before == sorted((path.name, path.stat().st_mtime_ns) for path in tmp_path.glob("[!.]*"))
 
