@@ -123,7 +123,7 @@ def preprocessing_rows(weights: Iterable[Weight]) -> list[tuple[str, str, str, s
 
 def backbone_of(weight: Weight) -> tuple[str, list[str]]:
     """The value of `backbone=` for a weight, "" for none, and the overrides that it needs beside."""
-    if weight.name.startswith(TIMM) and weight.config == timm_weights.TIMM_CONFIG:
+    if weight.name.startswith(TIMM):
         return f"timm/{weight.name.removeprefix(TIMM)}", []  # a name that is a backbone itself
     if weight.config.startswith(DETECTORS):
         return "", []
