@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from detrex_backbones.errors import ArgumentError
 
-__all__ = ["check_stages", "recompute_chain", "recompute_modules", "run_recomputed"]
+__all__ = ["check_stages", "recompute_modules", "run_recomputed"]
 
 
 def check_stages(checkpoint_stages: Any, stages: Sequence[str]) -> tuple[str, ...]:
@@ -50,38 +50,6 @@ def recompute_modules(net: nn.Module, names: Iterable[str]) -> None:
     for name in names:
         module: Any = net.get_submodule(name)
         module.forward = _Recomputed(module)
-
-
-def recompute_chain(modules: Sequence[nn.Module]) -> None:
-    """Let modules that a network calls one after the other compute their activations again as if they were one.
-
-    The first calls them all, and the others hand on what it gave; no name is changed.
-    """
-    first, *others = modules
-    first.forward = _RecomputedChain(modules)
-    for module in others:
-        module.forward = _handed_on
-
-
-def _handed_on(x: Any) -> Any:
-    return x
-
-
-class _RecomputedChain:
-    """The `forward` of the first of several modules that are recomputed together."""
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self.modules = list(modules)
-
-    def __call__(self, x: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return self._run(x)
-        return run_recomputed(nn.Sequential(*self.modules), x, forward=self._run)
-
-    def _run(self, x: Any) -> Any:
-        for module in self.modules:
-            x = type(module).forward(module, x)
-        return x
 
 
 class _Recomputed:

@@ -1,5 +1,6 @@
 """What of a timm network learns: all that its maps depend on, without what is frozen, recomputed or not."""
 
+import copy
 import re
 from functools import cache
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.timm_families import families, smallest
-from detrex_backbones import Backbone, SimpleFeaturePyramid, TimmBackbone
+from detrex_backbones import Backbone, FrozenBatchNorm2d, SimpleFeaturePyramid, TimmBackbone
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config import instantiate
 from detrex_backbones.errors import ArgumentError
@@ -217,6 +218,21 @@ def test_so_it_is_in_every_family(family):
         pytest.skip(f"timm gives no feature maps of {name}: {error}")
     kwargs, size = small_case(name)
     check_recomputing(TimmBackbone, name, noise(1, 3, *size).expand(2, -1, -1, -1), out_indices=None, **kwargs)
+
+
+def test_layers_in_a_row_that_are_exchanged_are_recomputed_as_they_are():
+    image = noise(2, 3, 64, 64)
+    plain, saving = (
+        TimmBackbone("vgg11_bn", out_indices=(1, 2), norm_layer=FrozenBatchNorm2d, checkpoint_stages=stages).train()
+        for stages in (False, True)
+    )
+    saving.load_state_dict(randomise_norms(plain).state_dict())
+    assert kept(saving, image) < kept(plain, image)
+    assert_same_maps(step(saving, image), step(plain, image), 0)
+    copied = copy.deepcopy(saving)
+    with torch.no_grad():
+        copied.timm_model["features_0"].weight.zero_()
+    assert_same_maps(saving(image), plain(image), 0)  # the copy has layers of its own
 
 
 def test_stages_are_recomputed_by_the_names_of_maps():

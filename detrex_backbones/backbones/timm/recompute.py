@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import torch
 from timm.models import FeatureListNet
-from torch import nn
+from torch import Tensor, nn
 
-from detrex_backbones.backbones.recompute import recompute_chain, recompute_modules
+from detrex_backbones.backbones.recompute import recompute_modules, run_recomputed
 from detrex_backbones.backbones.timm.reach import Reach
 
 __all__ = ["recompute_between"]
@@ -25,22 +26,29 @@ def recompute_between(net: nn.Module, reach: Reach, indices: Sequence[int], chos
     names = _modules_between(net, reach, indices, chosen)
     recompute_modules(net, names)
     if not names and isinstance(net, FeatureListNet):  # single layers in a row, such as VGG's
-        for chain in _chains(net, reach, [index in chosen for index in sorted(indices)]):
-            recompute_chain([net[name] for name in chain])
+        net._collect = _InRows(net, [index in chosen for index in sorted(indices)], reach.in_place)
 
 
-def _chains(net: FeatureListNet, reach: Reach, wanted: Sequence[bool]) -> list[list[str]]:
-    """The names of the layers in front of each wanted map, where they can be called as one."""
-    chains: list[list[str]] = [[]]
-    for name in net:
-        chains[-1].append(name)
-        if name in net.return_layers:
-            chains.append([])
-    return [
-        chain
-        for chain, is_wanted in zip(chains, wanted, strict=False)  # behind the last map there is nothing to recompute
-        if is_wanted and len(chain) > 1 and chain[0] not in reach.in_place and all(reach.calls[x] == 1 for x in chain)
-    ]
+class _InRows:
+    """The `_collect` of a `FeatureListNet` that computes the layers in front of a map again as if they were one module.
+
+    Layers are looked up at each call, since they may be exchanged: frozen, fused, converted.
+    """
+
+    def __init__(self, net: FeatureListNet, wanted: Sequence[bool], in_place: Collection[str]) -> None:
+        self.net, self.wanted, self.in_place = net, wanted, in_place
+
+    def __call__(self, x: Tensor) -> dict[str, Tensor]:
+        maps: dict[str, Tensor] = {}
+        row: list[str] = []
+        for name in self.net:
+            row.append(name)
+            if name in self.net.return_layers:
+                layers = nn.Sequential(*(self.net[layer] for layer in row))
+                again = self.wanted[len(maps)] and row[0] not in self.in_place and torch.is_grad_enabled()
+                maps[self.net.return_layers[name]] = x = run_recomputed(layers, x) if again else layers(x)
+                row = []
+        return maps
 
 
 def _modules_between(net: nn.Module, reach: Reach, indices: Sequence[int], chosen: Collection[int]) -> list[str]:
