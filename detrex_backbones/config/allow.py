@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from detrex_backbones.config.targets import dotted_name, import_module, locate, lookup
-from detrex_backbones.errors import ConfigTypeError
+from detrex_backbones.errors import ConfigTypeError, InstantiateError
 
-__all__ = ["ACTIVE", "Allowlist"]
+__all__ = ["ACTIVE", "Allowlist", "check_names"]
 
 
 class Allowlist:
@@ -88,3 +88,17 @@ def _full_name(target: Any) -> str | None:
 
 ACTIVE: ContextVar[tuple[Allowlist, ...]] = ContextVar("allow", default=())
 """The lists that hold now: those of the `instantiate` calls that this one happens inside."""
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names that a target wants to look up, where the `instantiate` that called it doesn't allow one of them.
+
+    Raises:
+        InstantiateError: with the name, and what is allowed.
+    """
+    names = list(names)
+    for allowed in ACTIVE.get():
+        for objection in (allowed.objection_to_name, allowed.objection_to):  # all names before the first import
+            for name in names:
+                if (reason := objection(name)) is not None:
+                    raise InstantiateError(f"{name} is not allowed{reason and ': ' + reason}; allowed: {allowed}.")

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from detrex_backbones.config.allow import ACTIVE
+from detrex_backbones.config.allow import ACTIVE, check_names
 from detrex_backbones.config.imports import execute
 from detrex_backbones.config.nodes import to_plain
 from detrex_backbones.config.targets import locate
@@ -38,10 +38,7 @@ def object_named(_name_: str, _args_: Any = (), _file_: str = "", **keywords: An
     """
     if _file_ and ACTIVE.get():
         raise InstantiateError(f"{_name_} of the file {_file_} is not allowed; allowed: {ACTIVE.get()[-1]}.")
-    for allowed in ACTIVE.get():
-        for objection in (allowed.objection_to_name, allowed.objection_to):
-            if (reason := objection(_name_)) is not None:
-                raise InstantiateError(f"{_name_} is not allowed{reason and ': ' + reason}; allowed: {allowed}.")
+    check_names([_name_])
     found = _of_file(_file_, _name_) if _file_ else locate(_name_)
     if not _args_ and not keywords:
         return found

@@ -8,10 +8,10 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from detrex_backbones.config.allow import ACTIVE
+from detrex_backbones.config.allow import check_names
 from detrex_backbones.config.lambda_tree import checked, refusal
 from detrex_backbones.config.targets import locate
-from detrex_backbones.errors import ConfigValueError, InstantiateError
+from detrex_backbones.errors import ConfigValueError
 
 __all__ = ["LAMBDA_OF", "Lambda", "lambda_of"]
 
@@ -90,11 +90,7 @@ class Lambda:
 
     def __init__(self, text: str) -> None:
         tree, names = checked(text)
-        for allowed in ACTIVE.get():
-            for ask in (allowed.objection_to_name, allowed.objection_to):  # all names before the first import
-                for name in names:
-                    if (reason := ask(name)) is not None:
-                        raise InstantiateError(f"{name} is not allowed{reason and ': ' + reason}; allowed: {allowed}.")
+        check_names(names)
         self.text, self.body = text, tree.body
         self.known = {name: locate(name) for name in names}
         self.__signature__ = _signature(tree.args, self.known)
