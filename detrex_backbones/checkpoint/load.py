@@ -71,7 +71,7 @@ def log_report(report: LoadReport) -> None:
     """Say what was loaded, and warn of what stays random where it spoils the maps."""
     logger.info("loaded a checkpoint\n%s", report)
     if report.before_maps:
-        logger.warning("%s: %s random values", report.path, report.before_maps_text())
+        logger.warning("%s: %s", report.path, report.before_maps_text())
 
 
 def apply_checkpoint(model: nn.Module, checkpoint: Checkpoint, options: LoadOptions) -> LoadReport:

@@ -189,7 +189,7 @@ class LoadReport:
             "left over": ", ".join(reasons(self.left_over)),
             "not taken": self.other_containers and f"other weights of the file: {choices(self.other_containers)}",
             "note": self.lookalikes and f"the key names don't tell: {self.lookalikes}",
-            "WARNING": self.before_maps and f"{self.before_maps_text()} random values: the maps are noise",
+            "WARNING": self.before_maps and f"{self.before_maps_text()}: the maps are noise",
             "AMBIGUOUS": self.ambiguous,
             "WARNING ": self.not_finite and f"NaN or infinite values in {shorten(found)}",
         }
@@ -201,7 +201,7 @@ class LoadReport:
         modules = by_module(self.before_maps, self.scope)
         keep = "keeps" if len(self.before_maps) == 1 else "keep"
         tensors = counted(len(self.before_maps), "tensor")
-        return f"{tensors} between the backbone and its maps, {modules}, {keep}"
+        return f"{tensors} between the backbone and its maps, {modules}, {keep} random values"
 
     def _loaded_text(self) -> str:
         """The coverage of what was meant, and of the whole model."""

@@ -118,7 +118,10 @@ def extract_features(
         left = [image for image in share if image.name not in done]
         result = Extraction(folder, report, len(share), before=len(share) - len(left), rank=rank)
         loaded = load_images(left, resize, workers, batch_size)
-        _run(_shown(loaded, result), runner, writer, batch_size, result)
+        try:
+            _run(_shown(loaded, result), runner, writer, batch_size, result)
+        finally:  # an interruption keeps what is finished
+            writer.flush()
     if result.broken and not result.before + result.written:
         raise InputError(
             f"none of {counted(len(result.broken), 'image')} can be read: {next(iter(result.broken.values()))}"
@@ -142,27 +145,24 @@ def _run(
         writer.add(Row(image, size, maps) for (image, size, _), maps in zip(batch, found, strict=True))
         result.written += len(batch)
 
-    try:
-        for image, tensor in loaded:
-            if isinstance(tensor, str):
-                result.broken[image.name] = tensor
-                continue
-            try:
-                prepared = runner.prepare(tensor)
-            except InputError as error:
-                result.broken[image.name] = str(error)
-                continue
-            height, width = tensor.shape[-2:]
-            key = tuple(prepared.shape)
-            waiting[key].append((image, (height, width), prepared))
-            if len(waiting[key]) >= batch_size:
-                run(key)
-            elif sum(map(len, waiting.values())) >= PENDING * batch_size:  # sizes that are all different
-                run(max(waiting, key=lambda size: len(waiting[size])))
-        for key in list(waiting):
+    for image, tensor in loaded:
+        if isinstance(tensor, str):
+            result.broken[image.name] = tensor
+            continue
+        try:
+            prepared = runner.prepare(tensor)
+        except InputError as error:
+            result.broken[image.name] = str(error)
+            continue
+        height, width = tensor.shape[-2:]
+        key = tuple(prepared.shape)
+        waiting[key].append((image, (height, width), prepared))
+        if len(waiting[key]) >= batch_size:
             run(key)
-    finally:  # an interruption keeps what is finished
-        writer.flush()
+        elif sum(map(len, waiting.values())) >= PENDING * batch_size:  # sizes that are all different
+            run(max(waiting, key=lambda size: len(waiting[size])))
+    for key in list(waiting):
+        run(key)
 
 
 def _shown(loaded: Iterable[Any], result: Extraction) -> Iterator[Any]:
