@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
 from detrex_backbones.checkpoint.names.conventions._parts import BATCH_COUNTERS, pairs_of
-from detrex_backbones.checkpoint.names.conventions.torchvision_mobilenet import counted
+from detrex_backbones.checkpoint.names.conventions.torchvision_mobilenet import timm_blocks
 from detrex_backbones.checkpoint.names.numbers import number_in
 
 # Blocks of each stage of EfficientNet-B0, and how much deeper B1 (and B2) to B8 and L2 are.
@@ -38,8 +38,8 @@ def _in_stages(row: str) -> Callable[[Iterable[str]], dict[str, str]]:
             if name.startswith(row) and dot and at is not None:
                 found[name] = (at, rest)
         stages = STAGES.get(len({at for at, _ in found.values()}), [])
-        places = dict(enumerate(f"{stage}.{index}" for stage, depth in enumerate(stages) for index in range(depth)))
-        return {name: f"blocks.{places[at]}.{rest}" for name, (at, rest) in found.items() if at in places}
+        places = dict(enumerate(timm_blocks(stages)))
+        return {name: f"{places[at]}{rest}" for name, (at, rest) in found.items() if at in places}
 
     return renumber
 
@@ -121,10 +121,9 @@ CONVENTIONS = (
             *pairs_of("conv_stem.", "blocks.0.0.", _layers("reduce_1x1", "conv_pw.weight", "bn2.")),
             *(
                 pair
-                for number, place in counted((1, 2, 3, 4, 3, 3, 1))
-                if number > 1
+                for number, place in enumerate(timm_blocks((1, 2, 3, 4, 3, 3, 1))[1:])  # the first is in the stem
                 for pair in pairs_of(
-                    f"layer.{number - 2}.",
+                    f"layer.{number}.",
                     place,
                     {
                         **_layers("expand_1x1", "conv_pw.weight", "bn1."),

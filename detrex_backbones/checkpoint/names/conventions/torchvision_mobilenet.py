@@ -6,13 +6,13 @@ counts blocks through all stages. Names of MobileNetV3 don't tell whether it was
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from detrex_backbones.checkpoint.names.conventions._convention import Convention, Pair
 from detrex_backbones.checkpoint.names.conventions._parts import pairs_of
 from detrex_backbones.checkpoint.names.conventions._resnet import RGB
 
-__all__ = ["counted", "layer", "squeeze"]
+__all__ = ["layer", "squeeze", "timm_blocks"]
 
 LEFT_OUT = {r"^classifier\.": "head", r"\.num_batches_tracked$": "batch counter"}
 TRAINED = (
@@ -41,10 +41,9 @@ BLOCK = {
 }
 
 
-def counted(depths: Sequence[int]) -> Iterator[tuple[int, str]]:
-    """torchvision's number of each block, and where timm has it."""
-    places = [f"blocks.{stage}.{index}." for stage, depth in enumerate(depths) for index in range(depth)]
-    yield from enumerate(places, start=1)
+def timm_blocks(depths: Sequence[int]) -> list[str]:
+    """Where timm has each block of stages that are so deep, in the order in which others count them through."""
+    return [f"blocks.{stage}.{index}." for stage, depth in enumerate(depths) for index in range(depth)]
 
 
 def _anchors(first: str, last: str) -> tuple[tuple[str, ...], ...]:
@@ -61,7 +60,7 @@ def _features(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
 def _v3(depths: Sequence[int], squeezed: str) -> tuple[Pair, ...]:
     """All of a MobileNetV3; `squeezed` has an "s" for each block with squeeze-and-excitation."""
     pairs = [*pairs_of("0.", "", layer("", "conv_stem", "bn1"))]
-    for (number, place), kind in zip(counted(depths), squeezed, strict=True):
+    for (number, place), kind in zip(enumerate(timm_blocks(depths), 1), squeezed, strict=True):
         names = layer("block.0.", "conv_dw", "bn1") if number == 1 else layer("block.0.", "conv_pw", "bn1")
         names |= {} if number == 1 else layer("block.1.", "conv_dw", "bn2")
         at = 1 + (number > 1)
@@ -88,7 +87,7 @@ CONVENTIONS = (
             *_features(pairs_of("0.", "", layer("", "conv_stem", "bn1"))),
             *(
                 pair
-                for number, place in counted((1, 2, 3, 4, 3, 3, 1))
+                for number, place in enumerate(timm_blocks((1, 2, 3, 4, 3, 3, 1)), 1)
                 for pair in _features(pairs_of(f"{number}.", place, FIRST if number == 1 else BLOCK))
             ),
             *_features(pairs_of("18.", "", layer("", "conv_head", "bn2"))),
