@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 
 from detrex_backbones.config import LazyCall as L
 from detrex_backbones.config import LazyConfig, instantiate, lambda_of
-from detrex_backbones.config.by_name import OBJECT_NAMED
+from detrex_backbones.config.allow import ACTIVE, Allowlist
+from detrex_backbones.config.by_name import OBJECT_NAMED, object_named
 from detrex_backbones.config.imports import file_of
 from detrex_backbones.config.lambdas import LAMBDA_OF, Lambda
 from detrex_backbones.config.nodes import to_plain
@@ -331,6 +332,17 @@ def test_26_what_a_config_file_defines_is_saved_by_the_path_of_the_file(
     for allow in [(OBJECT_NAMED, "dict", "double", "Outer."), (OBJECT_NAMED, "detrex_backbones.", "builtins.")]:
         with pytest.raises(InstantiateError, match="allowed"):  # nothing of a file is run for a stranger
             instantiate(loaded.model, allow=allow)
+
+
+def test_36_a_target_that_looks_up_in_a_file_is_refused_too(write: Any) -> None:
+    path = write("a.py", "ran = open(__file__ + '.ran', 'w')\ndef double(x): pass")
+    token = ACTIVE.set((Allowlist((OBJECT_NAMED, "double")),))
+    try:
+        with pytest.raises(InstantiateError, match=r"double of the file .*a\.py is not allowed"):
+            object_named("double", _file_=str(path))
+    finally:
+        ACTIVE.reset(token)
+    assert not path.with_name("a.py.ran").exists()
 
 
 def test_26_a_file_that_has_changed_since_is_said(write: Any, tmp_path: Path) -> None:
