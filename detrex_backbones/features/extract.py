@@ -16,11 +16,11 @@ from torch import Tensor
 
 from detrex_backbones.cache import lock_file
 from detrex_backbones.checkpoint.report import LoadReport
-from detrex_backbones.config import LazyConfig
 from detrex_backbones.errors import ArgumentError, DetrexBackbonesError, InputError, closest
+from detrex_backbones.features.about import about_features, as_metadata
 from detrex_backbones.features.folder import claim
-from detrex_backbones.features.reading import Resize, load_images
-from detrex_backbones.features.runner import MapRunner, check_extractor, hash_of_weights
+from detrex_backbones.features.reading import Resize, check_workers, load_images
+from detrex_backbones.features.runner import MapRunner, check_dtype, check_extractor
 from detrex_backbones.features.shards import FORMATS, Row, ShardWriter, import_parquet, list_shards
 from detrex_backbones.features.sources import ImageSource, find_images
 from detrex_backbones.kinds import kinds_checked
@@ -101,6 +101,8 @@ def extract_features(
         DeviceError: a device that isn't there or has too little memory.
     """
     _check(batch_size, shard_images, file_format, pool, resize)
+    check_dtype(dtype)
+    check_workers(workers)
     images = find_images(sources)
     rank, ranks = _rank()
     cfg = cfg.copy()
@@ -109,10 +111,10 @@ def extract_features(
     model, report = build_for_maps(cfg)
     runner = MapRunner(check_extractor(model), maps, pool, dtype)
     folder = as_path(output)
-    about = _about(cfg, runner, dtype, resize)
+    about = about_features(cfg, runner.extractor, runner.shapes, pool=pool, dtype=dtype, resize=resize)
     with _alone(folder, rank):
         claim(folder, about)
-        writer = ShardWriter(folder, rank, file_format, pool, _flat(about), shard_images)
+        writer = ShardWriter(folder, rank, file_format, pool, as_metadata(about), shard_images)
         done = {name: path for entries in list_shards(folder).values() for name, _, _, path in entries}
         share = [image.beside(done) for image in images[rank::ranks]]
         left = [image for image in share if image.name not in done]
@@ -203,32 +205,6 @@ def _own_device() -> str:
     if not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
-
-
-def _about(cfg: DictConfig, runner: MapRunner, dtype: str, resize: Resize) -> dict[str, Any]:
-    """What the features are of: everything that changes their numbers."""
-    extractor = runner.extractor
-    return {
-        "config": LazyConfig.to_yaml(cfg.model),
-        "checkpoint": OmegaConf.select(cfg, "train.init_checkpoint", default="") or "",
-        "weights": f"sha256:{hash_of_weights(extractor)}",
-        "preprocessing": {
-            "pixel_mean": extractor.pixel_mean.flatten().tolist(),
-            "pixel_std": extractor.pixel_std.flatten().tolist(),
-            "input_format": extractor.input_format,
-        },
-        "maps": {name: {"channels": shape.channels, "stride": shape.stride} for name, shape in runner.shapes.items()},
-        "pool": runner.pool,
-        "dtype": dtype,
-        "resize": list(resize) if isinstance(resize, tuple) else resize,
-    }
-
-
-def _flat(about: dict[str, Any]) -> dict[str, str]:
-    """As the metadata of a file, which is text."""
-    import json
-
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from detrex_backbones.backbones.images.tensors import read_image
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, DeviceError, InputError
 from detrex_backbones.features.sources import ImageSource, is_url
 
-__all__ = ["Resize", "load_images", "read_tensor"]
+__all__ = ["Resize", "check_workers", "load_images", "local_file", "read_tensor"]
 
 Resize = int | tuple[int, int] | None
 """Pixels of the shorter side, or height and width, or None for the image's own."""
@@ -60,8 +60,7 @@ def load_images(
     """
     if workers is None:
         workers = 0 if len(images) <= batch_size else min(8, os.cpu_count() or 1)
-    if workers < 0:
-        raise ArgumentError(f"workers={workers} is too small: 0 reads images in this process.")
+    check_workers(workers)
     loader = DataLoader(_Images(images, resize), batch_size=None, num_workers=workers)
     try:
         yield from zip(images, loader, strict=True)
@@ -72,6 +71,12 @@ def load_images(
             "a process that reads images was ended, as the system does where memory is short. What was written is "
             "kept: run it again with fewer --workers to go on."
         ) from error
+
+
+def check_workers(workers: int | None) -> None:
+    """Raise for a negative number."""
+    if workers is not None and workers < 0:
+        raise ArgumentError(f"workers={workers} is too small: 0 reads images in this process.")
 
 
 class _Images(Dataset[Any]):

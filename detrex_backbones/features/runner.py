@@ -15,7 +15,7 @@ from detrex_backbones.errors import ArgumentError, ConfigTypeError, DeviceError,
 from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.layers import ShapeSpec
 
-__all__ = ["DTYPES", "MapRunner", "check_extractor", "hash_of_weights"]
+__all__ = ["DTYPES", "MapRunner", "check_dtype", "check_extractor", "hash_of_weights"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -32,6 +32,12 @@ def check_extractor(model: Any) -> FeatureExtractor:
             f"model = L(FeatureExtractor)(backbone=..., pixel_mean=[...], pixel_std=[...], input_format='RGB')."
         )
     return model
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise for what is not one of `DTYPES`, with the closest."""
+    if dtype not in DTYPES:
+        raise ArgumentError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}.{closest(dtype, DTYPES)}")
 
 
 def hash_of_weights(model: nn.Module) -> str:
@@ -61,8 +67,7 @@ class MapRunner:
     def __init__(
         self, extractor: FeatureExtractor, maps: Sequence[str] | None = None, pool: bool = False, dtype: str = "float32"
     ) -> None:
-        if dtype not in DTYPES:
-            raise ArgumentError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}.{closest(dtype, DTYPES)}")
+        check_dtype(dtype)
         shapes = extractor.output_shape()
         names = list(shapes) if maps is None else check_names("maps", list(maps), shapes)
         self.shapes: dict[str, ShapeSpec] = {name: shapes[name] for name in names}

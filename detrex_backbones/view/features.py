@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,10 @@ __all__ = ["draw_features", "draw_sheet", "extract_maps", "sample_photo"]
 
 PANEL = 2.7, 3.4  # inches, the most that one is wide and high
 SMALL = 1.3, 1.3  # on a sheet
-SCREEN = 640  # pixels of the longer side, more than any panel has
+STRIP = 4  # times as long as wide
+LONGER, LONGEST = 2.4, 20.0  # the length of a strip: to that of a panel, and in inches
+THIN = 0.3  # inches across a strip, if LONGEST allows
+SCREEN, STRIP_SCREEN = 640, 2000  # pixels of the longer side, more than any panel has
 VEIL = 0.68  # how much of the colour is the map's; the photo shines through
 
 
@@ -87,23 +91,21 @@ def draw_features(
     how = parse_draw(draw)
     places = {name: _place(strides[name], centres.get(name)) for name in maps}
     (layers,) = layers_of([maps], places, how)
-    rows = max(map(len, layers.values()))
-    width, height = _panel(photo.shape[:2], PANEL)
-    figure = Figure(figsize=((width + 0.75) * (len(maps) + 1), rows * (height + 0.6)), layout="constrained")
-    axes = figure.subplots(rows, len(maps) + 1, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
+    form = _form(photo.shape, [len(drawn) for drawn in layers.values()], PANEL)
+    figure = Figure(figsize=((form.width + 0.75) * form.columns, form.rows * (form.height + 0.6)), layout="constrained")
+    first, *others = form.axes_of(figure)
     shown = _screen(photo)
-    _photo(axes[0, 0], shown, photo.shape, f"photo\n{photo.shape[0]} x {photo.shape[1]}")
-    for column, (name, drawn) in enumerate(layers.items(), start=1):
-        for row, layer in enumerate(drawn):
-            axis = axes[row, column]
-            axis.set_title(f"{name}, stride {strides[name] or '?'}\n{layer.title}", fontsize=9)
-            image = _overlay(axis, shown, photo.shape, layer, places[name])
-            if layer.values.ndim == 2:
-                figure.colorbar(image, ax=axis, shrink=0.7, aspect=12, pad=0.02).ax.tick_params(labelsize=7)
-            if how.kind == "similarity":
-                axis.plot(*how.point, "+", color="white", markersize=11, markeredgewidth=2)
+    _photo(first, shown, photo.shape, form.title("photo", f"{photo.shape[0]} x {photo.shape[1]}"))
+    panels = [(name, layer) for name, drawn in layers.items() for layer in drawn]
+    for axis, (name, layer) in zip(others, panels, strict=True):
+        axis.set_title(form.title(f"{name}, stride {strides[name] or '?'}", layer.title), fontsize=9)
+        image = _overlay(axis, shown, photo.shape, layer, places[name])
+        if layer.values.ndim == 2:
+            ticks = [*layer.limits] if form.wide else None  # there is no height for more
+            bar = figure.colorbar(image, ax=axis, shrink=0.7, aspect=3 if form.wide else 12, pad=0.02, ticks=ticks)
+            bar.ax.tick_params(labelsize=7)
+        if how.kind == "similarity":
+            axis.plot(*how.point, "+", color="white", markersize=11, markeredgewidth=2)
     return figure
 
 
@@ -114,8 +116,9 @@ def draw_sheet(
     strides: Mapping[str, int],
     draw: str = "norm",
     large: bool = False,
+    caption: str = "",
 ) -> Figure:
-    """A contact sheet: a row for each image, with its maps over it.
+    """A contact sheet: a row for each image, with its maps over it; of a wide strip they lie below one another.
 
     Args:
         photos: name -> (H, W) or (H, W, C) array.
@@ -123,6 +126,7 @@ def draw_sheet(
         strides: as of `draw_features`.
         draw: as of `draw_features`; principal components are those of all images.
         large: panels as large as those of `draw_features`, for a few images.
+        caption: above all of them.
 
     Returns:
         A figure.
@@ -131,20 +135,66 @@ def draw_sheet(
 
     places = {name: _place(stride, None) for name, stride in strides.items()}
     layers = layers_of(maps, places, parse_draw(draw))
-    columns = 1 + len(maps[0])
-    box = PANEL if large else SMALL
-    heights = [max(_panel(photo.shape[:2], box)[1], 0.4) for photo in photos.values()]
-    size = columns * (box[0] + 0.2), sum(height + 0.3 for height in heights)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(photos), columns, squeeze=False, height_ratios=heights)
-    for row, ((title, photo), drawn) in enumerate(zip(photos.items(), layers, strict=True)):
+    box, points = (PANEL, 9) if large else (SMALL, 6)
+    forms = [_form(photo.shape, [1] * len(maps[0]), box) for photo in photos.values()]
+    heights = [form.rows * (max(form.height, THIN) + 0.3) for form in forms]
+    width = max(form.columns * (max(form.width, box[0]) + 0.2) for form in forms)
+    figure = Figure(figsize=(width, sum(heights) + (0.3 if caption else 0)), layout="constrained")
+    figure.suptitle(caption, fontsize=points + 2)
+    parts = np.atleast_1d(figure.subfigures(len(photos), 1, height_ratios=heights))
+    named = False
+    for part, form, (title, photo), drawn in zip(parts, forms, photos.items(), layers, strict=True):
         shown = _screen(photo)
-        _photo(axes[row, 0], shown, photo.shape, _shortened(title), 9 if large else 6)
-        for axis, (name, (layer, *_)) in zip(axes[row, 1:], drawn.items(), strict=True):
-            axis.set_axis_off()
-            axis.set_title(name if row == 0 else "", fontsize=9 if large else 7)
+        first, *others = form.axes_of(part)
+        _photo(first, shown, photo.shape, _shortened(title), points)
+        for axis, (name, (layer, *_)) in zip(others, drawn.items(), strict=True):
+            axis.set_title("" if named and form.rows == 1 else name, fontsize=points)
             _overlay(axis, shown, photo.shape, layer, places[name])
+        named = named or form.rows == 1
     return figure
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How the panels of one image lie: the row and column of each, and how wide and high each is in inches."""
+
+    cells: Sequence[tuple[int, int]]
+    width: float
+    height: float
+    wide: bool = False
+
+    rows = property(lambda self: 1 + max(row for row, _ in self.cells))
+    columns = property(lambda self: 1 + max(column for _, column in self.cells))
+
+    def axes_of(self, figure: Any) -> list[Any]:
+        """The axes of the panels, all without frames."""
+        axes = figure.subplots(self.rows, self.columns, squeeze=False)
+        for axis in axes.flat:
+            axis.set_axis_off()
+        return [axes[cell] for cell in self.cells]
+
+    def title(self, *lines: str) -> str:
+        """In one line where the panel is a wide one."""
+        return (", " if self.wide else "\n").join(lines)
+
+
+def _form(size: Sequence[int], layers: Sequence[int], box: tuple[float, float]) -> _Form:
+    """The photo and, right of it, a column for each map; of a strip all lie along one another, so that it stays legible.
+
+    Args:
+        size: height and width of the photo.
+        layers: how many there are of each map.
+        box: inches, the most that a panel is wide and high unless it is a strip.
+    """
+    cells = [(0, 0), *((row, column) for column, count in enumerate(layers, start=1) for row in range(count))]
+    ratio = _ratio(size)
+    if ratio < STRIP:
+        scale = min(box[0] / size[1], box[1] / size[0])
+        return _Form(cells, max(size[1] * scale, box[0] / 2), size[0] * scale)  # titles have to fit
+    length = min(max(LONGER * max(box), THIN * ratio), LONGEST)
+    if size[1] > size[0]:
+        return _Form([(place, 0) for place in range(len(cells))], length, max(length / ratio, THIN), wide=True)
+    return _Form([(0, place) for place in range(len(cells))], max(length / ratio, box[0] / 2), length)
 
 
 def _shortened(name: str) -> str:
@@ -152,10 +202,8 @@ def _shortened(name: str) -> str:
     return name if len(name) <= 32 else f"...{name[-29:]}"
 
 
-def _panel(size: Sequence[int], box: tuple[float, float]) -> tuple[float, float]:
-    """Width and height in inches of a photo in a box; of a strip it is a strip."""
-    scale = min(box[0] / size[1], box[1] / size[0])
-    return max(size[1] * scale, box[0] / 2), max(size[0] * scale, 0.3)  # titles have to fit
+def _ratio(size: Sequence[int]) -> float:
+    return max(size[:2]) / min(size[:2])
 
 
 def _place(stride: int, centre: float | None) -> Place:
@@ -164,7 +212,6 @@ def _place(stride: int, centre: float | None) -> Place:
 
 
 def _photo(axis: Any, shown: Any, size: Sequence[int], title: str, points: int = 9) -> None:
-    axis.set_axis_off()
     axis.imshow(shown, cmap="gray", extent=_whole(size))
     axis.set_title(title, fontsize=points)
 
@@ -199,16 +246,17 @@ def _extent(cells: Sequence[int], size: Sequence[int], place: Place) -> tuple[fl
 
 def _screen(photo: Any) -> Any:
     """The photo as 8-bit grey or RGB, no larger than it is drawn."""
-    step = max(1, max(photo.shape[:2]) // (2 * SCREEN))  # the rest is left to Pillow, which takes a mean
+    side = SCREEN if _ratio(photo.shape) < STRIP else STRIP_SCREEN
+    step = max(1, max(photo.shape[:2]) // (2 * side))  # the rest is left to Pillow, which takes a mean
     photo = photo[::step, ::step]
     photo = photo / 257 if photo.dtype == np.uint16 else photo
     if photo.ndim == 3 and photo.shape[2] <= 2:  # grey, grey and alpha
         photo = photo[..., 0]
     shown = np.clip(photo, 0, 255).astype(np.uint8)
-    if max(shown.shape[:2]) <= SCREEN:
+    if max(shown.shape[:2]) <= side:
         return shown
     from PIL import Image
 
     image = Image.fromarray(shown)
-    image.thumbnail((SCREEN, SCREEN))
+    image.thumbnail((side, side))
     return np.asarray(image)

@@ -146,13 +146,29 @@ def test_an_unknown_way_to_draw_is_refused(text):
         parse_draw(text)
 
 
-@pytest.mark.parametrize(("size", "ratio"), [((2000, 30), 2000 / 30), ((30, 2000), 30 / 2000)])
-def test_a_strip_stays_a_strip_on_a_figure_of_usual_size(size, ratio):
-    figure = draw_features(np.zeros((*size, 3), np.uint8), {"map": torch.rand(2, size[0] // 8, 4)}, {"map": 8}, {})
-    assert max(figure.get_size_inches()) < 8
-    FigureCanvasAgg(figure).draw()
-    box = figure.axes[0].get_window_extent()
-    assert box.height / box.width == pytest.approx(ratio, rel=0.02)
+def drawn_size(axis):
+    """Width and height of the photo in an axis, in inches."""
+    box = axis.get_window_extent()
+    return box.width / axis.figure.get_dpi(), box.height / axis.figure.get_dpi()
+
+
+@pytest.mark.parametrize("size", [(2000, 30), (30, 2000), (100, 600)])
+@pytest.mark.parametrize("draw", ["norm", "channels=2"])
+def test_a_strip_keeps_its_ratio_and_can_be_read(size, draw):
+    maps = {name: torch.rand(2, -(-size[0] // 8), -(-size[1] // 8)) for name in ("a", "b")}
+    photo = np.zeros((*size, 3), np.uint8)
+    figure = draw_features(photo, maps, {"a": 8, "b": 8}, {}, draw)
+    panels = 3 if draw == "norm" else 5
+    sheet = draw_sheet({"a.jpg": photo, "b.jpg": np.zeros((60, 80, 3), np.uint8)}, [maps] * 2, {"a": 8, "b": 8}, draw)
+    for drawn, axes in ((figure, figure.axes[:panels]), (sheet, sheet.axes[:3])):
+        FigureCanvasAgg(drawn).draw()
+        assert max(drawn.get_size_inches()) <= 25
+        for axis in axes:
+            width, height = drawn_size(axis)
+            assert width / height == pytest.approx(size[1] / size[0], rel=0.02)
+            assert min(width, height) > 0.25
+    width, height = drawn_size(sheet.axes[3])  # the photo beside it stays as it is on other sheets
+    assert width / height == pytest.approx(80 / 60, rel=0.02) and 0.5 < width < 1.5
 
 
 def test_a_large_photo_is_drawn_at_screen_size_at_its_place():
@@ -169,7 +185,7 @@ def test_a_large_photo_is_drawn_at_screen_size_at_its_place():
 def test_a_contact_sheet_has_a_row_for_each_image():
     photos = {f"cats/{index}.jpg": np.zeros((40 + 8 * index, 48, 3), np.uint8) for index in range(3)}
     maps = [{"a": torch.rand(4, 5 + index, 6), "b": torch.rand(4, 3, 3)} for index in range(3)]
-    figure = draw_sheet(photos, maps, {"a": 8, "b": 16}, "pca")
-    assert len(figure.axes) == 9
+    figure = draw_sheet(photos, maps, {"a": 8, "b": 16}, "pca", caption="3 of 7 images")
+    assert len(figure.axes) == 9 and figure.get_suptitle() == "3 of 7 images"
     assert [axis.get_title() for axis in figure.axes[::3]] == list(photos)
     FigureCanvasAgg(figure).draw()
