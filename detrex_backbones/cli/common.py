@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +139,13 @@ def load_config(args: argparse.Namespace) -> Any:
     return LazyConfig.apply_overrides(cfg, overrides)
 
 
-def build_for_maps(args: argparse.Namespace) -> Any:
+def build_for_maps(cfg: Any, overrides: Sequence[str]) -> Any:
     """The model of a command's config and the report of its load, refused where its maps would be noise."""
     from detrex_backbones import zoo
 
-    swapped = any(text.partition("=")[0].strip() == "backbone" for text in args.overrides)
+    swapped = any(text.partition("=")[0].strip() == "backbone" for text in overrides)
     instead = f"The network's own map, without a pyramid: {WITHOUT_PYRAMID}. " if swapped else ""
-    return zoo.build_for_maps(load_config(args), instead)
+    return zoo.build_for_maps(cfg, instead)
 
 
 def _swap(cfg: Any, name: str, pyramid: bool) -> None:
@@ -217,9 +217,9 @@ def _can_not_write(path: str | AnyPath, option: str) -> str:
     return f"{option} '{visible(path, LONGEST_PATH)}' can't be written".lstrip()
 
 
-def print_written(path: str | AnyPath) -> None:
-    """Where a file went."""
-    say(f"wrote {visible(path, LONGEST_PATH)}")
+def print_written(path: str | AnyPath, what: str = "") -> None:
+    """Where a file went, and what it holds."""
+    say(f"wrote {visible(path, LONGEST_PATH)}" + (f" ({what})" if what else ""))
 
 
 def parse_size(text: str) -> tuple[int, int]:

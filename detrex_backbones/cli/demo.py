@@ -13,7 +13,7 @@ from detrex_backbones.cli.common import (
     print_written,
     write_file,
 )
-from detrex_backbones.cli.features import describe, save
+from detrex_backbones.cli.feature_files import describe, save
 from detrex_backbones.cli.terminal import print_json, print_table, say
 from detrex_backbones.errors import DetrexBackbonesError
 
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
     from detrex_backbones.backbones.images.tensors import read_image
     from detrex_backbones.config import LazyConfig
     from detrex_backbones.features import check_extractor
+    from detrex_backbones.features.sources import one_image
     from detrex_backbones.view import extract_maps, sample_photo
     from detrex_backbones.zoo import build_model_with_report, get_config
 
@@ -65,10 +66,11 @@ def run(args: argparse.Namespace) -> None:
     cfg.train.init_checkpoint = str(checkpoint)
     model, report = build_model_with_report(cfg)
     extractor = check_extractor(model)
-    photo = read_image(sample_photo())
+    image = one_image(str(sample_photo()))
+    photo = read_image(image.path)
     maps, centres = extract_maps(extractor, photo)
     difference = largest_difference(maps, reference_maps(reference, photo))
-    files = save(extractor, photo, maps, centres, folder, stem="demo_features")
+    files = save(cfg, extractor, image, photo, maps, centres, folder, "demo_features")
     rows = describe(extractor, maps)
     if args.json:
         table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from detrex_backbones.cli.common import (
@@ -21,17 +21,13 @@ from detrex_backbones.cli.common import (
     output_folder,
     parse_size,
     print_written,
-    write_file,
 )
+from detrex_backbones.cli.feature_files import check_point, describe, save, write_sheet
 from detrex_backbones.cli.terminal import print_json, print_note, print_table, say
-from detrex_backbones.errors import ArgumentError, InputError
-from detrex_backbones.remote import AnyPath
+from detrex_backbones.errors import ArgumentError
 from detrex_backbones.text import LONGEST_PATH, visible
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from detrex_backbones.backbones.images.extractor import FeatureExtractor
     from detrex_backbones.features import Extraction
 
 ABOUT = (
@@ -54,7 +50,6 @@ OVERRIDE = re.compile(r"~[\w.]+|\+?[\w.\[\]]+=.*", re.DOTALL)
 # Options that PATHS alone have -> their defaults.
 MANY = {"pool": False, "resize": None, "dtype": "float32", "batch_size": 16, "workers": None, "format": "safetensors"}
 SHOWN = 20  # broken images
-SHEET = 24  # images of a contact sheet
 
 
 def add_parser(subparsers: Any) -> None:
@@ -70,7 +65,7 @@ def add_parser(subparsers: Any) -> None:
     add_config_argument(parser)
     add_overrides_argument(parser, others="images, folders, globs, a .txt with one path per line, or URLs")
     parser.add_argument(
-        "--image", metavar="FILE", help="one photo (default without PATHS: a sample photo of matplotlib)"
+        "--image", metavar="FILE", help="one photo, a file or a URL (default without PATHS: a sample photo of matplotlib)"
     )
     parser.add_argument(
         "--output", metavar="DIR", default="output", help="output folder, also s3://... (default: output)"
@@ -103,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
     paths, args.overrides = split_words(args.overrides)
     if args.container is not None:
         args.overrides = [*args.overrides, f"+train.load_options.container={json.dumps(args.container)}"]
-    given = {name: getattr(args, name) for name in MANY if getattr(args, name) not in (None, False)}
+    given = {name: value for name in MANY if (value := getattr(args, name)) is not None and value is not False}
     if paths and args.image:
         args.parser.error("--image is one photo: give either it or PATHS")
     if given and not paths:
@@ -121,9 +116,12 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _run_many(args: argparse.Namespace, paths: Sequence[str], options: dict[str, Any]) -> None:
-    from detrex_backbones.features import extract_features
+    from detrex_backbones.features import extract_features, find_images, open_features
 
     file_format = options.pop("format")
+    picture = not args.no_picture and not options["pool"]
+    if picture:
+        check_point(find_images(paths), options["resize"], args.draw)
     result = extract_features(
         load_config(args),
         paths,
@@ -133,14 +131,15 @@ def _run_many(args: argparse.Namespace, paths: Sequence[str], options: dict[str,
         file_format=file_format,
         **options,
     )
-    sheet = None if args.no_picture or options["pool"] or result.rank else write_sheet(result, args.draw)
+    sheet, count = (picture and not result.rank and write_sheet(open_features(result.folder), args.draw)) or (None, "")
     if args.json:
         content = {name: getattr(result, name) for name in ("images", "before", "written", "broken")}
-        print_json({**content, "folder": str(result.folder), "report": result.report and result.report.to_dict()})
+        files = {"folder": str(result.folder), "contact_sheet": sheet and str(sheet)}
+        print_json({**content, **files, "report": result.report and result.report.to_dict()})
     else:
         print_extraction(result)
         if sheet:
-            print_written(sheet)
+            print_written(sheet, count)
 
 
 def print_extraction(result: Extraction) -> None:
@@ -156,49 +155,31 @@ def print_extraction(result: Extraction) -> None:
         print_note(f"and {len(result.broken) - SHOWN} more; all are in --json")
 
 
-def write_sheet(result: Extraction, draw: str) -> AnyPath | None:
-    """A contact sheet of the first images; None where none of them is a file of this machine."""
-    from detrex_backbones.features import open_features
-    from detrex_backbones.features.reading import read_tensor
-    from detrex_backbones.view import draw_sheet
-
-    features = open_features(result.folder)
-    resize = features.about["resize"]
-    photos, maps = {}, []
-    for name in sorted(features)[:SHEET]:
-        try:
-            photo = read_tensor(features.path(name), tuple(resize) if isinstance(resize, list) else resize)
-        except InputError:  # it was moved since
-            continue
-        photos[name] = photo.permute(1, 2, 0).numpy()
-        maps.append({key: value for key, value in features[name].items() if value.dim() == 3})
-    if not photos or not maps[0]:
-        return None
-    strides = {name: about["stride"] or 0 for name, about in features.about["maps"].items()}
-    figure = draw_sheet(photos, maps, strides, draw)
-    path = result.folder / "contact_sheet.png"
-    write_file(path, lambda file: figure.savefig(file, format="png", dpi=100))
-    return path
-
-
 def _run_one(args: argparse.Namespace) -> None:
     from detrex_backbones.backbones.base import check_names
     from detrex_backbones.backbones.images.tensors import read_image
     from detrex_backbones.features import check_extractor
+    from detrex_backbones.features.reading import local_file
+    from detrex_backbones.features.sources import one_image
     from detrex_backbones.view import extract_maps, sample_photo
+    from detrex_backbones.view.colours import check_draw
 
     if args.device:
         args.overrides = [*args.overrides, f"+train.device={args.device}"]
-    photo_file = Path(args.image) if args.image else sample_photo()
-    photo = read_image(photo_file)
-    model, report = build_for_maps(args)
+    image = one_image(args.image or str(sample_photo()))
+    photo = read_image(local_file(image.path))
+    draw = None if args.no_picture else args.draw
+    if draw:
+        check_draw(draw, photo.shape, image.name)
+    folder = output_folder(args.output)
+    cfg = load_config(args)
+    model, report = build_for_maps(cfg, args.overrides)
     extractor = check_extractor(model)
     names = check_names("maps", args.maps or list(extractor.output_shape()), extractor.output_shape())
     maps, centres = extract_maps(extractor, photo)
     maps = {name: maps[name] for name in names if name in maps}
-    draw = None if args.no_picture else args.draw
-    folder = output_folder(args.output)
-    files = save(extractor, photo, maps, centres, folder, stem=f"{photo_file.stem}_features", draw=draw)
+    stem = f"{PurePosixPath(image.name).stem}_features"
+    files = save(cfg, extractor, image, photo, maps, centres, folder, stem, draw)
     if args.json:
         rows = [dict(zip(COLUMNS, row, strict=True)) for row in describe(extractor, maps)]
         print_json({"maps": rows, "report": report and report.to_dict(), "files": [str(file) for file in files]})
@@ -226,41 +207,3 @@ def _names(text: str) -> list[str]:
 
 def _size(text: str) -> int | tuple[int, int]:
     return int(text) if text.isdecimal() else parse_size(text)
-
-
-def describe(extractor: FeatureExtractor, maps: Mapping[str, Tensor]) -> list[tuple[Any, ...]]:
-    """A row of `COLUMNS` for each map."""
-    shapes = extractor.output_shape()
-    return [(name, value.shape[0], shapes[name].stride, *value.shape[1:]) for name, value in maps.items()]
-
-
-def save(
-    extractor: FeatureExtractor,
-    photo: Any,
-    maps: Mapping[str, Tensor],
-    centres: Mapping[str, float],
-    folder: AnyPath,
-    stem: str,
-    draw: str | None = "norm",
-) -> list[AnyPath]:
-    """Write the maps as .safetensors and, unless `draw` is None, a picture of them as .png."""
-    from safetensors.torch import save as to_bytes
-
-    from detrex_backbones.view import draw_features
-
-    tensors, picture = folder / f"{stem}.safetensors", folder / f"{stem}.png"
-    strides = {name: shape.stride or 0 for name, shape in extractor.output_shape().items()}
-    about = {
-        "preprocessing": extractor.input_format,
-        "pixel_mean": str(extractor.pixel_mean.flatten().tolist()),
-        "pixel_std": str(extractor.pixel_std.flatten().tolist()),
-        "strides": str(strides),
-        "photo": f"{photo.shape[0]} x {photo.shape[1]}",
-    }
-    content = to_bytes({name: value.contiguous().cpu() for name, value in maps.items()}, about)
-    write_file(tensors, lambda file: file.write(content))
-    if draw is None:
-        return [tensors]
-    figure = draw_features(photo, maps, strides, centres, draw)
-    write_file(picture, lambda file: figure.savefig(file, format="png", dpi=100))
-    return [tensors, picture]

@@ -34,7 +34,7 @@ def read_tensor(source: str | bytes, resize: Resize = None) -> Tensor:
     Raises:
         InputError: it can't be read.
     """
-    array = read_image(io.BytesIO(source) if isinstance(source, bytes) else _local(source))
+    array = read_image(io.BytesIO(source) if isinstance(source, bytes) else local_file(source))
     tensor = torch.from_numpy(array.astype(np.float32) / 257 if array.dtype == np.uint16 else array)
     tensor = tensor[None] if tensor.dim() == 2 else tensor.permute(2, 0, 1)
     if resize is not None:
@@ -94,12 +94,17 @@ class _Images(Dataset[Any]):
             return str(error) or "there is not enough memory for it"
 
 
-def _local(path: str) -> str:
+def local_file(path: str) -> str:
+    """The file of a path or of a URL, which is fetched into the cache.
+
+    Raises:
+        CheckpointFileError: it can't be fetched.
+    """
     if not is_url(path):
         return path
-    from detrex_backbones.checkpoint.fetch import download
+    from detrex_backbones.checkpoint.fetch import fetch_image
 
-    return str(download(path))
+    return str(fetch_image(path))
 
 
 def _size(size: Sequence[int], resize: int | tuple[int, int]) -> tuple[int, int]:

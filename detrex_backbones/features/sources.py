@@ -11,9 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from detrex_backbones.errors import InputError, closest
+from detrex_backbones.remote import is_remote
 from detrex_backbones.text import LONGEST_PATH, visible
 
-__all__ = ["EXTENSIONS", "ImageSource", "find_images", "is_url"]
+__all__ = ["EXTENSIONS", "ImageSource", "find_images", "is_url", "one_image"]
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif")
 MAGIC = "*?["
@@ -71,20 +72,38 @@ def find_images(sources: Iterable[str | os.PathLike[str]]) -> list[ImageSource]:
 
 def is_url(text: str) -> bool:
     """Whether it is fetched, and not opened."""
-    return text.lower().startswith(("http://", "https://"))
+    return text.lower().startswith(("http://", "https://")) or is_remote(text)
+
+
+def one_image(source: str) -> ImageSource:
+    """The image of a path or of a URL, whether or not it is there."""
+    if is_url(source):
+        parts = urlsplit(source)
+        return ImageSource(f"{parts.hostname}{parts.path}", source)
+    path = _as_path(source)
+    return ImageSource(Path(path).name, path)
+
+
+def _as_path(source: str) -> str:
+    """The path that a file:// URL stands for; a path is given back as it is."""
+    if not source.lower().startswith("file://"):
+        return source
+    from detrex_backbones.checkpoint.fetch import fetch_image
+
+    return str(fetch_image(source))
 
 
 def _images_of(source: str) -> Iterator[ImageSource]:
+    source = _as_path(source)
     path = Path(source)
     if is_url(source):
-        parts = urlsplit(source)
-        yield ImageSource(f"{parts.hostname}{parts.path}", source)
+        yield one_image(source)
     elif path.is_dir():
         yield from _in_folder(path)
     elif path.suffix.lower() == ".txt" and path.is_file():
         yield from _in_list(path)
     elif path.is_file():
-        yield ImageSource(path.name, source)
+        yield one_image(source)
     elif any(letter in source for letter in MAGIC):
         yield from _by_glob(source)
     else:
@@ -124,8 +143,8 @@ def _in_list(file: Path) -> Iterator[ImageSource]:
     if not any(lines):
         raise InputError(f"the list '{visible(file, LONGEST_PATH)}' is empty.")
     for line in filter(None, lines):
-        if is_url(line):
-            yield from _images_of(line)
+        if is_url(line) or line.lower().startswith("file://"):
+            yield one_image(line)
         else:  # a line whose image is missing is told with the others that can't be read
             yield ImageSource(_posix(Path(line)), str(file.parent / line))
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detrex_backbones.errors import ArgumentError, InputError, closest
+from detrex_backbones.text import LONGEST_PATH, visible
 
-__all__ = ["Draw", "Layer", "Place", "layers_of", "parse_draw"]
+__all__ = ["Draw", "Layer", "Place", "check_draw", "layers_of", "parse_draw"]
 
 KINDS = ("norm", "pca", "similarity", "channels")
 ALLOWED = "norm, pca, similarity=X,Y (a pixel of the photo), channels=K"
@@ -70,6 +71,27 @@ def parse_draw(text: str) -> Draw:
     raise ArgumentError(f"draw={text!r} is not known.{closest(kind, KINDS)} Allowed: {ALLOWED}.")
 
 
+def check_draw(text: str, size: Sequence[int], name: str) -> None:
+    """Raise before a network runs where its maps could not be drawn so.
+
+    Args:
+        text: as of `parse_draw`.
+        size: height and width of the photo.
+        name: of the photo.
+
+    Raises:
+        ArgumentError: `text` is not known.
+        InputError: its point is outside of the photo.
+    """
+    draw = parse_draw(text)
+    x, y = draw.point
+    if draw.kind == "similarity" and not (x < size[1] and y < size[0]):
+        raise InputError(
+            f"draw={text!r} (X,Y in pixels, from 0): the point lies outside of '{visible(name, LONGEST_PATH)}', whose "
+            f"width is {size[1]} and whose height is {size[0]}."
+        )
+
+
 def layers_of(
     images: Sequence[Mapping[str, Tensor]], places: Mapping[str, Place], draw: Draw
 ) -> list[dict[str, list[Layer]]]:
@@ -98,6 +120,8 @@ def _layers(name: str, value: Tensor, place: Place, draw: Draw) -> list[Layer]:
         norms = numbers.norm(dim=0).numpy()
         return [Layer(f"norm of {len(numbers)} channels", norms, _limits(norms))]
     if draw.kind == "similarity":
+        if not place.stride:
+            raise InputError(f"the stride of the map {name} is not known, so no point can be found in it.")
         row, column = (_cell(at, place, side) for at, side in zip(draw.point[::-1], numbers.shape[1:], strict=True))
         if row is None or column is None:
             raise InputError(f"the point {draw.point[0]},{draw.point[1]} (X,Y) lies outside of the map {name}.")
@@ -117,8 +141,6 @@ def _limits(values: Any) -> tuple[float, float]:
 
 
 def _cell(at: int, place: Place, cells: int) -> int | None:
-    if not place.stride:
-        return None
     cell = int((at - place.start) // place.stride)
     return min(max(cell, 0), cells - 1) if -1 <= cell <= cells else None
 

@@ -21,6 +21,7 @@ from detrex_backbones.features.extract import _alone
 from detrex_backbones.features.reading import read_tensor
 from detrex_backbones.features.runner import MapRunner
 from detrex_backbones.features.shards import list_shards
+from tests.checkpoint.server import Server, body
 
 
 def agree(found, wanted):
@@ -114,6 +115,57 @@ def test_files_say_what_they_are_of(photos, config, tmp_path):
     assert "depth: 18" in said["config"] and json.loads(said["resize"]) == [32, 48]
     assert [entry[1:3] for entry in json.loads(said["images"])] == [[32, 48]] * 5
     assert stat.S_IMODE(shard.stat().st_mode) == stat.S_IMODE((tmp_path / "features.json").stat().st_mode) == 0o644
+
+
+def test_the_file_of_one_photo_says_the_same(photos, config, tmp_path, capsys):
+    photo = photos / "cats" / "0.png"
+    extract_features(config, [photo], tmp_path / "many", workers=0, maps=["res3", "res4"])
+    argv = ["features", "resnet/resnet18", f"train.init_checkpoint={config.train.init_checkpoint}", "train.device=cpu"]
+    options = ["--no-picture", "--maps", "res3,res4", "--output", str(tmp_path / "one")]
+    assert main([*argv, "--image", str(photo), *options]) == 0
+    said = []
+    for file in (next((tmp_path / "many").glob("part-*")), tmp_path / "one" / "0_features.safetensors"):
+        with safe_open(file, framework="pt") as opened:
+            said.append(opened.metadata())
+    assert said[0] == said[1] and json.loads(said[1]["images"])[0][0] == "0.png"
+
+
+def test_an_image_is_fetched_from_its_url(photos, config, reference, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DETREX_BACKBONES_CACHE", str(tmp_path / "cache"))
+    server = Server()
+    content = (photos / "dogs" / "0.png").read_bytes()
+    server.answers |= {"/a/0.png": body(content, Content_Type="image/png"), "/a/1.png": body(b"<html>gone</html>")}
+    (tmp_path / "list.txt").write_text((photos / "dogs" / "1.png").as_uri())
+    sources = [f"{server.url}/a/0.png", f"{server.url}/a/1.png", str(tmp_path / "list.txt")]
+    result = extract_features(config, [*sources, (photos / "cats" / "0.png").as_uri()], tmp_path / "out", workers=0)
+    assert "a web page came" in result.broken["127.0.0.1/a/1.png"] and result.written == 3
+    features = open_features(tmp_path / "out")
+    assert agree(features["127.0.0.1/a/0.png"]["res5"], reference["dogs/0.png"]["res5"])
+    assert agree(features["0.png"]["res5"], reference["cats/0.png"]["res5"])
+    for url in (f"{server.url}/a/0.png", (photos / "dogs" / "0.png").as_uri()):
+        argv = ["features", "resnet/resnet18", "--image", url, "--no-picture", "--output", str(tmp_path)]
+        assert main(argv) == 0 and (tmp_path / "0_features.safetensors").exists()
+        (tmp_path / "0_features.safetensors").unlink()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--draw", "similarity=97,3"], "whose width is 96 and whose height is 64"),
+        (["--workers", "-1"], "workers=-1"),
+        (["--dtype", "float31"], "'float32'"),
+        (["--batch-size", "0"], "batch_size=0"),
+    ],
+)
+def test_what_can_not_be_done_is_refused_before_the_work(photos, tmp_path, monkeypatch, capsys, options, said):
+    monkeypatch.setattr("detrex_backbones.zoo.build_for_maps", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr("detrex_backbones.features.extract.build_for_maps", lambda *_: pytest.fail("built"))
+    photo = str(photos / "dogs" / "0.png")
+    for image in ([photo], ["--image", photo]) if "--draw" in options else ([photo],):
+        argv = ["features", "resnet/resnet18", *image, "--output", str(tmp_path / "out"), *options]
+        assert main(argv) == 1 and said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("resize", "size"), [(32, (32, 48)), ((40, 24), (40, 24))])

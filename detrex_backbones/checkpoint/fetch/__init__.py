@@ -11,7 +11,7 @@ from detrex_backbones.checkpoint.fetch.catalog import (
     list_weights,
 )
 from detrex_backbones.checkpoint.fetch.http_file import Patience, cache_path, download, hash_in_name
-from detrex_backbones.checkpoint.fetch.local_file import resolve
+from detrex_backbones.checkpoint.fetch.local_file import fetch_image, resolve
 
 __all__ = [
     "SOURCES",
@@ -22,6 +22,7 @@ __all__ = [
     "cache_folder",
     "cache_path",
     "download",
+    "fetch_image",
     "find_known",
     "find_weight",
     "hash_in_name",

@@ -11,17 +11,18 @@ BLOCK = 1 << 20
 ALGORITHMS = {"sha256": hashlib.sha256, "sha1": hashlib.sha1, "md5": hashlib.md5}
 
 
-def what_is_wrong(part: Path, hash: str = "") -> str:
-    """Why a file that came is not the checkpoint: it is empty, a page, no checkpoint, cut, or has another hash.
+def what_is_wrong(part: Path, hash: str = "", checkpoint: bool = True) -> str:
+    """Why a file that came is not the one that was meant: it is empty, a web page, cut, or has another hash.
 
     Args:
         part: the file.
         hash: as of `download`.
+        checkpoint: whether it has to be one.
 
     Returns:
         A clause of a message; "" where nothing is wrong.
     """
-    from detrex_backbones.checkpoint.read import HEAD, format_of, is_cut  # needs torch, which the tables don't
+    from detrex_backbones.checkpoint.read import HEAD, format_of, is_cut  # needs torch, which the tables don't need
 
     with part.open("rb") as file:
         head = file.read(HEAD)
@@ -29,13 +30,15 @@ def what_is_wrong(part: Path, hash: str = "") -> str:
     if not size:
         return "nothing came (0 bytes)"
     if head.lstrip().startswith(b"<"):
-        return f"{size:,} bytes of a web page came ({head.lstrip()[:24]!r}...), no checkpoint"
+        return f"{size:,} bytes of a web page came ({head.lstrip()[:24]!r}...), not the file"
     algorithm, _, prefix = hash.partition(":")
     if prefix:
         digests = _digests(part, list(ALGORITHMS) if algorithm == "any" else [algorithm])
         if not any(digest.startswith(prefix.lower()) for digest in digests.values()):
             found = ", ".join(f"{name} {digest[: max(8, len(prefix))]}" for name, digest in digests.items())
             return f"another file came: {size:,} bytes with {found}, expected {prefix}"
+    if not checkpoint:
+        return ""
     found = format_of(head, size)
     if not found:
         return f"{size:,} bytes came that are no checkpoint: they start with {head[:24]!r}"

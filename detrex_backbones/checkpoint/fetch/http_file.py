@@ -82,7 +82,7 @@ def hash_in_name(url: str) -> str:
     return f"any:{match[1]}" if match else ""
 
 
-def download(url: str, hash: str = "", *, patience: Patience | None = None) -> Path:
+def download(url: str, hash: str = "", *, patience: Patience | None = None, checkpoint: bool = True) -> Path:
     """The file of a URL: from the cache, or fetched into it.
 
     Processes that ask for the same file at once cause one download. A file appears in the cache only when it is whole,
@@ -93,13 +93,14 @@ def download(url: str, hash: str = "", *, patience: Patience | None = None) -> P
         url: http or https.
         hash: "sha256:11ad3fa6", the beginning of the digest; "any:..." for an algorithm that isn't known, "" for none.
         patience: None for `PATIENCE`.
+        checkpoint: whether the file has to be one.
 
     Raises:
         CheckpointFileError: it can't be had; the text says which file to put where by hand.
     """
     target = cache_path(url)
     try:
-        return keep(target, url, lambda file: _fetch(url, hash, file, patience or PATIENCE))
+        return keep(target, url, lambda file: _fetch(url, hash, file, patience or PATIENCE, checkpoint))
     except _FailedError as error:
         raise CheckpointFileError(f"can't download {visible(url)}: {error}. {_by_hand(hash, target)}") from error
 
@@ -127,7 +128,7 @@ def _by_hand(hash: str, target: Path) -> str:
     return f"To do it by hand, fetch that file{check} and put it at {visible(target, LONGEST_PATH)}"
 
 
-def _fetch(url: str, hash: str, file: BinaryIO, patience: Patience) -> None:
+def _fetch(url: str, hash: str, file: BinaryIO, patience: Patience, checkpoint: bool) -> None:
     """Fill the file with what the URL gives, and check it before it gets its name."""
     for attempt in range(patience.attempts):
         try:
@@ -140,7 +141,7 @@ def _fetch(url: str, hash: str, file: BinaryIO, patience: Patience) -> None:
             logger.warning("%s: %s; trying again in %g s", visible(url), error, wait)
             time.sleep(wait)
     file.flush()
-    wrong = what_is_wrong(Path(file.name), hash)
+    wrong = what_is_wrong(Path(file.name), hash, checkpoint)
     if wrong:
         raise _FailedError(wrong)
 
@@ -211,7 +212,7 @@ def _check_headers(response: Any) -> None:
         raise _FailedError(f"the server sends it encoded as {encoding}, which was not asked for")
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
-        raise _FailedError(f"a web page came ({kind}), no checkpoint")
+        raise _FailedError(f"a web page came ({kind}), not the file")
 
 
 def _copy(response: Any, file: BinaryIO) -> None:

@@ -18,7 +18,7 @@ from detrex_backbones.errors import ArgumentError, CheckpointFileError, RemoteEr
 from detrex_backbones.remote import as_path, is_remote, local_copy
 from detrex_backbones.text import visible
 
-__all__ = ["resolve"]
+__all__ = ["fetch_image", "resolve"]
 
 # A drive letter is no scheme.
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -68,6 +68,22 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     except ArgumentError as error:
         raise CheckpointFileError(str(error)) from error
     return _fetch(weight)
+
+
+def fetch_image(url: str) -> Path:
+    """The local file of an image's URL: `file://`, `http(s)://`, `s3://`, `gs://` or `hf://`.
+
+    Raises:
+        CheckpointFileError: it can't be had.
+    """
+    if url.lower().startswith("file://"):
+        return _local(url)
+    if not is_remote(url):
+        return download(url, checkpoint=False)
+    try:
+        return local_copy(as_path(url), lambda part: what_is_wrong(part, checkpoint=False))
+    except (ArgumentError, RemoteError) as error:
+        raise CheckpointFileError(str(error)) from error
 
 
 def _without_options(text: str) -> str:
