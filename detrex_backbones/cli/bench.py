@@ -29,6 +29,8 @@ ABOUT = (
     "its top-5."
 )
 
+SORTS = ("name", "median", "p95", "images_per_second", "top1", "top5", "parameters", "gflops", "memory")
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
@@ -54,16 +56,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--limit", metavar="N", type=int, default=2000, help="maximum number of images of --images (default: 2000)"
     )
-    parser.add_argument(
-        "--sort", metavar="COLUMN", help="sort by median, images_per_second, top1, top5, parameters, gflops or memory"
-    )
+    parser.add_argument("--sort", metavar="COLUMN", choices=SORTS, help=f"sort by one of {', '.join(SORTS)}")
     parser.add_argument("--picture", metavar="FILE", help="plot accuracy against latency: .png or .svg")
     add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure one after the other, print the table."""
-    from detrex_backbones.evaluation.speed import Conditions, measure_speed
+    from detrex_backbones.evaluation.speed import Conditions, check_speed, measure_speed
     from detrex_backbones.zoo.whole_config import read_config
 
     suffix = _check_picture(args.picture)
@@ -78,13 +78,15 @@ def run(args: argparse.Namespace) -> None:
         seconds=args.seconds,
     )
     photos = _photos(args.images, args.limit) if args.images else []
-    configs = {name: read_config(name) for name in args.names}  # all names before the first is timed
+    configs = {name: read_config(name) for name in args.names}
+    for cfg in configs.values():  # all of them before the first is timed
+        check_speed(cfg, conditions, photos)
     rows = []
     for name, cfg in configs.items():
         speed = measure_speed(name, cfg, conditions, photos)
         known = {} if Path(name).is_file() else known_weights(name)
         rows.append({**asdict(speed), "top1": known.get("top1"), "top5": known.get("top5")})
-    rows = sort_figures(rows, args.sort) if args.sort else rows
+    rows = sort_figures(rows, args.sort)
     about = describe(args, len(photos))
     if args.json:
         print_json({"conditions": {**asdict(conditions), "images": len(photos)}, "machine": machine(), "rows": rows})

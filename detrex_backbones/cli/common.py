@@ -12,7 +12,7 @@ from detrex_backbones.atomic_write import write_whole
 from detrex_backbones.cli.completion import complete_config, complete_override
 from detrex_backbones.cli.source_names import source_names_text
 from detrex_backbones.cli.terminal import HelpFormatter, print_note, say
-from detrex_backbones.errors import DetrexBackbonesError, InputError
+from detrex_backbones.errors import ArgumentError, DetrexBackbonesError, InputError
 from detrex_backbones.remote import AnyPath, as_path
 from detrex_backbones.text import LONGEST_PATH, visible
 
@@ -23,6 +23,7 @@ __all__ = [
     "add_config_argument",
     "add_config_arguments",
     "add_container_argument",
+    "add_draw_argument",
     "add_json_argument",
     "add_overrides_argument",
     "add_source_argument",
@@ -91,6 +92,22 @@ def add_container_argument(parser: Any) -> None:
     """--container."""
     about = "key of the weights in the file, such as ema.module or models.0 (default: found automatically)"
     parser.add_argument("--container", metavar="KEYS", help=about)
+
+
+def add_draw_argument(parser: Any) -> None:
+    """--draw."""
+    about = "what the picture shows: norm (over the channels, default), pca, similarity=X,Y or channels=K"
+    parser.add_argument("--draw", metavar="HOW", default="norm", type=_draw, help=about)
+
+
+def _draw(text: str) -> str:
+    from detrex_backbones.view.colours import parse_draw
+
+    try:
+        parse_draw(text)
+    except ArgumentError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def add_source_argument(parser: Any, flag: str, what: str = "of the file (default: recognised)", **more: Any) -> None:

@@ -10,6 +10,7 @@ from detrex_backbones.cli.common import (
     add_container_argument,
     add_json_argument,
     add_source_argument,
+    check_writable,
     print_written,
 )
 from detrex_backbones.cli.terminal import print_json, say
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
     from detrex_backbones.zoo.own_names import find_convention
 
     path, output = _one(args, "path", "source_model", "IN"), _one(args, "output", "output_model", "OUT")
+    check_writable(output, "OUT")
     done = convert_checkpoint(
         path,
         output,

@@ -11,6 +11,7 @@ from detrex_backbones.cli.common import (
     add_json_argument,
     add_overrides_argument,
     build_for_maps,
+    check_writable,
     load_config,
     parse_size,
     print_written,
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
     from detrex_backbones.features import check_extractor
 
     check_path(args.output)
+    check_writable(args.output, "OUT")
     model, report = build_for_maps(load_config(args), args.overrides)
     try:
         done = export_model(check_extractor(model), args.output, args.size, fixed=args.fixed)

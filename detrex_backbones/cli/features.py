@@ -14,6 +14,7 @@ from detrex_backbones.cli.common import (
     add_command,
     add_config_argument,
     add_container_argument,
+    add_draw_argument,
     add_json_argument,
     add_overrides_argument,
     build_for_maps,
@@ -24,7 +25,6 @@ from detrex_backbones.cli.common import (
 )
 from detrex_backbones.cli.feature_files import check_point, describe, save, write_sheet
 from detrex_backbones.cli.terminal import print_json, print_note, print_table, say
-from detrex_backbones.errors import ArgumentError
 from detrex_backbones.text import LONGEST_PATH, visible
 
 if TYPE_CHECKING:
@@ -73,13 +73,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--maps", metavar="NAMES", type=_names, help="feature maps to keep, such as res4,res5 (default: all)"
     )
-    parser.add_argument(
-        "--draw",
-        metavar="HOW",
-        default="norm",
-        type=_draw,
-        help="what the picture shows: norm (over the channels, default), pca, similarity=X,Y or channels=K",
-    )
+    add_draw_argument(parser)
     add_container_argument(parser)
     parser.add_argument("--no-picture", action="store_true", help="write no picture")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: train.device)")
@@ -189,16 +183,6 @@ def _run_one(args: argparse.Namespace) -> None:
     print_table(COLUMNS, describe(extractor, maps))
     for file in files:
         print_written(file)
-
-
-def _draw(text: str) -> str:
-    from detrex_backbones.view.colours import parse_draw
-
-    try:
-        parse_draw(text)
-    except ArgumentError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
 
 
 def _names(text: str) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from detrex_backbones.cli.terminal import print_table
-from detrex_backbones.errors import ArgumentError, closest
 
 __all__ = ["known_weights", "print_figures", "sort_figures"]
 
@@ -38,15 +37,10 @@ def print_figures(rows: Sequence[dict[str, Any]]) -> None:
     print_table([COLUMNS[key][0] for key in shown], cells, right=numbers, dense=True, unbroken=True)
 
 
-def sort_figures(rows: Sequence[dict[str, Any]], key: str) -> list[dict[str, Any]]:
-    """The rows by one of their figures, best first; those without it last.
-
-    Raises:
-        ArgumentError: no row has such a figure; the closest is named.
-    """
-    allowed = [name for name in COLUMNS if name not in TEXT[1:] and any(name in row for row in rows)]
-    if key not in allowed:
-        raise ArgumentError(f"--sort {key!r} is no column.{closest(key, allowed)} Allowed: {', '.join(allowed)}.")
+def sort_figures(rows: Sequence[dict[str, Any]], key: str | None) -> list[dict[str, Any]]:
+    """The rows by one of their figures, best first; those without it last. None leaves them as they are."""
+    if key is None:
+        return list(rows)
     known = [row for row in rows if row.get(key) is not None]
     ordered = sorted(known, key=lambda row: row[key], reverse=key in FALLING)
     return ordered + [row for row in rows if row.get(key) is None]

@@ -24,6 +24,8 @@ examples:
 
 SIZE = (224, 224)  # of the image that GFLOPs are given for
 
+SORTS = ("top1", "top5", "parameters", "gflops", "name")
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
@@ -47,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
         "--min-top1", metavar="P", type=float, help="only with known weights of at least this top-1 in per cent"
     )
     parser.add_argument(
-        "--sort", metavar="COLUMN", help="sort by top1, top5, parameters, gflops or name; implies --figures"
+        "--sort", metavar="COLUMN", choices=SORTS, help="sort by top1, top5, parameters, gflops or name; implies --figures"
     )
     add_json_argument(parser)
 
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     filters = _filters(args)
     if args.figures or filters or args.sort:
         rows = _with_figures(rows, filters)
-        rows = sort_figures(rows, args.sort) if args.sort else rows
+        rows = sort_figures(rows, args.sort)
     if args.json:
         print_json(rows)
     elif not (args.figures or filters or args.sort):

@@ -12,6 +12,7 @@ from detrex_backbones.cli.common import (
     add_json_argument,
     add_overrides_argument,
     add_source_argument,
+    check_writable,
     load_config,
     parse_renaming,
     write_output,
@@ -73,6 +74,8 @@ def run(args: argparse.Namespace) -> None:
     from detrex_backbones.zoo import build_on_meta, load_options
     from detrex_backbones.zoo.infer.refused import name_the_network
 
+    if args.html:
+        check_writable(args.html, "--html")
     cfg = load_config(args)
     if "model" not in cfg:
         raise ConfigKeyError(f"the config has no 'model' to match. It has: {', '.join(map(str, cfg)) or 'nothing'}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,8 @@ def run(args: argparse.Namespace) -> None:
     """Print the config and the figures."""
     from detrex_backbones.config import LazyConfig
 
+    _check_file("--save", args.save, "the config", CONFIGS)
+    _check_file("--graph", args.graph, "the picture", PICTURES)
     cfg = load_config(args)
     if "model" not in cfg:
         raise ConfigKeyError(f"the config has no 'model' to show. It has: {', '.join(map(str, cfg)) or 'nothing'}.")
@@ -98,6 +101,15 @@ def run(args: argparse.Namespace) -> None:
     say_paragraph(ABOUT_MAPS)
 
 
+def _check_file(option: str, file: str | None, what: str, suffixes: Sequence[str]) -> None:
+    """Raise, before the work, for a file that could not be written or of an unknown kind."""
+    if file is None:
+        return
+    if Path(file).suffix.lower() not in suffixes:
+        raise ArgumentError(f"{option} '{visible(file, LONGEST_PATH)}': {what} can be {' or '.join(suffixes)}.")
+    check_writable(file, option)
+
+
 def usual_size(backbone: Backbone) -> tuple[int, int]:
     """The size that figures are given for: 224 x 224 pixels, or the next that the backbone runs."""
     step = max(backbone.size_divisibility, 1)
@@ -110,11 +122,7 @@ def save_config(cfg: Any, file: str) -> None:
     from detrex_backbones.config import LazyConfig
     from detrex_backbones.config.write_py import write_py
 
-    suffix = Path(file).suffix.lower()
-    if suffix not in CONFIGS:
-        raise ArgumentError(f"--save '{visible(file, LONGEST_PATH)}': the config can be {', '.join(CONFIGS)}.")
-    check_writable(file, "--save")
-    if suffix == ".py":
+    if Path(file).suffix.lower() == ".py":
         write_py(cfg, as_path(file))
     else:
         LazyConfig.save(cfg, file)
@@ -123,14 +131,11 @@ def save_config(cfg: Any, file: str) -> None:
 
 def write_graph(file: str, backbone: Backbone, size: tuple[int, int], channels: int) -> None:
     """The picture of the stages, in the format that the file's name asks for."""
-    suffix = Path(file).suffix.lower()
-    if suffix not in PICTURES:
-        raise ArgumentError(f"--graph '{visible(file, LONGEST_PATH)}': the picture can be {' or '.join(PICTURES)}.")
     from detrex_backbones.view import draw_stages
 
     figure = draw_stages(backbone, size, channels)
     options: dict[str, Any] = {"dpi": 110, "bbox_inches": "tight", "pad_inches": 0.2}
-    write_output("--graph", file, lambda opened: figure.savefig(opened, format=suffix[1:], **options))
+    write_output("--graph", file, lambda opened: figure.savefig(opened, format=Path(file).suffix.lower()[1:], **options))
 
 
 def build_backbone(node: Any) -> tuple[Backbone, int]:

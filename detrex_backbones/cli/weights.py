@@ -31,6 +31,8 @@ TIMM = timm_weights.SCHEME
 # Whose own code counts pixels from 0 to 1; the others' from 0 to 255, as here.
 FROM_0_TO_1 = ("torchvision", "timm", "gluon", "pycls", "detr", "moco")
 
+SORTS = ("name", "top1", "top5", "parameters")
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
@@ -47,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
         examples=EXAMPLES,
     )
     parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="", help="part of a name, or a glob")
-    parser.add_argument("--sort", metavar="COLUMN", help="sort by name, top1, top5 or parameters (default: by source)")
+    parser.add_argument("--sort", metavar="COLUMN", choices=SORTS, help="sort by name, top1, top5 or parameters (default: by source)")
     parser.add_argument("--min-top1", metavar="P", type=float, help="only weights with at least this top-1 in per cent")
     parser.add_argument("--max-params", metavar="M", type=float, help="only up to this many million parameters")
     add_json_argument(parser)
@@ -64,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     rows = [row for row in map(_row, found) if _passes(row, args.min_top1, args.max_params)]
     if not rows:
         raise ArgumentError(f"none of the {len(found)} weights of that name passes the filters.")
-    rows = sort_figures(rows, args.sort) if args.sort else rows
+    rows = sort_figures(rows, args.sort)
     if args.json:
         print_json([to_dict(row["weight"]) for row in rows])
         return

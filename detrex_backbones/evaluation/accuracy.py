@@ -113,9 +113,9 @@ def evaluate(
         CheckpointError: weights that can't be read or don't fit, such as those without a classifier.
         DeviceError: not enough memory for the batch.
     """
-    for name, value in (("batch_size", batch_size), ("limit", limit)):
-        if value is not None and value < 1:
-            raise ArgumentError(f"{name}={value} is too small: at least 1.")
+    for name, value, least in (("batch_size", batch_size, 1), ("limit", limit, 1), ("workers", workers, 0)):
+        if value is not None and value < least:
+            raise ArgumentError(f"{name}={value} is too small: at least {least}.")
     weight = find_known(OmegaConf.select(cfg, "train.init_checkpoint", default="") or "")
     result = Evaluation(weight, recipe or recipe_of(weight))
     result.notes.append(f"images: {result.recipe}" + ("" if recipe else _whose(weight)))
@@ -247,8 +247,6 @@ def _workers(workers: int | None, images: int, batch_size: int) -> int:
     if workers is None:
         workers = min(8, os.cpu_count() or 1)
         return 0 if images <= batch_size else workers
-    if workers < 0:
-        raise ArgumentError(f"workers={workers} is too small: 0 reads images in this process.")
     return workers
 
 

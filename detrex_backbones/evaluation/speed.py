@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from detrex_backbones.backbones.base import Backbone
-from detrex_backbones.backbones.cost import measure
+from detrex_backbones.backbones.cost import Measures, measure
 from detrex_backbones.backbones.images.extractor import FeatureExtractor
 from detrex_backbones.backbones.images.tensors import read_image
 from detrex_backbones.config import instantiate
@@ -25,7 +25,7 @@ from detrex_backbones.kinds import kinds_checked
 from detrex_backbones.zoo import build_on_meta, find_device
 from detrex_backbones.zoo.meta_build import without_downloads
 
-__all__ = ["Conditions", "Speed", "measure_speed"]
+__all__ = ["Conditions", "Speed", "check_speed", "measure_speed"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SECONDS = 2.0  # that one network is run for, at the least
@@ -103,19 +103,9 @@ def measure_speed(
         DeviceError: a device that isn't there or has too little memory.
     """
     conditions = conditions or Conditions()
-    if conditions.dtype not in DTYPES:
-        raise ArgumentError(
-            f"dtype={conditions.dtype!r} is not one of {', '.join(DTYPES)}.{closest(conditions.dtype, DTYPES)}"
-        )
-    if conditions.batch_size < 1:
-        raise ArgumentError(f"batch_size={conditions.batch_size} is too small: at least 1.")
-    device = find_device(conditions.device or OmegaConf.select(cfg, "train.device"))
-    node = without_downloads(cfg.model)
-    skeleton = build_on_meta(node)
-    channels = len(skeleton.pixel_mean) if isinstance(skeleton, FeatureExtractor) else 3
-    costs = measure(_backbone_of(skeleton), conditions.size, channels)
+    device, channels, costs = check_speed(cfg, conditions, photos)
     with _Peak(device) as peak:
-        model = instantiate(node).eval().to(device)
+        model = instantiate(without_downloads(cfg.model)).eval().to(device)
         try:
             times, images = _time(model, replace(conditions, device=str(device)), channels, photos)
         except torch.OutOfMemoryError as error:
@@ -133,6 +123,25 @@ def measure_speed(
         gflops=round(costs.gflops, 3),
         runs=len(times),
     )
+
+
+def check_speed(
+    cfg: DictConfig, conditions: Conditions, photos: Sequence[str | Path] = ()
+) -> tuple[torch.device, int, Measures]:
+    """The device, the channels of an image, and the costs, all without weights; raises what `measure_speed` does."""
+    if conditions.dtype not in DTYPES:
+        raise ArgumentError(
+            f"dtype={conditions.dtype!r} is not one of {', '.join(DTYPES)}.{closest(conditions.dtype, DTYPES)}"
+        )
+    if conditions.batch_size < 1:
+        raise ArgumentError(f"batch_size={conditions.batch_size} is too small: at least 1.")
+    device = find_device(conditions.device or OmegaConf.select(cfg, "train.device"))
+    skeleton = build_on_meta(without_downloads(cfg.model))
+    backbone = _backbone_of(skeleton)
+    if photos and not isinstance(skeleton, FeatureExtractor):
+        raise ConfigTypeError(f"model is a {type(skeleton).__name__}. Photos are run through a FeatureExtractor.")
+    channels = len(skeleton.pixel_mean) if isinstance(skeleton, FeatureExtractor) else 3
+    return device, channels, measure(backbone, conditions.size, channels)
 
 
 def _backbone_of(model: Any) -> Backbone:
@@ -153,8 +162,6 @@ def _time(model: Any, conditions: Conditions, channels: int, photos: Sequence[st
         backbone.to(memory_format=torch.channels_last)
     run: Callable[[Tensor], Any] = torch.compile(backbone) if conditions.compiled else backbone
     if photos:
-        if not isinstance(model, FeatureExtractor):
-            raise ConfigTypeError(f"model is a {type(model).__name__}. Photos are run through a FeatureExtractor.")
         return _time_photos(model, run, dtype, photos), 1
     images = torch.randn(conditions.batch_size, channels, *conditions.size).to(conditions.device, dtype)
     if conditions.channels_last:

@@ -101,7 +101,6 @@ def test_bench_fetches_no_weights(monkeypatch):
     ("argv", "said"),
     [
         (["bench", "resnet18", "resnet51x"], "resnet51x"),
-        (["bench", "resnet18", "--sort", "medain"], "Did you mean 'median'"),
         (["bench", "resnet18", "--dtype", "float31"], "Did you mean 'float32'"),
         (["bench", "resnet18", "--picture", "a.gif"], ".png or .svg"),
         (["compare", "resnet18", "resnet51x"], "resnet51x"),
@@ -152,8 +151,13 @@ def test_compare_of_two_checkpoints_finds_the_stage_that_changed(tmp_path, photo
     assert status == 0 and max(map(len, out.splitlines())) <= 80
     with Image.open(picture) as image:
         assert min(image.size) > 200
-    _, out, _ = run(capsys, *argv, "--json")
+    monkeypatch.chdir(tmp_path)
+    _, out, _ = run(capsys, *argv)
+    assert out.endswith("wrote output/compare_a_b.png\n") and (tmp_path / "output/compare_a_b.png").exists()
+    (tmp_path / "output/compare_a_b.png").unlink()
+    _, out, _ = run(capsys, *argv, "--json", "--no-picture")
     content = json.loads(out)
+    assert content["picture"] is None and not list(tmp_path.glob("output/*"))
     assert set(content["config"]) == {"train.init_checkpoint"}
     differences = {row["module"]: row["difference"] for row in content["weights"]}
     assert differences == {"stem": 0, "res2": 0, "res3": 0, "res4": 0, "res5": pytest.approx(0.01, rel=1e-4)}

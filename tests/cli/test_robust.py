@@ -124,12 +124,52 @@ def test_predictions_stay_until_the_new_ones_are_whole(folder, capsys):
     assert (status, (folder / "out.csv").read_text()) == (1, "of the run before"), err
 
 
-@pytest.mark.parametrize("output", ["data", "no/such/out.csv", "x" * 5000, "r18.pth/out.csv"])
-def test_predictions_that_have_no_place_are_refused_before_the_work(folder, output, capsys, monkeypatch):
-    monkeypatch.setattr("detrex_backbones.evaluation.accuracy.build_classifier", None)  # not reached
-    status, _, err = run(capsys, *EVALUATE, "--predictions", output)
+MATCH = ["match", "resnet/resnet18", "r18.pth"]
+# What does the work and is not reached -> the command, up to its file, and an extension of the file.
+PLACES = {
+    "detrex_backbones.evaluation.accuracy.build_classifier": ([*EVALUATE, "--predictions"], ".csv"),
+    "detrex_backbones.cli.match.load_config": ([*MATCH, "--html"], ".html"),
+    "detrex_backbones.cli.show.load_config": (["show", "resnet/resnet18", "--graph"], ".png"),
+    "detrex_backbones.config.LazyConfig.load": (["show", "./own.py", "--save"], ".py"),
+    "detrex_backbones.evaluation.compare_models": (["compare", "resnet18", "resnet18", "--picture"], ".png"),
+    "detrex_backbones.evaluation.speed.measure_speed": (["bench", "resnet18", "--picture"], ".png"),
+    "detrex_backbones.checkpoint.convert.open_checkpoint": (["convert", "--to", "detectron2", "r18.pth"], ".pkl"),
+    "detrex_backbones.cli.export.load_config": (["export", "resnet/resnet18"], ".onnx"),
+}
+
+
+@pytest.mark.parametrize("output", ["folder", "no/such/out", "x" * 5000, "r18.pth/out"])
+@pytest.mark.parametrize("work", PLACES)
+def test_files_that_have_no_place_are_refused_before_the_work(folder, output, work, capsys, monkeypatch):
+    argv, extension = PLACES[work]
+    (folder / f"folder{extension}").mkdir()
+    monkeypatch.setattr(work, None)
+    status, _, err = run(capsys, *argv, output + extension)
     assert (status, len(err.splitlines())) == (1, 1)
-    assert "--predictions" in err and "can't be written" in err
+    assert "can't be written" in err and (not argv[-1].startswith("--") or argv[-1] in err)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["bench", "resnet18", "detectors/retinanet_resnet50_fpn", "--images", "data"], "through a FeatureExtractor"),
+        (["bench", "resnet18", "--sort", "medain"], "Did you mean 'median'"),
+        (["compare", "resnet18", "resnet34", "--image", "a.png", "--draw", "similarity=99999,1"], "lies outside"),
+        (["compare", "resnet18", "resnet34", "--draw", "nrom"], "Did you mean 'norm'"),
+        (["list", "resnet18", "--sort", "top6"], "Did you mean 'top5'"),
+        ([*EVALUATE, "--workers", "-1"], "workers=-1"),
+    ],
+)
+def test_options_are_refused_before_the_work(folder, argv, said, capsys, monkeypatch):
+    for work in (
+        "detrex_backbones.evaluation.accuracy.build_classifier",
+        "detrex_backbones.evaluation.compare_models",
+        "detrex_backbones.evaluation.speed.measure_speed",
+        "detrex_backbones.cli.list_configs._figures",
+    ):
+        monkeypatch.setattr(work, None)
+    status, _, err = run(capsys, *argv)
+    assert status in (1, 2) and said in err
 
 
 LONG = "x" * 5000

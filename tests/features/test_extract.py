@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors import safe_open
 from torch.utils.data import DataLoader
@@ -316,3 +317,14 @@ def test_the_command(photos, config, tmp_path, capsys, monkeypatch):
         assert main(["features", "resnet/resnet18", *wrong]) == 2
         assert "PATHS" in capsys.readouterr().err
     assert sys.stdout is not None
+
+
+def test_a_contact_sheet_says_how_many_of_the_images_it_has(photos, tmp_path, capsys, monkeypatch):
+    captions = []
+    monkeypatch.setattr("detrex_backbones.cli.feature_files.SHEET", 2)
+    monkeypatch.setattr("detrex_backbones.view.draw_sheet", lambda *args, **more: captions.append(more) or Figure())
+    argv = ["features", "resnet/resnet18", str(photos / "cats"), "--output", str(tmp_path), "--workers", "0"]
+    argv += ["--maps", "res5", "train.device=cpu"]
+    assert main(argv) == 0
+    assert f"wrote {tmp_path}/contact_sheet.png (2 of 5 images)" in capsys.readouterr().out
+    assert [more["caption"] for more in captions] == ["2 of 5 images"]
