@@ -65,7 +65,9 @@ def add_parser(subparsers: Any) -> None:
     add_config_argument(parser)
     add_overrides_argument(parser, others="images, folders, globs, a .txt with one path per line, or URLs")
     parser.add_argument(
-        "--image", metavar="FILE", help="one photo, a file or a URL (default without PATHS: a sample photo of matplotlib)"
+        "--image",
+        metavar="FILE",
+        help="one photo, a file or a URL (default without PATHS: a sample photo of matplotlib)",
     )
     parser.add_argument(
         "--output", metavar="DIR", default="output", help="output folder, also s3://... (default: output)"

@@ -34,7 +34,9 @@ def print_figures(rows: Sequence[dict[str, Any]]) -> None:
     shown = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
     cells = [[COLUMNS[key][1](row[key]) if row.get(key) is not None else "-" for key in shown] for row in rows]
     numbers = {index for index, key in enumerate(shown) if key not in TEXT}
-    print_table([COLUMNS[key][0] for key in shown], cells, right=numbers, dense=True, unbroken=True)
+    print_table(
+        [COLUMNS[key][0] for key in shown], cells, right=numbers, dense=True, last_whole=shown[-1] == "backbone"
+    )
 
 
 def sort_figures(rows: Sequence[dict[str, Any]], key: str | None) -> list[dict[str, Any]]:

@@ -49,7 +49,10 @@ def add_parser(subparsers: Any) -> None:
         "--min-top1", metavar="P", type=float, help="only with known weights of at least this top-1 in per cent"
     )
     parser.add_argument(
-        "--sort", metavar="COLUMN", choices=SORTS, help="sort by top1, top5, parameters, gflops or name; implies --figures"
+        "--sort",
+        metavar="COLUMN",
+        choices=SORTS,
+        help="sort by top1, top5, parameters, gflops or name; implies --figures",
     )
     add_json_argument(parser)
 

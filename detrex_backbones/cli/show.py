@@ -135,7 +135,9 @@ def write_graph(file: str, backbone: Backbone, size: tuple[int, int], channels: 
 
     figure = draw_stages(backbone, size, channels)
     options: dict[str, Any] = {"dpi": 110, "bbox_inches": "tight", "pad_inches": 0.2}
-    write_output("--graph", file, lambda opened: figure.savefig(opened, format=Path(file).suffix.lower()[1:], **options))
+    write_output(
+        "--graph", file, lambda opened: figure.savefig(opened, format=Path(file).suffix.lower()[1:], **options)
+    )
 
 
 def build_backbone(node: Any) -> tuple[Backbone, int]:

@@ -36,7 +36,8 @@ __all__ = [
 WIDTH, NARROWEST, WIDEST = 80, 60, 200  # columns: where there is no terminal, and at the least and the most
 LONGEST_CELL = 1000  # characters
 SHORT = 16  # characters of a name that always has a place beside its figures
-GAP = 2  # columns between those of a table, at the most
+FOLDED = 18  # characters that a column of text is left at the least
+GAP = 3  # columns between those of a table, and one less at its edges; in a dense one it is one less
 STAND_IN = 0xE000  # the first of the characters that mean nothing by themselves
 BOLD, RED, YELLOW = "1", "1;31", "33"  # of ECMA-48
 CHOICES = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
@@ -83,47 +84,64 @@ def print_table(
     rows: Sequence[Sequence[Any]],
     right: Collection[int] = (),
     dense: bool = False,
-    unbroken: bool = False,
+    last_whole: bool = False,
 ) -> None:
     """Aligned columns: text on the left, numbers on the right. Nothing in a cell is markup.
+
+    Names are copied: a cell of the first column is never broken, but stands above its row where it is too long.
 
     Args:
         columns: their titles.
         rows: of cells.
         right: columns that are aligned on the right all the same.
         dense: leave less between columns.
-        unbroken: a text of the first column that is too long for the others stands above its row, to be copied whole.
+        last_whole: the cells of the last column aren't broken either, but stand below their rows, behind its title.
     """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    last = len(columns) - 1 if last_whole else 0
+    numeric = {index for index in range(len(columns)) if all(isinstance(row[index], int | float) for row in rows)}
+    numeric |= set(right)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=not dense, padding=(0, 1, 0, 0) if dense else (0, 1))
     for index, column in enumerate(columns):
-        numeric = index in right or all(isinstance(row[index], int | float) for row in rows)
-        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+        justify: Any = "right" if index in numeric else "left"
+        table.add_column(Text(column), justify=justify, overflow="fold", no_wrap=index in (0, last))
     width = width_of(sys.stdout)
     cells = [[visible(value, LONGEST_CELL) for value in row] for row in rows]
-    above = _too_long(columns, cells, width) if unbroken else {}
-    for first, *others in cells:
-        table.add_row(*map(Text, (above.get(first, first), *others)))
+    fixed = numeric | {0, last}
+    apart = {}
+    for index in sorted({0, last}):  # first what stands above; where that isn't enough, what stands below
+        long = _too_long(columns, cells, index, fixed, width, GAP - dense)
+        stand_ins = {name: chr(STAND_IN + len(apart) + number) for number, name in enumerate(long)}
+        apart |= {
+            mark: f"{name}\n " if index == 0 else f"\n  {columns[index]}{name}" for name, mark in stand_ins.items()
+        }
+        for row in cells:
+            row[index] = stand_ins.get(row[index], row[index])
+    for row in cells:
+        table.add_row(*map(Text, row))
     console = Console(color_system=None, markup=False, highlight=False, emoji=False, width=width)
     with console.capture() as captured:
         console.print(table)
     # The rule under the titles is not in ASCII.
     lines = captured.get() if _takes(sys.stdout, "─") else captured.get().replace("─", "-")
-    for name, stand_in in above.items():
-        lines = lines.replace(stand_in, f"{name}\n ")
+    for mark, text in apart.items():
+        lines = lines.replace(mark, text)
+    lines = "\n".join(line.rstrip() for line in lines.split("\n"))
     _write(sys.stdout, _first_line_bold(visible_lines(lines)))
 
 
-def _too_long(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> dict[str, str]:
-    """The first cells that have no place beside the others -> characters that stand in for them."""
-    widths = [max(map(len, column)) + GAP for column in zip(columns, *rows, strict=True)]
-    place = width - sum(widths[1:])
-    names = [row[0] for row in rows if len(row[0]) > max(place, SHORT)]
-    return {name: chr(STAND_IN + number) for number, name in enumerate(dict.fromkeys(names))}
+def _too_long(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], index: int, fixed: Collection[int], width: int, gap: int
+) -> list[str]:
+    """The cells of a column that have no place beside the others, of which those that aren't `fixed` can be folded."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    needed = [each if place in fixed else min(each, FOLDED) for place, each in enumerate(widths) if place != index]
+    place = max(width - sum(needed) - gap * len(needed) - (gap - 1), SHORT)
+    return list(dict.fromkeys(row[index] for row in rows if len(row[index]) > place))
 
 
 class Parser(argparse.ArgumentParser):

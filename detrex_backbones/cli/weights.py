@@ -49,7 +49,9 @@ def add_parser(subparsers: Any) -> None:
         examples=EXAMPLES,
     )
     parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="", help="part of a name, or a glob")
-    parser.add_argument("--sort", metavar="COLUMN", choices=SORTS, help="sort by name, top1, top5 or parameters (default: by source)")
+    parser.add_argument(
+        "--sort", metavar="COLUMN", choices=SORTS, help="sort by name, top1, top5 or parameters (default: by source)"
+    )
     parser.add_argument("--min-top1", metavar="P", type=float, help="only weights with at least this top-1 in per cent")
     parser.add_argument("--max-params", metavar="M", type=float, help="only up to this many million parameters")
     add_json_argument(parser)

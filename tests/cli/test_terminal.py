@@ -207,3 +207,29 @@ def test_the_shell_completes(line, offered, tmp_path):
     }
     subprocess.run([sys.executable, "-m", "detrex_backbones"], env=environment, check=True, timeout=120)
     assert offered <= {word.strip() for word in answer.read_text().split("\n")}
+
+
+LONG = "a_name_that_is_copied_to_the_next_command_line_and_has_82_letters_and_is_not_broken"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("dense", [False, True])
+def test_names_in_tables_are_never_broken(columns, dense, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    words = "what it is, in more words than have a place beside a long name"
+    names = [LONG[:length] for length in range(1, len(LONG), 3)]
+    for figures in ([], [1.25, 7], [1.25, 7, 123456.5, 99]):
+        rows = [(name, *figures, words, name[::-1]) for name in names]
+        titles = ("name", *map(str, range(len(figures))), "text", "backbone=")
+        terminal.print_table(titles, rows, dense=dense, last_whole=True)
+        lines = capsys.readouterr().out.splitlines()
+        for name in names:
+            assert any(line.split()[:1] == [name] for line in lines), name
+            assert any(line.split()[-1:] in ([name[::-1]], [f"backbone={name[::-1]}"]) for line in lines), name
+        assert all(len(line) <= max(columns, len(f"  backbone={LONG}")) for line in lines)
+        terminal.print_table(titles[:-1], [row[:-1] for row in rows], dense=dense)
+        lines = capsys.readouterr().out.splitlines()
+        assert all(any(line.split()[:1] == [name] for line in lines) for name in names)
+        assert not any(line.endswith(" ") for line in lines)
+        if columns == 80:
+            assert sum(len(line) > columns for line in lines) == (len(names[-1]) > columns)
