@@ -27,8 +27,13 @@ def test_readme_blocks_run(tmp_path, monkeypatch):
 def test_readme_shows_what_the_demo_prints(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["demo"])
-    shown = [block for block in blocks_of(README) if block.kind == "text"][:1]
-    assert missing_lines(shown, capsys.readouterr().out, BUT_FOR) == []
+    (shown,) = [block for block in blocks_of(README) if block.kind == "text"][:1]
+    printed = capsys.readouterr().out
+    assert missing_lines([shown], printed, BUT_FOR) == []
+    # And nothing between its lines is left out.
+    begin, end = printed.index("checkpoint  "), printed.index("\nwrote ")
+    lines = [[line for line in text.splitlines() if line.strip()] for text in (shown.text, printed[begin:end])]
+    assert len(lines[0]) == len(lines[1])
 
 
 CONFIG = "timm_example.py"  # a config, with a test of its own

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from detrex_backbones.checkpoint.entry import Shapes, Status
+from detrex_backbones.checkpoint.fetch.catalog.lookup import find_known
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match.by_modules import ByModules, read_by_modules
 from detrex_backbones.checkpoint.match.first_convolution import fit_stem
@@ -227,7 +228,7 @@ def _report(
         kept=kept,
         outside=plan.outside,
         ambiguous=plan.ambiguous,
-        lookalikes=reading.lookalikes,
+        lookalikes="" if find_known(str(checkpoint.path)) else reading.lookalikes,
     )
 
 

@@ -233,7 +233,8 @@ def _as_stored(
             entry.set(Status.OUTSIDE, f"outside {prefix.rstrip('.')!r}")
         entries.append(entry)
     # Whoever has the names of the model itself may all the same be told apart by nothing but them.
-    lookalikes = next(filter(None, (convention.lookalikes for convention, _ in marks)), "")
+    undecided = (convention.undecided(place, cleaned) for convention, place in marks)
+    lookalikes = next(filter(None, undecided), "")
     known_by = [*marks, (conventions()[TIMM], prefix)]
     return Reading(AS_STORED, prefix, entries + _set_aside(tensors, aside), lookalikes, known_by)
 
@@ -287,7 +288,8 @@ def _read(
         else:
             entry.set(Status.NO_NAME, f"no name of {convention.name}")
     entries += _set_aside(tensors, aside)
-    return Reading(convention.name, prefix, entries, convention.lookalikes, [(convention, "")], convention=convention)
+    lookalikes = convention.undecided(prefix, cleaned)
+    return Reading(convention.name, prefix, entries, lookalikes, [(convention, "")], convention=convention)
 
 
 def _set_aside(tensors: Mapping[str, LazyTensor], aside: Mapping[str, str]) -> list[Entry]:

@@ -5,6 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
+from detrex_backbones import load_checkpoint
 from detrex_backbones.errors import CheckpointMatchError, PreprocessingError
 from tests.checkpoint.conventions.files import (
     assert_same,
@@ -108,6 +109,17 @@ def test_group_norm_of_openmmlab(tmp_path):
     assert report.source == "mmdet-gn"
     assert "weight standardisation" in report.lookalikes
     assert_same(maps_of(model), maps_of(net))
+
+
+@pytest.mark.parametrize("name", ["net.pth", "resnet18-f37072fd.pth"])
+@pytest.mark.parametrize("make", [our_resnet, lambda: torchvision_net("resnet18")])
+def test_a_classifier_and_a_known_file_are_nothing_else(name, make, tmp_path):
+    state = torchvision_net("resnet18").state_dict()
+    if name != "net.pth":  # torchvision's own by its name, whatever it lacks
+        del state["fc.weight"], state["fc.bias"]
+    path = write_torch(tmp_path / name, state)
+    report = load_checkpoint(make(), path, allow_missing=["fc.*"], check_preprocessing="off")
+    assert report.lookalikes == "" and "note" not in str(report)
 
 
 @pytest.mark.parametrize("prefix", ["", "backbone.", "module.backbone.", "teacher.backbone."])

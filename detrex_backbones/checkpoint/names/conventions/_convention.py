@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -35,6 +35,7 @@ class Convention:
         elsewhere: beginnings of names that stand outside the prefix and belong to the network all the same -> what
             they begin with inside it.
         lookalikes: what else these very names can be, where it is another network: said in the report, never guessed.
+        unlike: names behind the prefix that none of the lookalikes has: a file with one of them is of this source.
         adapt: changes values where names alone won't do (rows of a classifier, parts to be put together), or None.
         kept: pattern of this library's names that files of this source never hold -> what they are. A model that has
             them keeps its own values.
@@ -54,6 +55,7 @@ class Convention:
     left_out: dict[str, str] = field(default_factory=dict)
     elsewhere: dict[str, str] = field(default_factory=dict)
     lookalikes: str = ""
+    unlike: tuple[str, ...] = ()
     adapt: Adaptation | None = None
     kept: dict[str, str] = field(default_factory=dict)
     suggests: dict[str, Any] = field(default_factory=dict)
@@ -101,6 +103,10 @@ class Convention:
             for name, wanted in self.shapes.items()
             if prefix + name in tensors and not tensors[prefix + name].shapeless
         )
+
+    def undecided(self, prefix: str, names: Container[str]) -> str:
+        """`lookalikes`, where these names don't tell this source from them."""
+        return "" if any(prefix + name in names for name in self.unlike) else self.lookalikes
 
     def read(self, key: str, rank: int | None) -> str | None:
         """This library's name for `key`, a tensor of `rank` dimensions (None: of any); None where there is none."""

@@ -24,4 +24,5 @@ CONVENTION = Convention(
     lookalikes="OpenMMLab's caffe-style ResNets (stride_in_1x1=True, BGR, pixel_std 1), its ResNeXt-101 32x8d (BGR), "
     "the DC5 backbones of DETR (res5 dilated) and OpenMMLab's TridentNet (three branches of dilated convolutions) have "
     "the same names and shapes",
+    unlike=("fc.weight",),  # the others are backbones, without a classifier
 )
