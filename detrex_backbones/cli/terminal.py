@@ -64,8 +64,12 @@ def say_paragraph(text: str) -> None:
 
 
 def print_error(error: object, notes: Sequence[str] = ()) -> None:
-    """On standard error: "error: ...", further lines indented, so that none of them passes for one of ours."""
-    text = "\n".join(_indented(part) for part in [f"error: {error}", *notes])
+    """On standard error: "error: ...", further lines indented, so that none of them passes for one of ours.
+
+    Lines of the notes that were just shown as warnings, such as that of a misspelt argument, are not shown again.
+    """
+    notes = ["\n".join(line for line in note.split("\n") if line.strip() not in _warned) for note in notes]
+    text = "\n".join(_indented(part) for part in [f"error: {error}", *filter(None, notes)])
     _write(sys.stderr, _told(sys.stderr, text) + "\n")
 
 
@@ -183,11 +187,20 @@ def escaped_logs() -> Iterator[None]:
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     usual = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"{_log_line(f'WARNING: {message}')}\n"
+    _warned.clear()
+    warnings.formatwarning = _warning
     try:
         yield
     finally:
         warnings.formatwarning = usual
+
+
+_warned: set[str] = set()
+
+
+def _warning(message: object, *_: Any, **__: Any) -> str:
+    _warned.add(str(message))
+    return f"{_log_line(f'WARNING: {message}')}\n"
 
 
 class _Formatter(logging.Formatter):

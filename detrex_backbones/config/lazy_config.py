@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig
 
 from detrex_backbones.config.imports import execute
-from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, as_config, clone
+from detrex_backbones.config.nodes import ALLOW_OBJECTS, adopt, as_config, clone, set_made_at
 from detrex_backbones.config.overrides import apply_overrides
 from detrex_backbones.config.read_yaml import read_yaml
 from detrex_backbones.config.remote_file import fetch_config
@@ -128,11 +128,21 @@ class LazyConfig:
 def _load(path: Path, keys: Keys) -> Any:
     if path.suffix == ".py":
         module = execute(path)
-        return _public(module) if keys is None else _pick(vars(module), keys, path, _offered(module))
+        return _from_file(_public(module), path) if keys is None else _pick(vars(module), keys, path, _offered(module))
     if path.suffix in (".yaml", ".yml"):
         cfg = read_yaml(path)
-        return cfg if keys is None else _pick(cfg, keys, path, list(cfg) if isinstance(cfg, DictConfig) else [])
+        return (
+            _from_file(cfg, path)
+            if keys is None
+            else _pick(cfg, keys, path, list(cfg) if isinstance(cfg, DictConfig) else [])
+        )
     raise ConfigValueError(f"A config file ends in .py, .yaml or .yml; {path} doesn't.")
+
+
+def _from_file(cfg: Any, path: Path) -> Any:
+    """The config, which remembers its file: what no call made is looked for there when it is wrong."""
+    set_made_at(cfg, f"{path}:1")
+    return cfg
 
 
 def _public(module: ModuleType) -> DictConfig:

@@ -59,8 +59,9 @@ def config(tmp_path):
         ("model = " + RESNET.format(depth=18, out="out_feature"), "Did you mean 'out_features'?"),
         (
             "model = " + RESNET.format(depth="'${model.depth}'", out="out_features"),
-            "at model.stages.depth in the config",
+            "at model.stages.depth in the config written at {config}:6",
         ),
+        ("train = dict(out='a${train.b}')\nmodel = " + RESNET.format(depth="18", out="out_features"), "{config}:4"),
         (MINE.format(maps=MAPS, result="{'a': self.conv(x, 5)}"), "in forward: return {'a': self.conv(x, 5)}"),
         (MINE.format(maps="", result="{'a': self.conv(x)}"), "Write self._set_maps({'res4': (channels, stride)})"),
         (MINE.format(maps=MAPS, result="{'b': self.conv(x)}"), "declares the maps a, but gives b"),
@@ -68,10 +69,25 @@ def config(tmp_path):
     ],
 )
 def test_a_mistake_in_a_config_or_a_backbone_is_explained_without_a_traceback(config, capsys, text, said):
-    status, _, err = run(capsys, "show", config(text))
+    path = config(text)
+    status, _, err = run(capsys, "show", path)
     assert status == 1
-    assert said in err and "Traceback" not in err
+    assert (said.format(config=path) if "{config}" in said else said) in err and "Traceback" not in err
     assert len(err.splitlines()) <= 5
+    assert err.count("Did you mean") <= 1
+
+
+def test_a_missing_interpolation_key_has_its_line_in_every_command(config, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = config("model = " + RESNET.format(depth="'${model.depth}'", out="out_features"))
+    status, _, err = run(capsys, "features", path)
+    assert status == 1 and f"at model.stages.depth in the config written at {path}:6" in err
+    path = tmp_path / "config.yaml"
+    path.write_text("train: {}\nmodel:\n  a: 1\n  b: ${model.c}\n")
+    status, _, err = run(capsys, "show", path)
+    assert status == 1 and f"at model.b in the config written at {path}:4" in err
+    status, _, err = run(capsys, "show", "resnet/resnet18", "model.backbone.stages.depth='${model.deep}'")
+    assert status == 1 and "at model.backbone.stages.depth in the config\n" in err
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
