@@ -32,6 +32,7 @@ from detrex_backbones.errors import (
     ConfigTypeError,
 )
 from detrex_backbones.zoo.backbone_names import weights_of
+from detrex_backbones.zoo.meta_build import build_on_meta
 from tests.swap_models import BGR, Pyramid, TheirShape, config, detr, dino, resnet, retinanet, runs
 
 RESNETS = ["resnet18", "resnet/resnet50.py", "gluon/resnet50_v1d"]
@@ -426,3 +427,20 @@ def test_as_many_stages_are_frozen_after_a_swap_as_before(kind, frozen):
     ]
     first = next(iter(before.parameters())) if kind != "ConvNeXt" else before.downsample_layers[0][0].weight
     assert first.requires_grad == after.conv1.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen"),
+    [
+        ("timm/convnext_atto", False),
+        ("timm/efficientnet_b0", True),
+        ("timm/resnet18", True),
+        ("timm/vit_tiny_patch16_224", False),
+    ],
+)
+def test_frozen_norms_are_written_only_where_there_are_some(name, frozen):
+    cfg = get_config("resnet/resnet18")
+    swap_backbone(cfg, name, pyramid=False)
+    assert (cfg.model.backbone.get("norm_layer") == "FrozenBN") is frozen
+    norms = {type(module).__name__ for module in build_on_meta(cfg.model).modules() if "Norm" in type(module).__name__}
+    assert all(("Frozen" in norm) is frozen for norm in norms), norms

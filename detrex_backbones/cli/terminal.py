@@ -74,8 +74,11 @@ def print_error(error: object, notes: Sequence[str] = ()) -> None:
 
 
 def print_note(text: str) -> None:
-    """On standard error, in lines as wide as the terminal."""
-    _write(sys.stderr, _wrapped(visible_lines(text), width_of(sys.stderr), "    ") + "\n")
+    """On standard error, in lines as wide as the terminal, one line in a pipe; nothing that was just a warning."""
+    if text in _warned:
+        return
+    text = visible_lines(text)
+    _write(sys.stderr, (_wrapped(text, width_of(sys.stderr), "    ") if _has_width(sys.stderr) else text) + "\n")
 
 
 def print_json(content: Any) -> None:
@@ -205,6 +208,7 @@ def _warning(message: object, *_: Any, **__: Any) -> str:
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        _warned.add(record.getMessage())
         return _log_line(super().format(record))
 
 
@@ -228,8 +232,8 @@ def _log_line(text: str) -> str:
 
 
 def _told(stream: IO[str] | None, text: str) -> str:
-    """A message, wrapped where there is a terminal, with its level in colour. In a pipe its lines stay whole."""
-    if _is_terminal(stream):
+    """A message, wrapped where there is a terminal or COLUMNS, with its level in colour. In a pipe lines stay whole."""
+    if _has_width(stream):
         lines = text.split("\n")
         text = "\n".join(_wrapped(line, width_of(stream), "  " + " " * _indent_of(line)) for line in lines)
     for level, colour in (("error:", RED), ("ERROR:", RED), ("WARNING:", YELLOW)):

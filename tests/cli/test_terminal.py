@@ -173,6 +173,13 @@ def test_in_a_pipe_a_message_is_one_line_without_colour(capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     _, _, err = run(capsys, "show", "resnet/resnet51.py")
     assert err.count("\n") == 1 and len(err) > 100 and "\x1b" not in err
+    _, out, err = run(capsys, "show", "resnet/resnet18", "backbone=timm/vit_tiny_patch16_224")
+    assert max(map(len, err.splitlines())) > 80 >= max(map(len, out.splitlines()))  # notes; and what is asked for
+    monkeypatch.setenv("COLUMNS", "70")
+    _, _, wrapped = run(capsys, "show", "resnet/resnet18", "backbone=timm/vit_tiny_patch16_224")
+    assert wrapped.count("\n") > err.count("\n")
+    _, _, err = run(capsys, "show", "resnet/resnet51.py")
+    assert 50 < max(map(len, err.splitlines())) <= 70
 
 
 def test_colours_are_for_terminals(capsys, monkeypatch):
@@ -249,3 +256,9 @@ def test_names_in_tables_are_never_broken(columns, dense, capsys, monkeypatch):
         assert not any(line.endswith(" ") for line in lines)
         if columns == 80:
             assert sum(len(line) > columns for line in lines) == (len(names[-1]) > columns)
+
+
+def test_a_change_that_is_a_warning_is_said_once(config, capsys):
+    path = config("model = " + RESNET.format(depth=18, out="out_features").replace("FrozenBN", "GN"))
+    status, _, err = run(capsys, "show", path, "backbone=timm/convnext_atto")
+    assert status == 0 and err.count("LayerNorm") == err.count("convnext_atto has") == 1

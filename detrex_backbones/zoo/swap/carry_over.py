@@ -141,6 +141,8 @@ def _carry_norm(old: DictConfig, found: NamedBackbone) -> list[Dropped]:
     norm = norms[-1]
     # A wrapper's, whose None is the network's own; Swin's and ViT's own makes layer norms, and is no choice.
     takes_names = keywords(node).get("norm_layer", "") is None
+    if frozen and takes_names and not _has_frozen(_built(node, "norm_layer", "FrozenBN")):
+        return []  # it has no batch norms, and so none to freeze
     if frozen or norm in OWN_NORMS:
         if takes_names:
             _put(found, node, ("norm_layer",), "FrozenBN" if frozen else None)
@@ -198,6 +200,11 @@ def _norms(net: nn.Module) -> set[type]:
 def _has_only(net: nn.Module | None, layer: type) -> bool:
     """Whether all its norms are of that class."""
     return net is not None and {issubclass(kind, layer) for kind in _norms(net)} == {True}
+
+
+def _has_frozen(net: nn.Module | None) -> bool:
+    """Whether some of its norms are frozen ones, timm's with an activation too; so where it can't be built."""
+    return net is None or any("Frozen" in kind.__name__ for kind in _norms(net))
 
 
 def _own_norms(node: DictConfig) -> str:
