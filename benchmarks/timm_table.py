@@ -13,17 +13,18 @@ __all__ = ["markdown", "totals"]
 
 HEAD = """# timm models as backbones
 
-Written by `python -m benchmarks.timm_sweep --markdown docs/timm.md`, timm {version}: the smallest model of every
-family, a family being a timm module and the letters that its names begin with.
+Which of timm's models `TimmBackbone` can use, and at which image sizes. The tables have the smallest model of each
+family; a family is the models of one timm module whose names begin with the same letters. Measured with timm {version};
+`python -m benchmarks.timm_sweep --markdown docs/timm.md` measures it again.
 
 **{totals}**
 
-Each was built with the maps that timm chooses for it, its batch norms frozen, loaded from a checkpoint of the plain
-model with random weights, and run at two odd sizes, (161, 227) and (290, 99), padded to `size_divisibility` (0: as they
-are). The shapes must be those of `output_shape()`, and the maps those of timm's own feature network, which timm filled
-from the same file. The column "timm itself" says how far that network gets, with any of `strict_img_size`,
-`dynamic_img_size` and `dynamic_img_pad`: "the same maps", or, where it can't run these sizes, the only ones it can.
-Swin and Swin V2 are compared with timm's network once it pads its windows first, as detectors do.
+Each model was built with timm's default maps and with frozen batch norms, loaded from a checkpoint of the plain timm
+model with random weights, and run at two odd sizes, (161, 227) and (290, 99), padded to multiples of
+`size_divisibility` (0: no padding). The maps must have the shapes that `output_shape()` promises, and must equal those
+of timm's own feature network, which timm loaded from the same file. The column "timm itself" has the result of that
+network with any of `strict_img_size`, `dynamic_img_size` and `dynamic_img_pad`: "the same maps", or the only sizes that
+it can run. Swin and Swin V2 are compared with timm's network after its windows have been padded, as detectors do.
 """
 
 
@@ -39,30 +40,29 @@ class Section:
 SECTIONS = (
     Section(
         "Any size",
-        "Images of any size, padded to multiples of the divisibility.",
+        "These take images of any size, padded to multiples of the divisibility.",
         lambda row: row.reach == "any" and not row.smaller,
     ),
     Section(
         "Maps smaller than size / stride",
-        "These convolve without padding, so that their maps, the same as timm's, are some pixels smaller than the "
-        "image over its stride. `TimmBackbone` warns of it when `size_divisibility` is asked for: a feature pyramid "
-        "would lay maps on each other that don't fit.",
+        "These networks have convolutions without padding. Their maps equal timm's, but are some pixels smaller than "
+        "the image size divided by the stride. `TimmBackbone` warns about it when `size_divisibility` is read, because "
+        "the levels of a feature pyramid would not align.",
         lambda row: row.works and row.smaller,
     ),
     Section(
-        "The size that they are made for",
-        "timm itself can't run them at another size than their own: tables of positions or windows are of that size. "
-        "Make them for the size that your images are padded to, with `img_size=`. `padding_constraints` has the "
-        "square of those that are bound to one. In brackets, why timm refuses the other sizes.",
+        "Built for one image size",
+        "timm can't run these at any size but their default, because their position tables or windows have that size. "
+        "Build them for the size that your images are padded to, with `img_size=`. `padding_constraints` gives the "
+        "size of those that take only square images. The brackets have timm's error for other sizes.",
         lambda row: row.reach == "made" and not row.smaller,
     ),
-    Section("Fail", "Families that give no maps to detect on.", lambda row: not row.works),
+    Section("Not usable", "The maps of these families can't be used by a detector.", lambda row: not row.works),
 )
 # Why, where the result alone doesn't say it.
 WHY = {
-    "crossvit": "the network resizes every image to sizes of its own, whatever it is given, so that its maps have no "
-    "stride",
-    "mvitv2": "images smaller than that run too, with positions that are counted from another centre than the weights'",
+    "crossvit": "the network resizes every image to fixed sizes, so its maps have no stride",
+    "mvitv2": "smaller images run too, but their positions are counted from another centre than in training",
 }
 COLUMNS = ("module", "model", "wrapper", "channels", "strides", "layout", "divisibility", "sizes", "timm itself")
 
@@ -74,10 +74,10 @@ def totals(rows: Sequence[Any]) -> str:
     complete = modules - len({row.module for row in rows if not row.works})
     able = [row for row in rows if "alone" not in row.timm]
     return (
-        f"{len(rows) - failed} of {len(rows)} families work, and {complete} of {modules} modules with all of theirs: "
-        f"{any_size} at any size, {smaller} with maps smaller than size / stride, {made} at the size that they are "
-        f"made for. {failed} fail. Of the {len(able)} that timm itself can run at other sizes than their own, "
-        f"{sum(row.reach == 'any' for row in able)} do so here."
+        f"{len(rows) - failed} of {len(rows)} families work, and all families of {complete} of the {modules} modules. "
+        f"{any_size} take images of any size, {smaller} have maps smaller than size / stride, and {made} are built for "
+        f"one image size. {failed} can't be used. timm itself can run {len(able)} at other sizes than their default; "
+        f"{sum(row.reach == 'any' for row in able)} of these take any size here."
     )
 
 

@@ -179,7 +179,7 @@ class _Form:
 
 
 def _form(size: Sequence[int], layers: Sequence[int], box: tuple[float, float]) -> _Form:
-    """The photo and, right of it, a column for each map; of a strip all lie along one another, so that it stays legible.
+    """The photo and, right of it, a column for each map; a strip's lie along one another, so that they can be read.
 
     Args:
         size: height and width of the photo.
