@@ -161,7 +161,7 @@ class RemotePath:
         if self.info() != before:
             raise self._error("read", "it was replaced while it was read. Read it again")
         if size != before["size"]:
-            raise self._error("read", f"{size:,} bytes came, {before['size']:,} were announced")
+            raise self._error("read", f"{size:,} bytes were received, {before['size']:,} were announced")
         reason = wrong(Path(file.name))
         if reason:
             raise self._error("read", reason)
@@ -199,7 +199,7 @@ class RemotePath:
         if isinstance(error, FileNotFoundError):
             return self._what_is_missing(), False
         if NO_CONNECTION.search(kinds):
-            return f"no connection ({error}), as without a network", True
+            return f"no connection ({error}); is there a network?", True
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return said or type(error).__name__, False
 

@@ -105,9 +105,9 @@ def test_an_object_that_changed_is_fetched_anew(storage, file, weights, transfer
     ("content", "told"),
     [
         (lambda whole: b"<!DOCTYPE html><p>Sign in", "web page"),
-        (lambda whole: whole[: len(whole) // 2], "its end is missing"),
+        (lambda whole: whole[: len(whole) // 2], "the end of the file is missing"),
         (lambda whole: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n", "no checkpoint"),
-        (lambda whole: b"", "nothing came"),
+        (lambda whole: b"", "the download is empty"),
     ],
     ids=["page", "cut", "pointer", "empty"],
 )
@@ -120,7 +120,7 @@ def test_what_is_no_checkpoint_is_refused_and_not_kept(storage, file, tmp_path, 
 
 def test_the_hash_in_a_name_is_compared(storage, file):
     storage.put_file(str(file), "models/r18-0a1b2c3d.pth")
-    with pytest.raises(CheckpointFileError, match=r"another file came.*expected 0a1b2c3d"):
+    with pytest.raises(CheckpointFileError, match=r"it is another file.*expected 0a1b2c3d"):
         read_checkpoint("s3://models/r18-0a1b2c3d.pth")
 
 

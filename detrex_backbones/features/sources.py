@@ -46,8 +46,8 @@ class ImageSource:
         return self if known.get(self.name, self.identity) == self.identity else self.by_whole_path()
 
     def by_whole_path(self) -> ImageSource:
-        """The same image by a name that no other has."""
-        return self if is_url(self.path) else ImageSource(_posix(Path(self.identity)), self.path)
+        """The same image by a name that no other has: its whole path, or its whole URL."""
+        return ImageSource(self.path if is_url(self.path) else _posix(Path(self.identity)), self.path)
 
 
 def find_images(sources: Iterable[str | os.PathLike[str]]) -> list[ImageSource]:

@@ -239,7 +239,7 @@ def test_rows_are_well_formed():
         ("hf-hub:org/name:a/..\\x.pth", "without '..'"),
         ("hf-hub:org/name:/etc/x.pth", "without '..'"),
         ("hf-hub:org/name:x\x1b[2J.pth", "\\x1b[2J.pth"),
-        ("https://a.org/../x.pth", "goes up by '..'"),
+        ("https://a.org/../x.pth", "contains '..'"),
         ("file://host/net.pth", "another machine"),
     ],
 )

@@ -276,7 +276,7 @@ def test_a_repository_without_weights_or_that_is_missing_is_an_error(hub):
     with pytest.raises(CheckpointFileError, match=r"has no file model.safetensors or pytorch_model.bin"):
         resolve("hf-hub:org/net")
     hub.answers["/org/none/resolve/main/model.safetensors"] = hub_status(404, "RepoNotFound")
-    with pytest.raises(CheckpointFileError, match="the hub gives nothing for 'org/none'"):
+    with pytest.raises(CheckpointFileError, match="the hub returned nothing for 'org/none'"):
         resolve("hf-hub:org/none")
 
 

@@ -192,7 +192,7 @@ def test_an_index_that_contradicts_the_pieces(tmp_path, change):
     [
         ("[]", "is no table"),
         ('{"weight_map": 3}', "has no table weight_map"),
-        ('{"weight_map": {"a": "b", "a": "c"}}', "a name stands in it twice"),
+        ('{"weight_map": {"a": "b", "a": "c"}}', "a name occurs in it twice"),
         ('{"weight_map": ', "is no JSON"),
     ],
 )
@@ -214,7 +214,7 @@ def test_a_tensor_in_two_pieces(tmp_path):
     index = write(tmp_path / "net")
     index.unlink()
     save_file({"conv.weight": torch.ones(1)}, index.parent / piece("model.safetensors", 2))
-    assert "has again what another has: conv.weight" in refused(index.parent / piece("model.safetensors", 1))
+    assert "repeats tensors of another file: conv.weight" in refused(index.parent / piece("model.safetensors", 1))
 
 
 def test_a_piece_that_is_not_of_the_index(tmp_path):

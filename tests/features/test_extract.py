@@ -139,7 +139,7 @@ def test_an_image_is_fetched_from_its_url(photos, config, reference, tmp_path, m
     (tmp_path / "list.txt").write_text((photos / "dogs" / "1.png").as_uri())
     sources = [f"{server.url}/a/0.png", f"{server.url}/a/1.png", str(tmp_path / "list.txt")]
     result = extract_features(config, [*sources, (photos / "cats" / "0.png").as_uri()], tmp_path / "out", workers=0)
-    assert "a web page came" in result.broken["127.0.0.1/a/1.png"] and result.written == 3
+    assert "a web page was received" in result.broken["127.0.0.1/a/1.png"] and result.written == 3
     features = open_features(tmp_path / "out")
     assert agree(features["127.0.0.1/a/0.png"]["res5"], reference["dogs/0.png"]["res5"])
     assert agree(features["0.png"]["res5"], reference["cats/0.png"]["res5"])
@@ -202,6 +202,8 @@ def test_sources(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(photos)
     (tmp_path / "list.txt").write_text(f"{photos}/cats/0.png\n\nhttps://example.org/a/b.jpg\n")
     assert names(tmp_path / "list.txt") == [f"{photos}/cats/0.png".lstrip("/"), "example.org/a/b.jpg"]
+    urls = ["https://example.org/i?id=1", "https://example.org/i?id=2"]
+    assert names(*urls) == urls and names(urls[0]) == ["example.org/i"]
     for source, message in (
         ("cat", "'cat' does not exist. Did you mean 'cats'?"),
         ("*.gif", "no file matches"),

@@ -28,22 +28,22 @@ def what_is_wrong(part: Path, hash: str = "", checkpoint: bool = True) -> str:
         head = file.read(HEAD)
     size = part.stat().st_size
     if not size:
-        return "nothing came (0 bytes)"
+        return "the download is empty (0 bytes)"
     if head.lstrip().startswith(b"<"):
-        return f"{size:,} bytes of a web page came ({head.lstrip()[:24]!r}...), not the file"
+        return f"{size:,} bytes of a web page were received ({head.lstrip()[:24]!r}...), not the file"
     algorithm, _, prefix = hash.partition(":")
     if prefix:
         digests = _digests(part, list(ALGORITHMS) if algorithm == "any" else [algorithm])
         if not any(digest.startswith(prefix.lower()) for digest in digests.values()):
             found = ", ".join(f"{name} {digest[: max(8, len(prefix))]}" for name, digest in digests.items())
-            return f"another file came: {size:,} bytes with {found}, expected {prefix}"
+            return f"it is another file: {size:,} bytes with {found}, expected {prefix}"
     if not checkpoint:
         return ""
     found = format_of(head, size)
     if not found:
-        return f"{size:,} bytes came that are no checkpoint: they start with {head[:24]!r}"
+        return f"{size:,} bytes were received that are no checkpoint: they start with {head[:24]!r}"
     if is_cut(part, found):
-        return f"{size:,} bytes came, which are not all of the file: its end is missing"
+        return f"{size:,} bytes were received, and the end of the file is missing"
     return ""
 
 

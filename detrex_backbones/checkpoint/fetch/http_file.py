@@ -67,7 +67,7 @@ def cache_path(url: str) -> Path:
     if not steps or not parts.hostname:
         raise CheckpointFileError(f"{visible(url)!r} names no file. Give the whole URL: https://host/folder/file.pth.")
     if not {".", ".."}.isdisjoint(re.split(r"[/\\]", "/".join(steps))):
-        raise CheckpointFileError(f"{visible(url)!r} goes up by '..'. Give the URL that it leads to.")
+        raise CheckpointFileError(f"{visible(url)!r} contains '..'. Give the URL that it leads to.")
     clean = [clean_step(step) for step in steps]
     if parts.query or clean != steps:  # what is spelt otherwise is another file
         digest = hashlib.sha256(f"{parts.path}?{parts.query}".encode() if clean != steps else parts.query.encode())
@@ -117,7 +117,7 @@ def _split_url(url: str) -> urllib.parse.SplitResult:
             f"sent. Fetch the file yourself and give its path."
         )
     if parts.scheme not in ("http", "https"):
-        raise CheckpointFileError(f"{visible(url)!r} is not http or https, which are all that is downloaded from.")
+        raise CheckpointFileError(f"{visible(url)!r} is no http or https URL; only these are downloaded.")
     return parts
 
 
@@ -170,7 +170,7 @@ def _attempt(url: str, file: BinaryIO, timeout: float) -> None:
     except requests.RequestException as error:
         raise _failure_of(error) from error
     except ValueError as error:  # of a URL that the server names, or that no codec knows
-        raise _FailedError(f"that is no URL, or it redirects to none ({error})") from error
+        raise _FailedError(f"the URL is invalid, or redirects to an invalid one ({error})") from error
 
 
 def _failure_of(error: Exception) -> _FailedError:
@@ -181,15 +181,15 @@ def _failure_of(error: Exception) -> _FailedError:
     if isinstance(error, exceptions.SSLError):
         return _FailedError(f"its certificate is not valid, or the connection is not safe ({error})")
     if isinstance(error, exceptions.Timeout) or isinstance(cause, ReadTimeoutError):
-        return _FailedError("no byte came for too long", again=True)
+        return _FailedError("the server stopped answering", again=True)
     if isinstance(error, exceptions.TooManyRedirects):
         return _FailedError(f"it redirects more than {REDIRECTS} times")
     if isinstance(cause, ProtocolError):
         return _FailedError(f"the connection broke off, or the server's answer can't be read ({cause})", again=True)
     if isinstance(error, exceptions.ConnectionError):
         reason = cause.reason if isinstance(cause, MaxRetryError) else error
-        return _FailedError(f"no connection ({reason}), as without a network")
-    return _FailedError(f"that is no URL, or it redirects to none ({error})")
+        return _FailedError(f"no connection ({reason}); is there a network?")
+    return _FailedError(f"the URL is invalid, or redirects to an invalid one ({error})")
 
 
 def _check_redirect(response: Any, **_: Any) -> None:
@@ -209,10 +209,10 @@ def _check_headers(response: Any) -> None:
         raise _FailedError(f"the server says {response.status_code} {response.reason}, not 200 OK", again)
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":
-        raise _FailedError(f"the server sends it encoded as {encoding}, which was not asked for")
+        raise _FailedError(f"the server sent it encoded as {encoding}, which was not requested")
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
-        raise _FailedError(f"a web page came ({kind}), not the file")
+        raise _FailedError(f"a web page was received ({kind}), not the file")
 
 
 def _copy(response: Any, file: BinaryIO) -> None:
@@ -229,4 +229,4 @@ def _copy(response: Any, file: BinaryIO) -> None:
             received += len(block)
             bar.update(len(block))
     if total is not None and received != total:
-        raise _FailedError(f"{received:,} bytes came, {total:,} were announced", again=True)
+        raise _FailedError(f"{received:,} bytes were received, {total:,} were announced", again=True)

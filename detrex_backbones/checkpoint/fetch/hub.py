@@ -73,7 +73,7 @@ def _first_of(repo: str, revision: str | None, wanted: tuple[str, ...]) -> tuple
             continue
         except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
             reason = visible(" ".join(str(error).split()))
-            raise CheckpointFileError(f"the hub gives nothing for {repo!r}: {reason}") from error
+            raise CheckpointFileError(f"the hub returned nothing for {repo!r}: {reason}") from error
         except (OSError, RuntimeError) as error:
             raise _unreachable(hub, repo, wanted, error) from error
     raise CheckpointFileError(
@@ -87,7 +87,7 @@ def _import_hub() -> Any:
         import huggingface_hub.errors
     except ImportError as error:
         raise CheckpointFileError(
-            f"names of the hub need huggingface_hub: {error}. pip install huggingface_hub"
+            f"hf-hub: names need huggingface_hub: {error}. pip install huggingface_hub"
         ) from error
     return huggingface_hub
 

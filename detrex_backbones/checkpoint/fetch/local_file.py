@@ -98,7 +98,7 @@ def _without_options(text: str) -> str:
         text = f"{name}?{'&'.join(kept)}" if kept else name
     elif any(option.startswith(HEURISTICS.partition("=")[0]) for option in kept):
         raise CheckpointFileError(
-            f"{visible(given)!r}: of detectron2's options {HEURISTICS} alone is understood. Leave it out; names are "
+            f"{visible(given)!r}: of detectron2's options only {HEURISTICS} is supported. Leave it out; names are "
             f"taken as they are stored with source='as stored'."
         )
     is_local = SCHEME.match(text) is None and not text.startswith(hub.SCHEME)
@@ -145,7 +145,7 @@ def _local(url: str) -> Path:
     parts = urllib.parse.urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise CheckpointFileError(
-            f"{visible(url)!r} names a file of another machine. A local one has three slashes: file:///..."
+            f"{visible(url)!r} names a file on another machine. A local file has three slashes: file:///..."
         )
     if parts.query:
         raise CheckpointFileError(f"{visible(url)!r} has options, and a local file takes none but {HEURISTICS}.")

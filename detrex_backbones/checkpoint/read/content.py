@@ -190,5 +190,5 @@ def _not_read(path: Path, what: str, line: str) -> CheckpointFileError:
     """The error for a file of another format, with the line of Python that makes one of it that is read."""
     # A TensorFlow checkpoint is called by what its files' names begin with.
     file = visible(repr(TENSORFLOW_NAME.sub("", str(path))), longest=LONGEST_PATH)
-    made = f" Make a file of it that is read:\n    {line.replace('FILE', file)}" if line else ""
+    made = f" Convert it first:\n    {line.replace('FILE', file)}" if line else ""
     return CheckpointFileError(f"{named(path)} {visible(what, longest=1000)}.{made}")

@@ -59,7 +59,7 @@ class PiecedTensor(LazyTensor):
                 begin + length <= size for begin, length, size in zip(start, part.shape, shape, strict=True)
             )
             if part.dtype != dtype or not inside:
-                raise DamagedError(f"a piece of {name!r} is no part of it")
+                raise DamagedError(f"a piece of {name!r} lies outside it")
         stored = sum(prod(part.shape) for _, part in parts)
         if stored != prod(shape):
             raise DamagedError(f"{stored} of the {prod(shape)} numbers of {name!r} are stored")
@@ -166,14 +166,14 @@ def _pairs(item: Any) -> Iterable[tuple[Any, Any]]:
 
 def _text(item: Any) -> str:
     if not isinstance(item, str):
-        raise PickleError("a name in its table is no text")
+        raise PickleError("a name in its table is no string")
     return item
 
 
 def _sizes(item: Any) -> tuple[int, ...]:
     sizes = rebuild(item, _no_storage)
     if not isinstance(sizes, tuple):
-        raise PickleError("a shape in its table is none")
+        raise PickleError("a shape in its table is invalid")
     return tuple(whole_number(size) for size in sizes)
 
 
@@ -187,7 +187,7 @@ def _nested(flat: dict[str, Any], paths: dict[str, Any]) -> dict[str, Any]:
     for name, value in flat.items():
         path = paths.get(name) or (name,)
         if not isinstance(path, tuple) or not all(isinstance(step, str | int) for step in path):
-            raise PickleError("its table has a path that is none")
+            raise PickleError("its table has an invalid path")
         place = tree
         for step in path[:-1]:
             place = place.setdefault(step, {})

@@ -43,7 +43,7 @@ class Storage(NamedTuple):
 def whole_number(value: Any) -> int:
     """A count: an int from 0 to 2^63."""
     if type(value) is not int or not 0 <= value < 1 << 63:
-        raise PickleError("a size or place is no whole number of 63 bits")
+        raise PickleError("a size or place is no integer below 2**63")
     return value
 
 

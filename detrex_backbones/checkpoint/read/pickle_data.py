@@ -262,7 +262,7 @@ def _set_state(target: Any, values: list[Any]) -> None:
 
 def _name(name: Any, module: Any) -> Name:
     if not isinstance(module, str) or not isinstance(name, str):
-        raise PickleError("the pickle names something by what is no text")
+        raise PickleError("the pickle refers to an object by a name that is no string")
     return Name(module, name)
 
 
@@ -278,7 +278,9 @@ def _instance(run: _Machine, at: int) -> int:
 
 
 def _refuse(run: _Machine, at: int) -> int:
-    raise PickleError(f"the pickle has the instruction {run.data[at - 1]:#04x} at byte {at - 1}, which none needs")
+    raise PickleError(
+        f"the pickle has the instruction {run.data[at - 1]:#04x} at byte {at - 1}, which no checkpoint needs"
+    )
 
 
 Operation = Callable[[_Machine, int], int | None]

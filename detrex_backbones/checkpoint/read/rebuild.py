@@ -43,7 +43,7 @@ from detrex_backbones.checkpoint.read.stored import LazyTensor, OtherTensor, Sto
 __all__ = ["Storage", "rebuild", "storage_type", "whole_number"]
 
 PLAIN = (str, int, float, bytes)  # no union: Python makes that anew at every look, twice for each tensor
-DEPTH = 100  # containers in one another; a training run's state has about ten
+DEPTH = 100  # nested containers; a training run's state has about ten
 ODD_KEYS = 1000  # keys of a dict that are tuples or long integers
 
 
@@ -78,7 +78,7 @@ class _Rebuilder:
         if id(item) in self.made:
             return self.made[id(item)][1]
         if depth > DEPTH:
-            raise PickleError(f"it has more than {DEPTH} containers in one another")
+            raise PickleError(f"it has more than {DEPTH} nested containers")
         return self._container(item, depth + 1)
 
     def _container(self, item: Any, depth: int) -> Any:
@@ -129,7 +129,7 @@ class _Rebuilder:
             except (TypeError, ValueError, IndexError, AttributeError, KeyError, OverflowError, RuntimeError) as error:
                 if isinstance(error, PickleError):
                     raise
-                raise PickleError(f"it has no right arguments for {function!r}") from error
+                raise PickleError(f"it has wrong arguments for {function!r}") from error
         call.arguments = self.value(call.arguments, depth)
         call.state = self.value(call.state, depth)
         call.items = [self.value(item, depth) for item in call.items]
@@ -224,7 +224,7 @@ def _tensor(with_dtype: bool = False) -> Constructor:
         bits = next((given for given in rest[2:] if isinstance(given, dict)), {})
         negative, conjugate = bits.get("neg") is True, bits.get("conj") is True
         if (negative and dtype not in SIGNED) or (conjugate and not dtype.is_complex):
-            raise PickleError(f"a tensor of {dtype} has a bit that says that it is negated or conjugated")
+            raise PickleError(f"a tensor of {dtype} is marked as negated or conjugated")
         return StoredTensor(piece, dtype, shape, steps, offset, swapped=swapped, negative=negative, conjugate=conjugate)
 
     return make

@@ -50,7 +50,7 @@ def read_safetensors(source: Source) -> dict[str, StoredTensor]:
         except (TypeError, KeyError, ValueError) as error:
             raise DamagedError(f"its header doesn't describe {name!r}") from error
         if not isinstance(shape, list) or len(shape) > DIMENSIONS or not _are_counts([*shape, begin, end]):
-            raise DamagedError(f"its header gives {name!r} a shape or a place that is none")
+            raise DamagedError(f"its header gives {name!r} an invalid shape or offset")
         if not isinstance(dtype, str) or dtype not in DTYPES:
             raise DamagedError(f"{name!r} has the dtype {str(dtype)[:20]!r}. Known: {', '.join(DTYPES)}")
         if prod(shape) * DTYPES[dtype].itemsize != end - begin:
@@ -89,7 +89,7 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
         what: it is, for messages.
 
     Raises:
-        DamagedError: it isn't JSON, or something else than a table, or a name stands in it twice.
+        DamagedError: it isn't JSON, or something else than a table, or a name occurs in it twice.
     """
     try:
         table = json.loads(data.decode("utf-8"), object_pairs_hook=_without_doubles)
@@ -103,7 +103,7 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise ValueError("a name stands in it twice")
+        raise ValueError("a name occurs in it twice")
     return made
 
 

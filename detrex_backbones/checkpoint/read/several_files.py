@@ -95,7 +95,7 @@ def read_several(folder: Path, pieces: Pieces, read: Callable[[Path], Any]) -> d
                 f"the index and {name!r} disagree about {shorten(sorted(held.keys() ^ listed, key=str))}"
             )
         if whole.keys() & held.keys():
-            raise DamagedError(f"{name!r} has again what another has: {shorten(whole.keys() & held.keys())}")
+            raise DamagedError(f"{name!r} repeats tensors of another file: {shorten(whole.keys() & held.keys())}")
         whole |= held
     return whole
 

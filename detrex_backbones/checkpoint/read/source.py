@@ -91,7 +91,7 @@ class Source:
         while done < len(view):
             count = self._read_some(view[done:], start + done)
             if not count:
-                raise DamagedError(f"the file ends at byte {start + done}, which it didn't when it was opened")
+                raise DamagedError(f"the file ends at byte {start + done}, and was longer when it was opened")
             done += count
 
     def _read_some(self, view: memoryview, start: int) -> int:

@@ -118,7 +118,7 @@ SPECIAL: dict[tuple[str, str], Constructor] = {
     ("torch._utils", "_rebuild_sparse_csr_tensor"): SPARSE,
     ("torch._utils", "_rebuild_nested_tensor"): _other(NESTED),
     ("torch._utils", "_rebuild_meta_tensor_no_storage"): _other(
-        "a tensor of the meta device, which has no values; save one of a device that has", lambda given: given[1]
+        "a tensor of the meta device, which has no values; save one that has", lambda given: given[1]
     ),
     ("torch._tensor", "_rebuild_from_type"): _of_type,
     ("torch._tensor", "_rebuild_from_type_v2"): _of_type,

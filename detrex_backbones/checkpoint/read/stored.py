@@ -159,7 +159,7 @@ class StoredTensor(LazyTensor):
         super().__init__(shape, dtype)
         self.count = prod(self.shape)
         if (self.count or prod(max(size, 1) for size in self.shape)) >= LARGEST or max(stride or (0,)) >= LARGEST:
-            raise DamagedError(f"a tensor has the shape {self.shape}, which none can have")
+            raise DamagedError(f"a tensor has the impossible shape {self.shape}")
         self.piece, self.offset = piece, offset
         self._stride = None if stride is None else tuple(stride)
         self.whole = not offset and (self._stride is None or self._stride == strides_of(self.shape))

@@ -78,7 +78,7 @@ def _refuse_others(names: list[str]) -> None:
 def _described(saved: Any) -> tuple[torch.dtype, str, int]:
     """dtype, key and number of numbers of a storage."""
     if not isinstance(saved, tuple) or len(saved) < 5 or saved[0] != "storage" or not isinstance(saved[2], str):
-        raise PickleError("it refers to something that is no storage")
+        raise PickleError("it refers to an object that is no storage")
     return storage_type(saved[1]), saved[2], whole_number(saved[4])
 
 
@@ -94,7 +94,7 @@ def _within(data: Any) -> Storage:
         raise PickleError("it refers to a storage outside the file")
     record, storage = _parse_legacy(data)
     if not isinstance(record, PersistentId):
-        raise PickleError("a storage within the file is none")
+        raise PickleError("a storage in the file is invalid")
     return storage(record.value)
 
 
@@ -121,7 +121,7 @@ def _parse_legacy(data: memoryview) -> tuple[Any, Callable[[Any], Storage]]:
         piece = pieces[key]
         if len(saved) > 5 and saved[5] is not None:  # a part of a storage, as torch 0.4 wrote it
             if not isinstance(saved[5], tuple) or len(saved[5]) != 3:
-                raise PickleError(f"a part of the storage {key!r} is none")
+                raise PickleError(f"a part of the storage {key!r} is invalid")
             _, offset, count = saved[5]
             start, size = whole_number(offset) * dtype.itemsize, whole_number(count) * dtype.itemsize
             if start + size > piece.size:

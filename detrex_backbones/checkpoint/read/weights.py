@@ -105,7 +105,7 @@ def tensors_in(weights: Mapping[Any, Any]) -> tuple[dict[str, LazyTensor], dict[
     for key, value in weights.items():
         name = key if type(key) is str else as_text(key)
         if name in tensors or name in others:
-            raise DamagedError(f"two of its keys are the name {name!r}")
+            raise DamagedError(f"two of its keys become the name {name!r}")
         tensor = _lazy(value) if is_tensor(value) else None
         if isinstance(value, Call) and "." in name:  # a name within a module: a tensor of whatever kind
             tensor = OtherTensor(f"an object of the class {told(value.function):.200}; save a plain tensor of it")

@@ -90,7 +90,9 @@ class ZipArchive:
         at = self._size - END.size
         magic, disk, first_disk, here, count, size, start, comment = END.unpack(self._read(at, END.size))
         if magic != b"PK\x05\x06" or comment:
-            raise ArchiveError("the directory of the zip archive is not at its end: the file is cut, or none")
+            raise ArchiveError(
+                "the directory of the zip archive is not at its end: the file is cut, or is no zip archive"
+            )
         if disk or first_disk or here != count:
             raise ArchiveError("it is a part of an archive of several files")
         end = at
@@ -131,7 +133,7 @@ class ZipArchive:
         for header in sorted(headers, key=lambda header: header.start):
             name = _checked_name(header)
             if header.packed:
-                raise ArchiveError(f"its entry {name!r} is {header.packed}, which a checkpoint's never is")
+                raise ArchiveError(f"its entry {name!r} is {header.packed}, which entries of checkpoints never are")
             if name.casefold() in folded:
                 raise ArchiveError(f"two entries are called {name!r}")
             folded.add(name.casefold())

@@ -23,7 +23,7 @@ def line_for(path) -> tuple[str, str]:
     """What the error says, and the line that it ends with."""
     with pytest.raises(CheckpointFileError) as caught:
         read_checkpoint(path)
-    text, _, line = str(caught.value).partition(" Make a file of it that is read:\n    ")
+    text, _, line = str(caught.value).partition(" Convert it first:\n    ")
     assert repr(str(path)) in text and "Is it whole?" not in text
     compile(line, "line", "exec")
     assert line.count("\n") == 0

@@ -251,7 +251,7 @@ def test_more_records_than_any_checkpoint_has(monkeypatch):
 @pytest.mark.parametrize("body", [b"]" * 102 + b"a" * 101, b")" + b"\x85" * 102, b"N" + b"\x85" * 50_000])
 def test_containers_in_one_another(body):
     assert read(instructions(b"]" * 101 + b"a" * 100)) is not None
-    with pytest.raises(PickleError, match="more than 100 containers in one another"):
+    with pytest.raises(PickleError, match="more than 100 nested containers"):
         read(instructions(body))
 
 

@@ -338,7 +338,7 @@ def test_a_bit_that_the_dtype_cannot_have(tmp_path, dtype, bits):
     function, arguments = tensor.__reduce_ex__(2)
     wrong = Calls(function, *arguments, bits)
     torch.save({"x": wrong}, tmp_path / "weights.pth")
-    with pytest.raises(CheckpointFileError, match="has a bit that says"):
+    with pytest.raises(CheckpointFileError, match="is marked as negated or conjugated"):
         read_checkpoint(tmp_path / "weights.pth")
 
 

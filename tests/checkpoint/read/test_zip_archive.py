@@ -181,7 +181,7 @@ def test_names_that_are_equal_or_equal_but_for_case(one, other):
 
 
 def test_compressed_and_encrypted_entries_say_so():
-    refused(written(TWO, zipfile.ZIP_DEFLATED), "is compressed, which a checkpoint's never is")
+    refused(written(TWO, zipfile.ZIP_DEFLATED), "is compressed, which entries of checkpoints never are")
     for flag, what in ((0x01, "encrypted"), (0x20, "compressed"), (0x40, "compressed")):
         data = written(TWO)
         data[directory_of(data) + 8] |= flag
