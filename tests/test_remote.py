@@ -317,3 +317,11 @@ def test_two_runs_of_one_rank_write_over_nothing(storage, config, photos, refere
     with pytest.raises(RemoteError, match="no such file"):
         local_copy(as_path("s3://models/f/none"))
     assert Path(features._file(next(iter(features.shards)))).is_file()
+
+
+def test_images_of_a_bucket(storage, photos, config, reference, tmp_path):  # noqa: F811
+    storage.put_file(str(photos / "cats" / "0.png"), "models/cats/0.png")
+    result = extract_features(config, ["s3://models/cats/0.png", "s3://models/none.png"], tmp_path, workers=0)
+    assert "there is no such file" in result.broken["models/none.png"]
+    found = open_features(tmp_path)["models/cats/0.png"]["res5"]
+    assert torch.allclose(found, reference["cats/0.png"]["res5"], rtol=1e-4, atol=1e-5)

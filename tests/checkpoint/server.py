@@ -51,8 +51,9 @@ def body(content: bytes, length: int | None = None, **headers: str) -> Callable[
     def answer(handler: Any) -> None:
         handler.send_response(200)
         handler.send_header("Content-Length", str(len(content) if length is None else length))
-        for name, value in {"Content-Type": "application/octet-stream", **headers}.items():
-            handler.send_header(name.replace("_", "-"), value)
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        for name, value in {"Content-Type": "application/octet-stream", **given}.items():
+            handler.send_header(name, value)
         handler.end_headers()
         if handler.command == "GET":
             handler.wfile.write(content)
