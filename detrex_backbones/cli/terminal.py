@@ -119,7 +119,7 @@ def print_table(
     width = width_of(sys.stdout)
     cells = [[visible(value, LONGEST_CELL) for value in row] for row in rows]
     fixed = numeric | {0, last}
-    apart = {}
+    apart: dict[str, str] = {}
     for index in sorted({0, last}):  # first what stands above; where that isn't enough, what stands below
         long = _too_long(columns, cells, index, fixed, width, GAP - dense)
         stand_ins = {name: chr(STAND_IN + len(apart) + number) for number, name in enumerate(long)}

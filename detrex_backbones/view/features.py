@@ -141,7 +141,7 @@ def draw_sheet(
     width = max(form.columns * (max(form.width, box[0]) + 0.2) for form in forms)
     figure = Figure(figsize=(width, sum(heights) + (0.3 if caption else 0)), layout="constrained")
     figure.suptitle(caption, fontsize=points + 2)
-    parts = np.atleast_1d(figure.subfigures(len(photos), 1, height_ratios=heights))
+    parts = figure.subfigures(len(photos), 1, squeeze=False, height_ratios=heights)[:, 0]
     named = False
     for part, form, (title, photo), drawn in zip(parts, forms, photos.items(), layers, strict=True):
         shown = _screen(photo)
