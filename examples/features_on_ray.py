@@ -26,10 +26,13 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key=value of the config")
     parser.add_argument("--config", default="resnet/resnet50")
     parser.add_argument("--maps", default="res5", help="res4,res5")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="at most one fewer than there are CPUs (default: 2)")
     parser.add_argument("--gpus", type=float, default=0, help="of each worker")
     parser.add_argument("--batch-size", type=int, default=16)
     args = parser.parse_args()
+    ray.init(ignore_reinit_error=True)
+    # A CPU is left to read the images: where workers hold all of them, they wait for images forever.
+    workers = max(1, min(args.workers, int(ray.cluster_resources()["CPU"]) - 1))
     images = ray.data.read_binary_files(
         args.images, include_paths=True, file_extensions=["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"]
     )
@@ -37,7 +40,7 @@ def main() -> None:
         ImageFeatures,
         fn_constructor_kwargs={"config": args.config, "overrides": args.overrides, "maps": args.maps.split(",")},
         batch_size=args.batch_size,
-        compute=ray.data.ActorPoolStrategy(size=args.workers),
+        compute=ray.data.ActorPoolStrategy(size=workers),
         num_gpus=args.gpus or None,
     )
     vectors.write_parquet(args.output)
