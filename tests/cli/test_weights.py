@@ -95,7 +95,7 @@ def test_sorted_and_filtered(capsys):
     status, _, err = run(capsys, "gluon", "--min-top1", "99")
     assert status == 1 and "passes the filters" in err
     status, _, err = run(capsys, "gluon", "--sort", "top-1")
-    assert status == 1 and "Did you mean 'top1'" in err
+    assert status == 2 and "Did you mean 'top1'" in err
 
 
 def test_detectors_of_detrex_are_listed(capsys, monkeypatch):
