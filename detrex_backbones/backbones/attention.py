@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["attend", "attend_decomposed"]
+__all__ = ["attend", "attend_decomposed", "attend_maps"]
+
+ALIGNED = 16  # channels
 
 
 def attend(qkv: Tensor, bias: Tensor, scale: float, dropout: float = 0.0) -> Tensor:
@@ -35,6 +37,31 @@ def attend(qkv: Tensor, bias: Tensor, scale: float, dropout: float = 0.0) -> Ten
     return x.transpose(1, 2).flatten(2)
 
 
+def attend_maps(
+    q: Tensor, k: Tensor, v: Tensor, num_heads: int, rows: Tensor | None = None, columns: Tensor | None = None
+) -> Tensor:
+    """Attention between the tokens of maps, with decomposed relative positions where there are tables of them.
+
+    Args:
+        q: queries (N, Y, X, C).
+        k: keys (N, I, J, C).
+        v: values, likewise.
+        num_heads: what C is shared by. The logits have the scale of a head's channels.
+        rows: as of `attend_decomposed`, for at least Y rows of queries; None for no positions.
+        columns: likewise, for at least X columns.
+
+    Returns:
+        (N, Y, X, C).
+    """
+    shape = q.shape
+    q, k, v = (part.reshape(len(part), -1, num_heads, shape[-1] // num_heads).transpose(1, 2) for part in (q, k, v))
+    if rows is None or columns is None:
+        attended = F.scaled_dot_product_attention(q, k, v)
+    else:
+        attended = attend_decomposed(q, k, v, rows[: shape[1]], columns[: shape[2]], q.shape[-1] ** -0.5)
+    return attended.transpose(1, 2).reshape(shape)
+
+
 def attend_decomposed(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, scale: float) -> Tensor:
     """Attention whose bias is a product of the query with a vector for the rows and one for the columns between them.
 
@@ -56,11 +83,13 @@ def attend_decomposed(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Te
     by_row = torch.einsum("nhyxc,yic->nhyxi", grid, rows).flatten(2, 3)
     by_column = torch.einsum("nhyxc,xjc->nhyxj", grid, columns).flatten(2, 3)
     of_keys = [torch.eye(part.shape[1], dtype=k.dtype, device=k.device) for part in (rows, columns)]
-    picks = [of_keys[0].repeat_interleave(len(of_keys[1]), 0), of_keys[1].repeat(len(of_keys[0]), 1)]
-    q = torch.cat([q * scale, by_row, by_column], -1)
-    k = torch.cat([k, torch.cat(picks, 1).expand(*k.shape[:3], -1)], -1)
-    # The fast kernels want values as long as the keys.
     channels = v.shape[-1]
+    # The fast kernels want values as long as the keys, and lengths that vector instructions divide.
+    filling = -(channels + by_row.shape[-1] + by_column.shape[-1]) % ALIGNED
+    picks = [of_keys[0].repeat_interleave(len(of_keys[1]), 0), of_keys[1].repeat(len(of_keys[0]), 1)]
+    picked = F.pad(torch.cat(picks, 1), (0, filling))
+    q = torch.cat([q * scale, by_row, by_column, *([q.new_zeros(*q.shape[:3], filling)] if filling else ())], -1)
+    k = torch.cat([k, picked.expand(*k.shape[:3], -1)], -1)
     x = F.scaled_dot_product_attention(q, k, F.pad(v, (0, k.shape[-1] - channels)), scale=1.0)
     return x[..., :channels]
 

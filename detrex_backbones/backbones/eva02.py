@@ -9,17 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detrex_backbones.backbones.attention import attend_maps
 from detrex_backbones.backbones.plain_vit import (
     ConvPropagation,
     PlainViT,
     ViTBlock,
     check_heads,
-    linear_in_windows,
-    out_of_windows,
     window_sizes,
 )
 from detrex_backbones.backbones.staged import drop_paths
-from detrex_backbones.backbones.windows import Windows
+from detrex_backbones.backbones.windows import Windows, attend_in_windows
 
 __all__ = ["EVA02_ViT"]
 
@@ -147,12 +146,14 @@ class RotaryPositions(nn.Module):
         rows, columns = rows[:, None].expand(-1, width, -1), columns.expand(height, -1, -1)
         return torch.cat([rows, columns], -1).flatten(0, 1)
 
-    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
-        """(N, height * width, heads, channels) -> the same shape; two channels after each other are one number."""
-        if height == width == self.side:
-            cos, sin = self.freqs_cos[:, None, ::2].float(), self.freqs_sin[:, None, ::2].float()
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, height, width, heads, channels) -> the same shape; two channels after each other are one number."""
+        height, width = x.shape[1:3]
+        if max(height, width) <= self.side:
+            tables = (table.view(self.side, self.side, -1) for table in (self.freqs_cos, self.freqs_sin))
+            cos, sin = (table[:height, :width, None, ::2].float() for table in tables)
         else:
-            angles = self._angles(height, width, x.device)[:, None]
+            angles = self._angles(height, width, x.device).view(height, width, 1, -1)
             cos, sin = angles.cos(), angles.sin()
         pairs = x.float().view(*x.shape[:-1], -1, 2)
         if torch.compiler.is_compiling():  # complex numbers can't be compiled
@@ -184,15 +185,16 @@ class RotaryAttention(nn.Module):
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """(N, H, W, dim) -> the same shape."""
-        q, k, v = (
-            linear_in_windows(x, layer.weight, bias, windows)
-            for layer, bias in ((self.q_proj, self.q_bias), (self.k_proj, None), (self.v_proj, self.v_bias))
-        )
-        groups, height, width, _ = q.shape
-        q, k, v = (tokens.reshape(groups, height * width, self.num_heads, -1) for tokens in (q, k, v))
-        q, k = self.rope(q, height, width), self.rope(k, height, width)
-        attended = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return self.proj(out_of_windows(attended, height, width, windows))  # type: ignore[no-any-return]
+        layers = ((self.q_proj, self.q_bias), (self.k_proj, None), (self.v_proj, self.v_bias))
+        q, k, v = (F.linear(x, layer.weight, bias) for layer, bias in layers)
+        if windows.size:
+            k, v = windows.cut(k), windows.cut(v, self.v_bias)
+            return self.proj(attend_in_windows(q, k, v, windows.size, self._attend))  # type: ignore[no-any-return]
+        return self.proj(self._attend(q, k, v))  # type: ignore[no-any-return]
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k = (self.rope(x.view(*x.shape[:3], self.num_heads, -1)).flatten(3) for x in (q, k))
+        return attend_maps(q, k, v, self.num_heads)
 
 
 class SwiGLU(nn.Module):

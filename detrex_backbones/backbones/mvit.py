@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.attention import attend_decomposed
+from detrex_backbones.backbones.attention import attend_maps
 from detrex_backbones.backbones.base import Backbone, check_batch, check_names, first_channels
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.staged import freeze_behind
@@ -16,13 +17,13 @@ from detrex_backbones.backbones.transformer_parts import (
     DropPath,
     PatchEmbed,
     drop_path_rates,
-    from_windows,
     init_transformer,
     mlp,
     relative_positions,
     resize_positions,
     to_windows,
 )
+from detrex_backbones.backbones.windows import attend_in_windows
 from detrex_backbones.errors import ArgumentError
 
 __all__ = ["MViT"]
@@ -251,10 +252,10 @@ class _PooledAttention(nn.Module):
         )  # (N, H', W', out_channels)
         of_q, of_kv = self.windows
         if of_q:
-            attended = self._attend(to_windows(q, of_q), to_windows(k, of_kv), to_windows(v, of_kv))
-            attended = from_windows(attended, q.shape[1], q.shape[2])
+            k, v = to_windows(k, of_kv), to_windows(v, of_kv)
+            attended = attend_in_windows(q, k, v, of_q, self._attention((of_q, of_q), (of_kv, of_kv)))
         else:
-            attended = self._attend(q, k, v)
+            attended = self._attention(q.shape[1:3], k.shape[1:3])(q, k, v)
         return self.proj(attended + q if self.residual_pooling else attended)  # type: ignore[no-any-return]
 
     def _pool(self, x: Tensor, name: str) -> Tensor:
@@ -264,17 +265,13 @@ class _PooledAttention(nn.Module):
         x = x.permute(0, 2, 3, 1)
         return norm(x.reshape(*x.shape[:3], self.num_heads, -1)).flatten(-2)  # type: ignore[no-any-return]
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        (_, height, width, _), (_, k_height, k_width, _) = q.shape, k.shape
-        shape = q.shape
-        q, k, v = (part.reshape(len(part), -1, self.num_heads, self.width).transpose(1, 2) for part in (q, k, v))
+    def _attention(self, of_q: Sequence[int], of_kv: Sequence[int]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Of queries of a map, or a window, of one size in tokens, and of keys and values of another."""
         if self.rel_pos_h is None or self.rel_pos_w is None:
-            attended = F.scaled_dot_product_attention(q, k, v)
-        else:
-            rows = relative_positions(self.rel_pos_h, height, k_height)
-            columns = relative_positions(self.rel_pos_w, width, k_width)
-            attended = attend_decomposed(q, k, v, rows, columns, q.shape[-1] ** -0.5)
-        return attended.transpose(1, 2).reshape(shape)
+            return functools.partial(attend_maps, num_heads=self.num_heads)
+        rows = relative_positions(self.rel_pos_h, of_q[0], of_kv[0])
+        columns = relative_positions(self.rel_pos_w, of_q[1], of_kv[1])
+        return functools.partial(attend_maps, num_heads=self.num_heads, rows=rows, columns=columns)
 
 
 def _check_stages(depth: int, last_block_indexes: Sequence[int]) -> list[int]:

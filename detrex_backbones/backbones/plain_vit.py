@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex_backbones.backbones.attention import attend_decomposed
+from detrex_backbones.backbones.attention import attend_maps
 from detrex_backbones.backbones.base import Backbone, check_batch, first_channels
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.staged import add_scaled, layer_scale
@@ -19,7 +20,7 @@ from detrex_backbones.backbones.transformer_parts import (
     relative_positions,
     resize_positions,
 )
-from detrex_backbones.backbones.windows import Windows
+from detrex_backbones.backbones.windows import Windows, attend_in_windows
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import Conv2d, LayerNorm2d
 
@@ -29,8 +30,6 @@ __all__ = [
     "RelativeAttention",
     "ViTBlock",
     "check_heads",
-    "linear_in_windows",
-    "out_of_windows",
     "window_sizes",
 ]
 
@@ -195,45 +194,25 @@ class RelativeAttention(nn.Module):
         bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = linear_in_windows(x, self.qkv.weight, bias, windows)
-        groups, height, width, _ = qkv.shape
-        q, k, v = qkv.view(groups, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
-        if self.rel_pos_h is None or self.rel_pos_w is None:
-            attended = F.scaled_dot_product_attention(q, k, v)
+        qkv = F.linear(x, self.qkv.weight, bias)
+        if windows.size:
+            q, kv = torch.split(qkv, [x.shape[-1], 2 * x.shape[-1]], -1)
+            k, v = windows.cut(kv, None if bias is None else bias[x.shape[-1] :]).chunk(2, -1)
+            attended = attend_in_windows(q, k, v, windows.size, self._attention(windows.size, windows.size))
         else:
-            rows, columns = self._positions(self.rel_pos_h, height), self._positions(self.rel_pos_w, width)
-            attended = attend_decomposed(q, k, v, rows, columns, q.shape[-1] ** -0.5)
-        return self.proj(out_of_windows(attended, height, width, windows))  # type: ignore[no-any-return]
+            attended = self._attention(x.shape[1], x.shape[2])(*qkv.chunk(3, -1))
+        return self.proj(attended)  # type: ignore[no-any-return]
+
+    def _attention(self, height: int, width: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Of queries, keys and values of a map, or a window, of this size in tokens."""
+        if self.rel_pos_h is None or self.rel_pos_w is None:
+            return functools.partial(attend_maps, num_heads=self.num_heads)
+        rows, columns = self._positions(self.rel_pos_h, height), self._positions(self.rel_pos_w, width)
+        return functools.partial(attend_maps, num_heads=self.num_heads, rows=rows, columns=columns)
 
     def _positions(self, table: Tensor, side: int) -> Tensor:
         """The entry of a table for each query and key of `side` in a row, or a column."""
         return relative_positions(table, side, side)
-
-
-def linear_in_windows(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
-    """`linear(windows.cut(x), weight, bias)` without the work for what fills the last windows up.
-
-    Args:
-        x: (N, H, W, C).
-        weight: (D, C).
-        bias: (D,), which is what the filling gets; None for zeros.
-        windows: of these maps; of size 0 where they are not to be cut, and the result is (N, H, W, D).
-    """
-    x = F.linear(x, weight, bias)
-    return windows.cut(x, bias) if windows.size else x
-
-
-def out_of_windows(attended: Tensor, height: int, width: int, windows: Windows) -> Tensor:
-    """The result of attention as maps (N, H, W, heads * channels).
-
-    Args:
-        attended: (N, heads, height * width, channels); N counts windows where there are some, else images.
-        height: of a window, or of the map.
-        width: likewise.
-        windows: as of `linear_in_windows`.
-    """
-    attended = attended.transpose(1, 2).reshape(len(attended), height, width, -1)
-    return windows.join(attended) if windows.size else attended
 
 
 def window_sizes(depth: int, window_size: int, window_block_indexes: Iterable[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from detrex_backbones.backbones.transformer_parts import from_windows, to_windows
 
-__all__ = ["MASKED", "Windows", "shift_mask"]
+__all__ = ["MASKED", "Windows", "attend_in_windows", "shift_mask"]
 
 MASKED = -100.0  # what is added to the logits of two tokens that are no neighbours, as Swin's authors have it
 
@@ -131,6 +132,49 @@ class _Join(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         return _Cut.apply(gradient, None, *ctx.saved_tensors), None, None, None
+
+
+def attend_in_windows(
+    q: Tensor, k: Tensor, v: Tensor, size: int, attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Attention within windows, of the queries that the maps have: what fills the last windows up asks nothing.
+
+    Args:
+        q: maps (N, H, W, C) of queries.
+        k: keys of the windows, row by row, filled up: (N * windows, I, J, C).
+        v: their values, likewise.
+        size: side of a window in queries.
+        attend: gives (M, y, x, C) for queries (M, y, x, C), keys and values (M, I, J, C). It is called for the whole
+            windows, and once more for the cut ones at the right, below, and in the corner, where there are any.
+
+    Returns:
+        (N, H, W, C).
+    """
+    batch, height, width, _ = q.shape
+    down, right = _whole_and_cut(height, size), _whole_and_cut(width, size)
+    rows, columns = ([-(-length // size) for length in lengths] for lengths in (down, right))
+    k, v = (part.view(batch, sum(rows), sum(columns), *part.shape[1:]) for part in (k, v))
+    lines = []
+    for line in zip(*(torch.split(part, of, 1) for part, of in ((q, down), (k, rows), (v, rows))), strict=True):
+        parts = zip(line, (right, columns, columns), strict=True)
+        areas = zip(*(torch.split(part, of, 2) for part, of in parts), strict=True)
+        lines.append(torch.cat([_attend_area(attend, *area) for area in areas], 2))
+    return torch.cat(lines, 1)
+
+
+def _whole_and_cut(length: int, size: int) -> list[int]:
+    """How much of a side lies in whole windows, and how much in the cut one at its end; without zeros."""
+    return [part for part in (length - length % size, length % size) if part]
+
+
+def _attend_area(attend: Callable[[Tensor, Tensor, Tensor], Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Of windows of one shape: queries (N, H, W, C), keys and values (N, rows, columns, I, J, C) -> (N, H, W, C)."""
+    batch, height, width, channels = q.shape
+    rows, columns = k.shape[1:3]
+    grid = (batch, rows, height // rows, columns, width // columns, channels)
+    windows = q.reshape(grid).transpose(2, 3)
+    attended = attend(windows.flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2))
+    return attended.view(windows.shape).transpose(2, 3).reshape(q.shape)
 
 
 def shift_mask(x: Tensor, size: int, shift: int) -> Tensor:

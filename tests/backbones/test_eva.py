@@ -104,20 +104,20 @@ def test_rotary_positions_depend_on_distances_alone():
     """An image larger than `img_size` goes on in the same steps: what is equal around is equal."""
     net = randomise_parameters(EVA02_ViT(**SMALL, use_abs_pos=False)).eval()
     rope = net.rope_glb
-    tokens = noise(1, 1, 3, 16)
-    larger = rope(tokens.expand(1, 35, 3, 16), 5, 7).view(5, 7, 3, 16)
-    table = rope(tokens.expand(1, 16, 3, 16), 4, 4).view(4, 4, 3, 16)
-    torch.testing.assert_close(larger[:4, :4], table)
+    tokens = noise(1, 1, 1, 3, 16)
+    larger, table, part = (rope(tokens.expand(1, *size, 3, 16)) for size in ((5, 7), (4, 4), (2, 3)))
+    torch.testing.assert_close(larger[:, :4, :4], table)
+    torch.testing.assert_close(part, table[:, :2, :3])
     with torch.no_grad():
         assert net(noise(1, 3, 90, 113))["last_feat"].shape == (1, 48, 5, 7)
 
 
 def test_rotary_positions_are_the_same_without_complex_numbers(monkeypatch):
     rope = EVA02_ViT(**SMALL).rope_glb
-    tokens = noise(2, 16, 3, 16)
-    wanted = rope(tokens, 4, 4)
+    tokens = noise(2, 4, 4, 3, 16)
+    wanted = rope(tokens)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    torch.testing.assert_close(rope(tokens, 4, 4), wanted)
+    torch.testing.assert_close(rope(tokens), wanted)
 
 
 @pytest.mark.parametrize("kind", [EVAViT, EVA02_ViT])

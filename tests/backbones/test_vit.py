@@ -8,7 +8,8 @@ from timm.models.mvitv2 import MultiScaleVit, MultiScaleVitCfg
 from torch import nn
 
 from detrex_backbones import MViT, ViT, get_vit_lr_decay_rate, load_checkpoint
-from detrex_backbones.backbones.attention import attend_decomposed
+from detrex_backbones.backbones.attention import attend_decomposed, attend_maps
+from detrex_backbones.backbones.windows import attend_in_windows
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from tests.backbones.test_swin import randomise
 from tests.backbones.transformers_of_peers import rename
@@ -66,6 +67,23 @@ def test_decomposed_positions_are_a_bias(keys):
     bias = bias + torch.einsum("nhyxc,xjc->nhyxj", grid, columns)[..., None, :]
     logits = 0.3 * q @ k.transpose(-2, -1) + bias.reshape(2, 3, 24, -1)
     assert_close(attend_decomposed(q, k, v, rows, columns, 0.3), logits.softmax(-1) @ v)
+
+
+@pytest.mark.parametrize("size", [(6, 9), (7, 9), (6, 10), (8, 11), (2, 1)])
+def test_queries_that_fill_windows_up_need_not_be_asked(size):
+    """Windows of 3x3 queries and 2x2 keys: filled up with zeros, all of them attended to, and the filling cut off."""
+    rows, columns = (-(-length // 3) for length in size)
+    q, (k, v) = noise(2, *size, 8), noise(2, 2 * rows * columns, 2, 2, 8, seed=1)
+    tables = noise(3, 2, 4, seed=2), noise(3, 2, 4, seed=3)
+    attend = partial(attend_maps, num_heads=2, rows=tables[0], columns=tables[1])
+    filled = torch.zeros(2, 3 * rows, 3 * columns, 8)
+    filled[:, : size[0], : size[1]] = q
+    wanted = torch.empty_like(filled)
+    for index, (keys, values) in enumerate(zip(k, v, strict=True)):
+        image, row, column = index // (rows * columns), index // columns % rows, index % columns
+        area = image, slice(3 * row, 3 * row + 3), slice(3 * column, 3 * column + 3)
+        wanted[area] = attend(filled[area][None], keys[None], values[None])[0]
+    assert_close(attend_in_windows(q, k, v, 3, attend), wanted[:, : size[0], : size[1]])
 
 
 @torch.no_grad()
