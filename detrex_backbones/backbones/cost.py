@@ -11,7 +11,7 @@ from torch.utils.flop_counter import flop_registry
 
 from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.backbones.declared import shapes_given
-from detrex_backbones.backbones.shapes_only import ShapesOnly
+from detrex_backbones.backbones.shapes_only import shapes_only
 from detrex_backbones.errors import ArgumentError, InputError
 
 __all__ = ["Measures", "measure"]
@@ -79,7 +79,7 @@ def measure(backbone: Backbone, size: tuple[int, int], channels: int = 3) -> Mea
     total = sum(value.numel() for value in [*parameters, *frozen])
     counter = _FlopCounter()
     try:
-        with torch.no_grad(), counter, ShapesOnly():
+        with torch.no_grad(), shapes_only(), counter:
             outputs = backbone.eval()(torch.empty(1, channels, *size, device="meta"))
     except ArgumentError:  # a backbone that contradicts itself
         raise

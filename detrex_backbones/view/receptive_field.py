@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from detrex_backbones.backbones.shapes_only import ShapesOnly
+from detrex_backbones.backbones.shapes_only import shapes_only
 
 __all__ = ["GLOBAL", "UNKNOWN", "WINDOWS", "Field", "follow", "receptive_fields"]
 
@@ -90,7 +90,7 @@ def receptive_fields(
         name -> pixels, "whole image", "attention windows" (bounded by them, and more than any convolution's) or
         "not known", where the network has an operation that can't be followed.
     """
-    with torch.no_grad(), ShapesOnly():
+    with torch.no_grad(), shapes_only():
         fields = follow(backbone, torch.empty(1, channels, *size, device="meta"))[1]
     return {name: fields[name].describe(stride) if name in fields else UNKNOWN for name, stride in strides.items()}
 
