@@ -27,6 +27,7 @@ TEST = [
     "types-PyYAML",
     "torchao>=0.12",  # int8, of the table of exports
     "pyarrow>=15",  # vectors as Parquet
+    "isal>=1.6",  # checksums
     "argcomplete>=3",  # shells ask through it
     *("ipython>=8.20", "ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.9"),  # run the notebook of the examples
     "transformers>=5",  # its ResNet and DETR write files that the loader is proved on
@@ -85,6 +86,7 @@ setup(
         "ray": ["ray[data]>=2.9", "pyarrow>=15"],  # features on many machines
         "remote": ["s3fs", "gcsfs"],  # s3:// and gs://; hf:// needs nothing more
         "completion": ["argcomplete>=3"],  # of the shell
+        "fast": ["isal>=1.6"],  # checksums of .pth files in a quarter of the time
         # The pictures need nothing beyond the ordinary install; the name is kept for requirement files.
         "plots": ["matplotlib>=3.8"],
         # detectron2 itself is on no package index: these are what a checkout of it imports.

@@ -22,7 +22,7 @@ from benchmarks.measure import Options, Row, failure
 from benchmarks.table import line, machine, markdown, text
 
 GROUPS = (
-    *("startup", "building", "configs", "matching", "loading"),
+    *("startup", "commands", "building", "configs", "matching", "loading"),
     *("training", "inference", "compiled", "attention", "families", "memory", "features"),
 )
 

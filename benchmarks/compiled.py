@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from benchmarks.measure import Options, Row, attempt, compared, in_turn
+from benchmarks.measure import Options, Row, attempt, in_rounds
 from benchmarks.networks import maps_of, ours, torchvisions
+from benchmarks.pairs import paired
 from benchmarks.workloads import Workload, prepare, train_step
+from detrex_backbones import fuse_norms
 
 GROUP = "compiled"
 SIZES = ((256, 320), (320, 256), (480, 640), (384, 501))
@@ -29,9 +33,12 @@ def rows(options: Options) -> Iterator[Row]:
         return
     work = Workload(1 if options.device == "cpu" else 2, (480, 640), device=options.device)
     rounds = options.rounds_or(5 if options.device == "cpu" else 30)
-    for what, grad in (("step", True), ("inference", False)):
+    for what, grad in (("step", True), ("inference, fused", False)):
         named = f"R-50 {what}, {work}"
         yield attempt(GROUP, named, functools.partial(_beside, named, work, grad, rounds))
+    if options.device == "cpu":
+        named = f"R-50 on ONNX Runtime, {work}"
+        yield attempt(GROUP, named, functools.partial(_on_onnx_runtime, named, work, options.rounds_or(15)))
 
 
 def _graphs(options: Options) -> Row:
@@ -48,7 +55,7 @@ def _graphs(options: Options) -> Row:
 
 def _beside(what: str, work: Workload, grad: bool, rounds: int) -> Row:
     torch._dynamo.reset()
-    nets = {"ours": ours("R-50"), "torchvision": torchvisions("R-50")}
+    nets = {"ours": ours("R-50") if grad else fuse_norms(ours("R-50")), "torchvision": torchvisions("R-50")}
     images = work.images()
 
     def call(net: nn.Module) -> Callable[[], Any]:
@@ -58,6 +65,33 @@ def _beside(what: str, work: Workload, grad: bool, rounds: int) -> Row:
         return lambda: torch.no_grad()(maps_of)(compiled, images)  # type: ignore[arg-type]
 
     calls = {name: call(net if grad else net.eval()) for name, net in nets.items()}
-    row = compared(GROUP, what, in_turn(calls, rounds, 2, device=work.device), at_most=1.0, rounds=rounds)
+    times = in_rounds(calls, rounds, 2, device=work.device)
+    row = paired(GROUP, what, times, against=["torchvision"], at_most=1.0)
     row.note = SAME if row.met is False else ""
     return row
+
+
+def _on_onnx_runtime(what: str, work: Workload, rounds: int) -> Row:
+    """Both exported by torch, and run by the same engine."""
+    if not find_spec("onnxruntime") or not find_spec("onnxscript"):
+        return Row(GROUP, what, "s", None, {"torchvision": None}, note="onnxruntime or onnxscript is not installed")
+    images = work.images()
+    nets = {"ours": fuse_norms(ours("R-50")), "torchvision": torchvisions("R-50")}
+    calls = {name: _session(net.eval(), images) for name, net in nets.items()}
+    row = paired(GROUP, what, in_rounds(calls, rounds, 2), against=["torchvision"], at_most=1.0)
+    row.note = SAME if row.met is False else ""
+    return row
+
+
+def _session(net: nn.Module, images: torch.Tensor) -> Callable[[], Any]:
+    import onnxruntime
+
+    program = torch.onnx.export(net, (images,), dynamo=True, verbose=False)
+    assert program is not None
+    with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+        program.save(file.name)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])
+    given = {session.get_inputs()[0].name: images.numpy()}
+    return lambda: session.run(None, given)

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Options, Row, attempt, compared, in_turn
+from benchmarks.measure import Options, Row, attempt, in_rounds
+from benchmarks.pairs import paired
 from benchmarks.peers import detectron2_there
 
 GROUP = "configs"
 LIBRARIES = {"ours": "detrex_backbones.config", "detectron2": "detectron2.config"}
+LINEAR = 2.4  # times as long for twice as many
 HEAD = """from {library} import LazyCall as L
 def call(depth, inside=None):
     return depth, inside
@@ -59,24 +61,23 @@ SHAPES = (
 
 
 def _beside(what: str, source: Callable[[int], str], count: int, at_most: float | None, options: Options) -> Row:
-    rounds = options.rounds_or(5)
     there = [name for name in LIBRARIES if name == "ours" or detectron2_there()]
     with tempfile.TemporaryDirectory() as folder:
-        times = in_turn({name: _load_and_make(name, source(count), Path(folder)) for name in there}, rounds)
-    numbers: dict[str, float | None] = {"detectron2": None, **times}
-    return compared(GROUP, what, numbers, at_most=at_most, rounds=rounds)
+        calls = {name: _load_and_make(name, source(count), Path(folder)) for name in there}
+        times = {"detectron2": [], **in_rounds(calls, options.rounds_or(15))}
+    return paired(GROUP, what, times, against=["detectron2"], at_most=at_most)
 
 
 def _growth(what: str, source: Callable[[int], str], count: int, why: str, options: Options) -> Row:
     """Linear is 2 or, with what any file costs, less; quadratic 4."""
-    rounds = options.rounds_or(5)
+    half = f"{count // 2:,}"
     with tempfile.TemporaryDirectory() as folder:
-        calls = {str(n): _load_and_make("ours", source(n), Path(folder), str(n)) for n in (count // 2, count)}
-        times = in_turn(calls, rounds)
-    ratio = times[str(count)] / times[str(count // 2)]
-    return Row(
-        GROUP, what, "1", ratio, {}, "linear: at most 2.4", ratio, ratio <= 2.4, "" if ratio <= 2.4 else why, rounds
-    )
+        sizes = {"ours": count, half: count // 2}
+        calls = {name: _load_and_make("ours", source(n), Path(folder), str(n)) for name, n in sizes.items()}
+        times = in_rounds(calls, options.rounds_or(15))
+    row = paired(GROUP, what, times, against=[half], at_most=LINEAR)
+    row.note = "" if row.met else why
+    return row
 
 
 def _load_and_make(name: str, source: str, folder: Path, suffix: str = "") -> Callable[[], Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import timm
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import detrex_backbones
-from benchmarks.measure import Options, Row, attempt, in_rounds
+from benchmarks.measure import Options, Row, attempt, compared, in_rounds, peak_memory
 from benchmarks.pairs import paired
 from benchmarks.workloads import Workload, prepare
 
@@ -24,6 +24,18 @@ PEERS = ("detrex", "timm", "transformers")
 CONVNEXT = {"depths": (3, 3, 9, 3), "dims": (96, 192, 384, 768)}
 FOCALNET = {"embed_dim": 96, "depths": (2, 2, 6, 2), "focal_levels": (2, 2, 2, 2), "focal_windows": (3, 3, 3, 3)}
 EVA02 = {"img_size": 512, "window_size": 16, "window_block_indexes": [0, 1, 3, 4, 6, 7, 9, 10]}
+
+BEFORE = """
+import torch
+from benchmarks.families import FAMILIES, networks, step
+from benchmarks.workloads import Workload, prepare
+torch.set_num_threads(2)
+work = {work!r}
+net = prepare(networks(FAMILIES[{name!r}])[{whose!r}], work).eval()
+images = work.images()
+if {name!r} != "EVA-02-B":  # detrex's runs one size only
+    step(net, torch.randn(1, 3, 64, 64))
+"""
 
 # Name -> class and arguments of ours and of detrex's; timm's; transformers' class and config; the image; the target.
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -56,26 +68,35 @@ def rows(options: Options) -> Iterator[Row]:
         for what, grad in (("inference", False), ("step", True)):
             named = f"{name} {what}, {work}"
             yield attempt(GROUP, named, functools.partial(_beside, named, family, work, grad, rounds))
+        if options.device == "cpu":
+            named = f"{name} peak memory of a step, {work}"
+            yield attempt(GROUP, named, functools.partial(_memory, named, name, work))
+
+
+def _memory(what: str, name: str, work: Workload) -> Row:
+    peaks: dict[str, float | None] = dict.fromkeys(PEERS)
+    for whose, net in networks(FAMILIES[name]).items():
+        if net is not None:
+            before = BEFORE.format(work=work, name=name, whose=whose)
+            peaks[whose] = peak_memory(before, "step(net, images)")
+    return compared(GROUP, what, peaks, against=PEERS, at_most=1.0, unit="MiB", rounds=1)
 
 
 def _beside(what: str, family: dict[str, Any], work: Workload, grad: bool, rounds: int) -> Row:
     nets = {name: prepare(net, work).eval() for name, net in networks(family).items() if net is not None}
-    images = work.images()
-
-    def call(net: nn.Module) -> Callable[[], Any]:
-        def run() -> None:
-            with torch.set_grad_enabled(grad):
-                loss = torch.stack([value.mean() for value in maps_of(net(images))]).sum()
-            if grad:
-                loss.backward()  # type: ignore[no-untyped-call]
-                net.zero_grad(set_to_none=True)
-
-        return run
-
-    calls = {name: call(net) for name, net in nets.items()}
+    calls = {name: functools.partial(step, net, work.images(), grad) for name, net in nets.items()}
     times: dict[str, list[float]] = {name: [] for name in PEERS}
     times |= in_rounds(calls, rounds, device=work.device)
     return paired(GROUP, what, times, against=PEERS, at_least=family["target"])
+
+
+def step(net: nn.Module, images: torch.Tensor, grad: bool = True) -> None:
+    """Forward, and backward with `grad`."""
+    with torch.set_grad_enabled(grad):
+        loss = torch.stack([value.mean() for value in maps_of(net(images))]).sum()
+    if grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+        net.zero_grad(set_to_none=True)
 
 
 def networks(family: dict[str, Any]) -> dict[str, nn.Module | None]:

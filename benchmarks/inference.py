@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.measure import Options, Row, attempt, compared, in_turn, needs_gpu
+from benchmarks.measure import Options, Row, attempt, in_rounds, needs_gpu
 from benchmarks.networks import NETWORKS, detectron2s, maps_of, ours, torchvisions, with_biases
+from benchmarks.pairs import paired
 from benchmarks.workloads import ON_A_GPU, Workload, prepare, workloads
 from detrex_backbones import fuse_norms
 
 GROUP = "inference"
+PEERS = ("torchvision", "detectron2")
 EAGER = 1.02  # of the fastest peer's time
 FUSED = 1.02  # of the time without norms
 FUSED_ON_GPU = 1.1  # times as fast as torchvision
@@ -34,22 +36,22 @@ def rows(options: Options) -> Iterator[Row]:
 
 
 def _network(network: str, work: Workload, rounds: int) -> Iterator[Row]:
-    numbers: dict[str, float | None] = {}
+    times: dict[str, list[float]] = {}
     what = f"{network}, {work}"
 
     def eager() -> Row:
-        numbers.update({"detectron2": None, **in_turn(_calls(network, work), rounds, 2, device=work.device)})
-        named = {name: numbers[name] for name in ("ours", "torchvision", "detectron2")}
-        return compared(GROUP, what, named, at_most=EAGER, rounds=rounds)
+        times.update({"detectron2": [], **in_rounds(_calls(network, work), rounds, 2, device=work.device)})
+        named = {name: times[name] for name in ("ours", *PEERS)}
+        return paired(GROUP, what, named, against=PEERS, at_most=EAGER)
 
     yield attempt(GROUP, what, eager)
-    if not numbers:
+    if not times:
         return
-    fused = {"ours": numbers["fused"], "no norms": numbers["no norms"]}
-    yield compared(GROUP, f"{what}, fused", fused, at_most=FUSED, rounds=rounds)
+    fused = {"ours": times["fused"], "no norms": times["no norms"]}
+    yield paired(GROUP, f"{what}, fused", fused, against=["no norms"], at_most=FUSED)
     if work.device == "cuda":
-        fused = {"ours": numbers["fused"], "torchvision": numbers["torchvision"]}
-        yield compared(GROUP, f"{what}, fused, against eager", fused, at_least=FUSED_ON_GPU, rounds=rounds)
+        fused = {"ours": times["fused"], "torchvision": times["torchvision"]}
+        yield paired(GROUP, f"{what}, fused, against eager", fused, against=["torchvision"], at_least=FUSED_ON_GPU)
 
 
 def _calls(network: str, work: Workload) -> dict[str, Callable[[], Any]]:

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Options, Row, attempt, compared, in_turn
+from benchmarks.measure import Options, Row, attempt, in_rounds
+from benchmarks.pairs import paired
 from benchmarks.peers import detectron2_there
 from detrex_backbones.checkpoint.files import Checkpoint
 from detrex_backbones.checkpoint.match.plan import plan_checkpoint
@@ -37,16 +38,15 @@ def _beside(options: Options) -> Row:
     calls = {"ours": _ours(FEW)}
     if detectron2_there():
         calls["detectron2"] = _theirs(FEW)
-    rounds = options.rounds_or(5)
-    return compared(GROUP, f"{FEW:,} keys", {"detectron2": None, **in_turn(calls, rounds)}, at_least=100, rounds=rounds)
+    times = {"detectron2": [], **in_rounds(calls, options.rounds_or(5))}
+    return paired(GROUP, f"{FEW:,} keys", times, against=["detectron2"], at_least=100)
 
 
 def _linear(count: int, options: Options) -> Row:
-    rounds = options.rounds_or(5)
-    taken = in_turn({"ours": _ours(count), "few": _ours(FEW)}, rounds)
-    numbers = {"ours": taken["ours"] / count, f"ours at {FEW:,}": taken["few"] / FEW}
-    what = f"{count:,} keys: time per key"
-    return compared(GROUP, what, numbers, at_most=3, rounds=rounds, note=CACHES)
+    taken = in_rounds({"ours": _ours(count), "few": _ours(FEW)}, options.rounds_or(15 if count < 10**5 else 5))
+    few = f"ours at {FEW:,}"
+    times = {"ours": [t / count for t in taken["ours"]], few: [t / FEW for t in taken["few"]]}
+    return paired(GROUP, f"{count:,} keys: time per key", times, against=[few], at_most=3, note=CACHES)
 
 
 def _ours(count: int) -> Callable[[], Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import select
-import statistics
 import subprocess
 import sys
 import time
@@ -143,19 +142,6 @@ def failure(group: str, what: str, error: Exception) -> Row:
     return Row(group, what, "s", None, note=f"{type(error).__name__}: {lines[-1] if lines else ''}", failed=True)
 
 
-def in_turn(
-    calls: Mapping[str, Callable[[], Any]],
-    rounds: int,
-    warmup: int = 1,
-    *,
-    device: str = "cpu",
-    number: int = 1,
-) -> dict[str, float]:
-    """Median seconds of each call, see `in_rounds`."""
-    taken = in_rounds(calls, rounds, warmup, device=device, number=number)
-    return {name: statistics.median(times) for name, times in taken.items()}
-
-
 def in_rounds(
     calls: Mapping[str, Callable[[], Any]],
     rounds: int,
@@ -194,8 +180,8 @@ def in_rounds(
 
 def in_processes(
     programs: Mapping[str, str | Sequence[str]], rounds: int, warmup: int = 1, *, printed: bool = False
-) -> dict[str, float]:
-    """Median seconds of each program as a process of its own, measured in turn as `in_turn` does.
+) -> dict[str, list[float]]:
+    """Seconds of each program as a process of its own in each round, measured in turn as `in_rounds` does.
 
     Args:
         programs: name -> Python code, or the arguments of a command.
@@ -215,8 +201,7 @@ def in_processes(
             raise RuntimeError(f"the process ended with {done.returncode}: {done.stderr[-2000:]}")
         return float(done.stdout.split()[-1]) if printed else taken
 
-    taken = _turns({name: lambda code=code: seconds(code) for name, code in programs.items()}, rounds, warmup)
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return _turns({name: lambda code=code: seconds(code) for name, code in programs.items()}, rounds, warmup)
 
 
 def peak_memory(before: str, during: str) -> float:

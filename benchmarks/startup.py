@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import pickle
+import statistics
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from benchmarks.measure import Options, Row, attempt, compared, in_processes
+from benchmarks.commands import above
+from benchmarks.measure import Options, Row, attempt, in_processes
+from benchmarks.pairs import paired
 from benchmarks.peers import detectron2_there
 from detrex_backbones import LazyConfig, instantiate
 
@@ -59,7 +62,7 @@ LOADED = "assert model.res5[2].conv3.weight.flatten()[0].item() == {first!r}, 't
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Import in a process of its own; the same without torch's part; process start to a loaded R-101."""
+    """Import in a process of its own; the same without torch's part; start to a loaded R-101."""
     yield attempt(GROUP, "import", functools.partial(_import, "import", options))
     beyond = "import, beyond torch's own"
     yield attempt(GROUP, beyond, functools.partial(_import_beyond_torch, beyond, options))
@@ -69,31 +72,26 @@ def rows(options: Options) -> Iterator[Row]:
 
 
 def _import(what: str, options: Options) -> Row:
-    rounds = options.rounds_or(3)
-    times = in_processes(_there(IMPORTS), rounds)
-    row = compared(GROUP, what, {**dict.fromkeys(IMPORTS), **times}, against="torch", rounds=rounds)
-    row.target, row.met = f"torch + {EXTRA} s", times["ours"] - times["torch"] <= EXTRA
-    return row
+    times = {**{name: [] for name in IMPORTS}, **in_processes(_there(IMPORTS), options.rounds_or(5))}
+    return above(paired(GROUP, what, times, against=["torch"]), times, "torch", EXTRA)
 
 
 def _import_beyond_torch(what: str, options: Options) -> Row:
     """In one process after `import torch`, so that the difference of two long times doesn't hide it."""
-    rounds = options.rounds_or(3)
     clock = "import torch, time; start = time.perf_counter()\n{}\nprint(time.perf_counter() - start)"
     programs = {name: clock.format(code) for name, code in _there(IMPORTS).items() if name != "torch"}
-    times = in_processes(programs, rounds, printed=True)
-    names = [name for name in IMPORTS if name != "torch"]
-    row = compared(GROUP, what, {**dict.fromkeys(names), **times}, rounds=rounds)
-    row.target, row.ratio, row.met = f"at most {EXTRA} s", None, times["ours"] <= EXTRA
+    times: dict[str, list[float]] = {name: [] for name in IMPORTS if name != "torch"}
+    times |= in_processes(programs, options.rounds_or(5), printed=True)
+    row = paired(GROUP, what, times, against=[name for name in times if name != "ours"])
+    row.target, row.ratio, row.spread = f"at most {EXTRA} s", None, []
+    row.met = statistics.median(times["ours"]) <= EXTRA
     return row
 
 
 def _start(what: str, kind: str, options: Options) -> Row:
-    rounds = options.rounds_or(3)
     with tempfile.TemporaryDirectory() as folder:
-        programs = _there(_programs(Path(folder), kind))
-        times = in_processes(programs, rounds)
-    return compared(GROUP, what, {"detectron2": None, **times}, at_most=0.55, rounds=rounds)
+        times = {"detectron2": [], **in_processes(_there(_programs(Path(folder), kind)), options.rounds_or(5))}
+    return paired(GROUP, what, times, against=["detectron2"], at_most=0.55)
 
 
 def _programs(folder: Path, kind: str) -> dict[str, str]:

@@ -6,39 +6,47 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.measure import Options, Row, attempt, compared, in_turn, needs_gpu
+from benchmarks.measure import Options, Row, attempt, in_rounds, needs_gpu
 from benchmarks.networks import NETWORKS, detectron2s, ours, torchvisions
+from benchmarks.pairs import paired
 from benchmarks.workloads import ON_A_GPU, Workload, prepare, train_step, workloads
 
 GROUP = "training"
 TARGETS = {"cpu": 1.15, "cuda": 1.3}  # times as fast as detectron2 and torchvision
+SMALL, OF_SMALL = (320, 320), 1.1  # images as people debug and fine-tune with, and the target for them
 NO_NORMS = {"cpu": None, "cuda": 1.03}  # of the time without norms
+PEERS = ("torchvision", "detectron2")
 # Why a row misses its target.
 LIMIT = "what the network without norms takes stands in the next row: the rest are torch's convolutions"
 
 
 def rows(options: Options) -> Iterator[Row]:
     """Two rows each: beside the peers, and beside the same network without norms."""
-    rounds = options.rounds_or(3 if options.device == "cpu" else 20)
     for network in NETWORKS:
         for work in workloads(options):
             if work.device == "cpu" and work.channels_last and network != NETWORKS[0]:
                 continue  # minutes more, for much the same
-            what = f"{network} step, {work}"
-            numbers: dict[str, float | None] = {}
-            yield attempt(GROUP, what, functools.partial(_beside_peers, what, network, work, rounds, numbers))
-            if numbers:
-                beside = {"ours": numbers["ours"], "no norms": numbers["no norms"]}
-                what = f"{network} step, {work}, against no norms"
-                yield compared(GROUP, what, beside, at_most=NO_NORMS[work.device], rounds=rounds)
+            yield from _steps_of(network, work, options.rounds_or(5 if options.device == "cpu" else 20))
         if options.device == "cpu":
             yield needs_gpu(GROUP, f"{network} step, {ON_A_GPU}", "at least 1.3 times as fast; 1.03 of no norms")
+    yield from _steps_of(NETWORKS[0], Workload(2, SMALL, device=options.device), options.rounds_or(15))
 
 
-def _beside_peers(what: str, network: str, work: Workload, rounds: int, numbers: dict[str, float | None]) -> Row:
-    numbers |= {"detectron2": None, **in_turn(_steps(network, work), rounds, device=work.device)}
-    named = {name: numbers[name] for name in ("ours", "torchvision", "detectron2")}
-    row = compared(GROUP, what, named, at_least=TARGETS[work.device], rounds=rounds)
+def _steps_of(network: str, work: Workload, rounds: int) -> Iterator[Row]:
+    what = f"{network} step, {work}"
+    times: dict[str, list[float]] = {}
+    yield attempt(GROUP, what, functools.partial(_beside_peers, what, network, work, rounds, times))
+    if times:
+        beside = {"ours": times["ours"], "no norms": times["no norms"]}
+        at_most = NO_NORMS[work.device]
+        yield paired(GROUP, f"{what}, against no norms", beside, against=["no norms"], at_most=at_most)
+
+
+def _beside_peers(what: str, network: str, work: Workload, rounds: int, times: dict[str, list[float]]) -> Row:
+    times |= {"detectron2": [], **in_rounds(_steps(network, work), rounds, device=work.device)}
+    named = {name: times[name] for name in ("ours", *PEERS)}
+    target = OF_SMALL if work.size == SMALL else TARGETS[work.device]
+    row = paired(GROUP, what, named, against=PEERS, at_least=target)
     row.note = LIMIT if row.met is False else ""
     return row
 

@@ -101,9 +101,9 @@ class _BiasedAttention(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor, bias: Tensor, scale: float) -> Tensor:
         groups, tokens, _, heads, channels = qkv.shape
         q, k, v = qkv.permute(2, 0, 3, 1, 4).reshape(3, groups * heads, tokens, channels).unbind()
-        q = q * scale
         logits = q @ k.transpose(1, 2)
-        logits.view(-1, *bias.shape).add_(bias)
+        with_bias = logits.view(-1, *bias.shape)
+        torch.add(bias, with_bias, alpha=scale, out=with_bias)
         weights = logits.softmax(-1)
         ctx.save_for_backward(q, k, v, weights)
         ctx.scale, ctx.bias_shape, ctx.shape = scale, bias.shape, qkv.shape
@@ -120,7 +120,8 @@ class _BiasedAttention(torch.autograd.Function):
         # softmax: each weight times how much its gradient is above the weighted mean of its row
         of_logits = gradient @ v.transpose(1, 2)
         of_logits = torch._softmax_backward_data(of_logits, weights, -1, weights.dtype)
-        torch.bmm(of_logits, k, out=of_qkv[0]).mul_(ctx.scale)
+        torch.bmm(of_logits, k, out=of_qkv[0])
         torch.bmm(of_logits.transpose(1, 2), q, out=of_qkv[1])
+        of_qkv[:2].mul_(ctx.scale)
         of_bias = of_logits.view(-1, *ctx.bias_shape).sum(0)
         return of_qkv.view(3, groups, heads, tokens, channels).permute(1, 3, 0, 2, 4), of_bias, None
