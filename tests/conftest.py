@@ -1,6 +1,7 @@
 """What holds for every test: small images, so one thread each, as the workers share the cores; and the browser."""
 
 import shutil
+from collections import Counter
 
 import pytest
 import torch
@@ -9,8 +10,17 @@ import torch
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest picks by marks
 def pytest_collection_modifyitems(items):
-    """What is marked `gpu` skips where there is none."""
+    """Cases behind the first n of a test marked `few(n)` are slow. What is marked `gpu` skips where there is none."""
+    seen = Counter()
+    for item in items:
+        few = item.get_closest_marker("few")
+        if few:
+            test = item.nodeid.partition("[")[0]
+            seen[test] += 1
+            if seen[test] > few.args[0]:
+                item.add_marker(pytest.mark.slow)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

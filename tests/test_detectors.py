@@ -75,6 +75,7 @@ def test_detectors_are_no_backbones():
         swap_backbone(get_config(DETECTORS[0]), "faster_rcnn_resnet18_fpn")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_another_backbone_learns(name):
     cfg = get_config("detectors/retinanet_resnet18_fpn")

@@ -23,6 +23,7 @@ PACKAGES = (
 )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_the_blocks_of_a_page_run_and_print_what_it_shows(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

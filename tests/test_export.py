@@ -55,6 +55,7 @@ def test_onnx_takes_any_number_of_photos_of_any_size(tmp_path):
     assert meta["input_format"] == "BGR"
 
 
+@pytest.mark.slow
 def test_pt2_takes_any_size_and_pads_as_the_backbone_wants_it(tmp_path):
     net = extractor(TimmBackbone("convnext_atto", depths=(1, 1, 1, 1)))
     done = export_model(net, tmp_path / "net.pt2", (64, 96))
@@ -109,6 +110,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
         export_model(extractor(), tmp_path / "net.onnx")
 
 
+@pytest.mark.slow
 def test_without_onnxruntime_it_is_written_unchecked(tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "_onnx_session", lambda content, names: None)
     assert export_model(extractor(), tmp_path / "net.onnx", (64, 96)).difference is None

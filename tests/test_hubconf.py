@@ -38,6 +38,7 @@ def test_the_list_has_gluons_names_and_every_ready_config(kept):
     assert "ready config gluon/resnet50_v1d" in torch.hub.help(repository, "gluon_resnet50_v1d", **options)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", [f"gluon_{row[0]}" for row in gluon.TABLE])
 def test_gluons_networks_have_the_size_of_the_table(name):
     config = hub_names()[name]

@@ -208,6 +208,7 @@ def loaded_by(code: str) -> set[str]:
     return set(result.stdout.split())
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("code", "heavy"),
     [
@@ -224,6 +225,7 @@ def test_loads_nothing_heavy(code, heavy):
     assert not loaded_by(code) & heavy
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported_before_all_others():
     names = [f"{NAME}.{module}" for module in MODULES if module != "__main__"]
     loaded_by(

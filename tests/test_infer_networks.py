@@ -46,6 +46,7 @@ def written(tmp_path, path):
         return model(IMAGE)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", READY)
 def test_a_detectors_file_of_a_ready_config(tmp_path, name):
     torch.manual_seed(0)
@@ -63,6 +64,7 @@ def test_a_detectors_file_of_a_ready_config(tmp_path, name):
         assert torch.equal(value, expected[key]), key
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["swinv2_cr_tiny_ns_224", "resnest14d", "res2net50_26w_4s", "convnext_atto"])
 def test_a_file_of_timms(tmp_path, name):
     """Three of them have blocks that `make_stage` doesn't make, under names that a ResNet has, too."""
@@ -91,6 +93,7 @@ def test_a_regnet_is_its_sources(tmp_path, to, config):
     assert infer_config(path).config == config
 
 
+@pytest.mark.slow
 def test_a_file_of_hugging_faces_with_its_preprocessor(tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.SwinConfig(depths=[2, 2, 6, 2], out_features=["stage1", "stage2", "stage3", "stage4"])
@@ -119,6 +122,7 @@ def test_a_resnet_with_group_norms(tmp_path):
     build_model(LazyConfig.apply_overrides(LazyConfig.load(tmp_path / "config.py"), ["train.device=cpu"]))
 
 
+@pytest.mark.slow
 def test_a_plain_vit_comes_before_the_one_in_windows(tmp_path):
     torch.save(timm.create_model("vit_small_patch14_dinov2").state_dict(), tmp_path / "vit.pth")
     found = infer_config(tmp_path / "vit.pth")
@@ -128,6 +132,7 @@ def test_a_plain_vit_comes_before_the_one_in_windows(tmp_path):
     assert "# The network is that of timm/vit_small_patch14_dinov2. rf_detr/base takes the file, too." in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["swin/tiny", "pvt/tiny"])
 def test_a_stage_less_is_no_network(tmp_path, name):
     state = instantiate(get_config(name).model.backbone).state_dict()
@@ -137,6 +142,7 @@ def test_a_stage_less_is_no_network(tmp_path, name):
         infer_config(tmp_path / "cut.pth")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["swin/tiny", "yolox/s", "mvit/tiny"])
 def test_a_refused_load_names_the_ready_config_that_takes_it(tmp_path, name):
     path = tmp_path / "net.pth"

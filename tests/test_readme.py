@@ -40,6 +40,7 @@ CONFIG = "timm_example.py"  # a config, with a test of its own
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.name != CONFIG)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_run(path, capsys):
     if path.name == "features_on_ray.py":

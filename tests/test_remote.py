@@ -101,6 +101,7 @@ def test_an_object_that_changed_is_fetched_anew(storage, file, weights, transfer
     assert len(transfers) == 2 and before.is_file()  # whoever reads the old one goes on
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -137,6 +138,7 @@ def test_an_object_that_is_replaced_meanwhile_is_not_kept(storage, file, monkeyp
         read_checkpoint(URL)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("url", "told"),
     [
@@ -214,6 +216,7 @@ def test_configs_that_can_not_be_had(storage, text, told):
         LazyConfig.load("s3://models/a.py")
 
 
+@pytest.mark.slow
 def test_commands_write_there(storage, file, tmp_path):
     storage.put_file(str(file), "models/nets/r18.pth")
     assert main(["show", "resnet/resnet18", "--save", "s3://models/out/r18.py"]) == 0
@@ -286,6 +289,7 @@ extract_features(LazyConfig.load(sys.argv[1]), [sys.argv[2]], sys.argv[3], pool=
 """
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_whole_shards_alone(storage, config, photos, reference, tmp_path):  # noqa: F811
     """It dies between a shard and its index, and before a shard."""
     LazyConfig.save(config, tmp_path / "config.yaml")

@@ -39,6 +39,7 @@ RESNETS = ["resnet18", "resnet/resnet50.py", "gluon/resnet50_v1d"]
 TIMM = ["timm/convnext_atto", "timm/resnet18", "timm/swin_tiny_patch4_window7_224", "timm/efficientnet_b0"]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("shape", [ShapeSpec, TheirShape])
 @pytest.mark.parametrize("name", [*RESNETS, *TIMM])
 def test_the_neck_of_a_dino(name, shape):
@@ -85,6 +86,7 @@ def test_the_channels_of_a_detr(name, feature, channels, side):
     assert "input_format" not in cfg.model
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", [*RESNETS, *TIMM])
 def test_the_pyramid_of_a_retinanet(name):
     cfg = retinanet()
@@ -99,6 +101,7 @@ def test_the_pyramid_of_a_retinanet(name):
     assert runs(cfg, 224) == [(256, 28, 28), (256, 14, 14), (256, 7, 7), (256, 4, 4)]
 
 
+@pytest.mark.slow
 def test_a_feature_extractor_gets_weights_and_pixels():
     cfg = get_config("resnet/resnet50")
     del cfg["train"]
@@ -408,6 +411,7 @@ def test_an_error_of_another_cause_is_told_as_it_is():
         swap_backbone(cfg, node)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("frozen", range(-1, 4))
 @pytest.mark.parametrize("kind", ["SwinTransformer", "FocalNet", "ConvNeXt", "PyramidVisionTransformer"])
 def test_as_many_stages_are_frozen_after_a_swap_as_before(kind, frozen):

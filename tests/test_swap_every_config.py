@@ -46,6 +46,7 @@ def check_weights_and_images(cfg, name):
     assert {key: to_plain(cfg.model[key]) for key in PIXELS} == {key: images[key] for key in PIXELS}
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", configs())
 def test_in_a_feature_extractor(name):
     cfg = get_config("resnet/resnet50" if name != "resnet/resnet50" else "gluon/resnet101_v1b")
@@ -63,6 +64,7 @@ def test_in_a_feature_extractor(name):
     check_weights_and_images(cfg, name)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", configs())
 def test_in_a_detector(name):
     if name == PATCH_14:

@@ -75,6 +75,7 @@ def test_its_weights_find_their_place_in_the_pyramid(tmp_path):
     torch.testing.assert_close(model.backbone.net.timm_model.state_dict()["model.cls_token"], donor["cls_token"])
 
 
+@pytest.mark.slow
 def test_from_vit_to_vit_the_pyramid_stays():
     cfg = dino()
     swap_backbone(cfg, VIT)
@@ -95,6 +96,7 @@ def test_from_vit_to_vit_the_pyramid_stays():
     assert runs(cfg) == [(256, 8, 8), (256, 4, 4), (256, 2, 2)]
 
 
+@pytest.mark.slow
 def test_one_map_of_its_own_stride_needs_no_pyramid():
     cfg = detr(["res5"])
     swap_backbone(cfg, "resnet50-dc5")
@@ -181,6 +183,7 @@ class Detector(nn.Module):
         self.backbone, self.heads = backbone, heads
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("norm", ["LN", ""])
 @pytest.mark.parametrize("name", ["resnet18", "timm/convnext_atto", "timm/regnetx_002"])
 def test_out_of_a_vitdet_an_fpn_keeps_the_names_the_channels_and_the_top_block(name, norm):
@@ -216,6 +219,7 @@ def decay_of(**words):
     return functools.partial(decay, **words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", ["partial", "node"])
 def test_the_decay_of_learning_rates_counts_the_new_blocks(written):
     cfg = rcnn()

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from types import SimpleNamespace
 
+import pytest
+
 from detrex_backbones import list_configs
 from detrex_backbones.config import LazyConfig
 from tests.soak import load
@@ -13,6 +15,7 @@ from tests.soak import load
 CONFIGS = [name for name in list_configs() if "resnet50" in name or "swin" in name][:6]
 
 
+@pytest.mark.slow
 def test_configs_and_checkpoints(tmp_path):
     assert load.in_threads(tmp_path, CONFIGS, rounds=1) == len(CONFIGS) + 10
 

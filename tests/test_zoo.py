@@ -110,6 +110,7 @@ def test_a_config_comes_afresh_each_time():
 BACKBONES = [name for name in list_configs() if not name.startswith("detectors/")]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_ready_config_builds_and_its_maps_have_the_strides_it_says(name):
     cfg = get_config(name)

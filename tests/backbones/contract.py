@@ -38,6 +38,7 @@ class BackboneContract:
     # How a map's height follows from the image's height and the stride, where they don't divide.
     rounding: tuple[Callable[[float], int], ...] = (math.ceil,)
 
+    @pytest.mark.few(4)
     def test_is_a_backbone(self, backbone: Backbone) -> None:
         assert isinstance(backbone, Backbone)
         assert isinstance(backbone, nn.Module)
@@ -75,6 +76,7 @@ class BackboneContract:
         for name, value in maps.items():
             torch.testing.assert_close(alone[name], value[1:], rtol=1e-4, atol=1e-4 * value.abs().max().item())
 
+    @pytest.mark.few(3)
     def test_on_the_meta_device_allocates_nothing_and_gives_the_same_shapes(self, build, images, maps) -> None:
         with torch.device("meta"):
             backbone = build().eval()
@@ -84,6 +86,7 @@ class BackboneContract:
             name: value.shape for name, value in maps.items()
         }
 
+    @pytest.mark.few(5)
     def test_copies_are_equal_and_independent(self, backbone, images, maps) -> None:
         duplicate = copy.deepcopy(backbone)
         with torch.no_grad():
@@ -92,6 +95,7 @@ class BackboneContract:
                 tensor.zero_()
             assert same_maps(backbone(images), maps)
 
+    @pytest.mark.few(4)
     @pytest.mark.parametrize("duplicated", [pickled, saved])
     def test_a_file_of_it_holds_the_same_network(self, backbone, images, maps, duplicated) -> None:
         duplicate = duplicated(backbone)
@@ -99,6 +103,7 @@ class BackboneContract:
         with torch.no_grad():
             assert same_maps(duplicate(images), maps)
 
+    @pytest.mark.few(3)
     @pytest.mark.parametrize("duplicated", [copy.deepcopy, pickled, saved])
     def test_a_copy_in_training_computes_as_in_training(self, build, images, duplicated) -> None:
         backbone = build().train()
@@ -114,6 +119,7 @@ class BackboneContract:
         with torch.no_grad():
             assert same_maps(duplicate.eval()(images), backbone.eval()(images))
 
+    @pytest.mark.few(4)
     def test_a_saved_state_dict_restores_it(self, build, backbone, images, maps) -> None:
         file = io.BytesIO()
         torch.save(backbone.state_dict(), file)
@@ -124,6 +130,7 @@ class BackboneContract:
             other.load_state_dict(torch.load(file, weights_only=True), strict=True)
             assert same_maps(other(images), maps)
 
+    @pytest.mark.few(2)
     def test_only_what_is_not_frozen_gets_a_gradient(self, build, images) -> None:
         backbone = build().train()
         sum(value.square().mean() for value in backbone(images).values()).backward()

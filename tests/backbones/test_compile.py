@@ -19,6 +19,7 @@ def resnet(**kwargs) -> ResNet:
     return ResNet(BasicStem(norm="FrozenBN"), stages, out_features=["res3", "res5"], freeze_at=1, **kwargs)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("mode", ["training", "inference", "fused", "recomputed"])
 def test_one_graph_for_all_sizes(mode):
     torch._dynamo.reset()
@@ -37,6 +38,7 @@ def test_one_graph_for_all_sizes(mode):
     assert counts[3] == 2
 
 
+@pytest.mark.slow
 def test_compiled_maps_and_gradients_are_the_same():
     torch._dynamo.reset()
     net = randomise_norms(resnet())
@@ -52,6 +54,7 @@ def test_compiled_maps_and_gradients_are_the_same():
     assert_same_maps(compiled_gradients, gradients)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", NETS)
 def test_other_families_are_one_graph_as_well(name):
     torch._dynamo.reset()

@@ -40,6 +40,7 @@ def check(net, images=None):
     return count, len(loose_norms(net))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family(name, caplog):
     torch.manual_seed(0)

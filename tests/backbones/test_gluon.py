@@ -70,6 +70,7 @@ def test_there_is_one_for_each_of_the_table_and_v1e():
     assert sorted(names) == sorted([*TABLE, *V1E])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", TABLE)
 def test_every_map_and_the_scores_equal_timms(name, images):
     torch.manual_seed(0)
@@ -83,6 +84,7 @@ def test_v1e_equals_timms_parts(name, images):
     assert_equal_nets(with_weights_of(theirs, config_net(name)), theirs, images)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", TABLE)
 def test_the_number_of_parameters_is_the_published_one(name):
     timms, millions = TABLE[name]
@@ -103,6 +105,7 @@ def test_dc5_by_override_equals_timms_dilated_by_hand(name, style, first, images
     assert_equal_nets(with_weights_of(theirs, ours), theirs, images)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("style", ["detectron2", "torchvision"])
 @pytest.mark.parametrize("name", [name for name in TABLE if "50" in name or name == "senet154"])
 def test_dc5_and_deformable_stages_are_overrides(name, style):

@@ -108,6 +108,7 @@ def vgg():
     return net
 
 
+@pytest.mark.few(2)
 @torch.no_grad()
 @pytest.mark.parametrize("kind", OWN)
 def test_every_class_asks_its_first_convolution_for_the_channels(kind):
@@ -134,6 +135,7 @@ def test_a_stem_that_was_changed_by_hand_is_asked_for_its_channels(made):
         net(noise(1, 3, 64, 64))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "made",
     [

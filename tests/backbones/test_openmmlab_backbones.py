@@ -68,6 +68,7 @@ def mmdet_regnet_file(plain, path):
     return write_torch(path, {"state_dict": rename(state, MMDET_REGNET)}, legacy=True)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", sizes())
 def test_every_regnet_is_the_network_of_its_weights(name):
     cfg = get_config(name)
@@ -90,6 +91,7 @@ def weight_name(config):
     return f"RegNet{family[-1].upper()}-{size.upper().replace('_', '.')}"
 
 
+@pytest.mark.few(2)
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "write", "source"),
@@ -248,6 +250,7 @@ def by_hand(state):
     return net[:23], net[23:]
 
 
+@pytest.mark.few(1)
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(64, 96), (65, 97), (300, 301)])
 def test_the_file_of_ssd(vgg, size, tmp_path, caplog):

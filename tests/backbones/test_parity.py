@@ -41,6 +41,7 @@ def assert_equal_nets(ours: ResNet, theirs: nn.Module, images: torch.Tensor) -> 
     assert_same_maps(ours(images), torchvision_maps(theirs, images))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", FAMILY)
 def test_every_map_and_the_scores_equal_torchvisions(name, images):
     theirs = torchvision_net(name)
@@ -105,6 +106,7 @@ def test_stride_in_1x1_equals_torchvisions_net_with_the_strides_moved(images):
         assert_equal_nets(our_net(theirs, stages=stages, depth=50, stride_in_1x1=True), theirs, images)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
 @pytest.mark.parametrize(("name", "depth"), [("resnet18", 18), ("resnet50", 50)])
 def test_gradients_equal_torchvisions(name, depth, norm):

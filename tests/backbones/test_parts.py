@@ -96,6 +96,7 @@ class TestBasicBlocks:
 class TestBottleneckBlocks:
     """With all parts at once."""
 
+    @pytest.mark.few(3)
     @pytest.mark.parametrize("size", [(97, 131), (64, 64), (1, 1), (33, 7)], ids=str)
     def test_equal_timms_at_any_size(self, ours, timms, size):
         theirs = timm_net(**timms)

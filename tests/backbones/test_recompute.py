@@ -53,6 +53,7 @@ def step(net: ResNet) -> dict[str, torch.Tensor]:
     return maps
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("norm", ["FrozenBN", "BN", "GN"])
 @pytest.mark.parametrize("stages", [True, ["res2", "res3"]])
 @pytest.mark.parametrize("freeze_at", [0, 1, 3])
@@ -141,6 +142,7 @@ OWN = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", OWN)
 def test_every_class_recomputes_and_changes_no_number(kind):
     build, word, kwargs = OWN[kind]

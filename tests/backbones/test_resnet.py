@@ -91,6 +91,7 @@ class TestOutFeatures:
             "linear": ShapeSpec(channels=10, stride=32),
         }
 
+    @pytest.mark.few(2)
     @pytest.mark.parametrize("res5_dilation", [1, 2])
     @pytest.mark.parametrize(
         "stages",

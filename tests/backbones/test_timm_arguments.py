@@ -41,6 +41,7 @@ class TestMaps:
         with pytest.raises(ArgumentError, match=message):
             meta("resnet14t", **kwargs)
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize("feature_cls", ["list", "dict", "getter", "hook"])
     def test_of_a_channels_last_family_come_channels_first(self, feature_cls):
         ours = meta("swin_tiny_patch4_window7_224", out_indices=(1, 3), feature_cls=feature_cls)
@@ -49,6 +50,7 @@ class TestMaps:
 
 
 class TestFreezeAt:
+    @pytest.mark.few(1)
     @pytest.mark.parametrize(
         ("name", "freeze_at", "frozen", "trained"),
         [
@@ -78,6 +80,7 @@ class TestFreezeAt:
             if isinstance(module, nn.BatchNorm2d):
                 assert not any(key == start or key.startswith(start + ".") for start in frozen), key
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize(
         ("name", "kwargs", "wrapper", "freeze_at", "frozen", "trained"),
         [
@@ -140,6 +143,7 @@ class TestFreezeAt:
 
 
 class TestSizes:
+    @pytest.mark.few(1)
     @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto"])
     def test_of_photos_are_padded_as_the_model_needs(self, name):
         ours = FeatureExtractor(
@@ -152,6 +156,7 @@ class TestSizes:
         for key, spec in ours.output_shape().items():
             assert maps[key].shape == (1, spec.channels, *(-(-side // spec.stride) for side in padded))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("name", "kwargs", "divisibility"),
         [
@@ -172,6 +177,7 @@ class TestSizes:
         ours = meta("gcvit_xxtiny", img_size=(192, 256))
         assert (ours.size_divisibility, ours.padding_constraints) == (64, {})
 
+    @pytest.mark.slow
     def test_that_are_bound_to_a_square_are_padded_to_it(self):
         skip_without_maps("coat_tiny")
         ours = TimmBackbone("coat_tiny", out_indices=None, img_size=96)
@@ -195,6 +201,7 @@ class TestSizes:
             2048,
         ]
 
+    @pytest.mark.slow
     def test_values_that_meta_tensors_lack_are_not_blamed_on_the_size(self):
         skip_without_network("gemma4_vit_167m")
         with pytest.raises(InputError, match=r"gemma4_vit_167m looks at values.*Run it on the CPU or on a GPU"):
@@ -204,6 +211,7 @@ class TestSizes:
         maps = TimmBackbone("swin_tiny_patch4_window7_224", out_indices=(0, 3)).eval()(noise(1, 3, 61, 82))
         assert [tuple(value.shape[-2:]) for value in maps.values()] == [(16, 21), (2, 3)]
 
+    @pytest.mark.few(1)
     @pytest.mark.parametrize(
         ("name", "cure"),
         [

@@ -62,6 +62,7 @@ def path(classifier, tmp_path_factory):
 
 
 class TestFreezing:
+    @pytest.mark.few(1)
     @pytest.mark.parametrize(
         "norm_layer",
         [FrozenBatchNorm2d, torchvision.ops.FrozenBatchNorm2d, "FrozenBN"],

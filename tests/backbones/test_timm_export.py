@@ -23,6 +23,7 @@ def test_the_grid_of_patches_is_timms(size, pad):
     assert ours.dynamic_feat_size(size) == theirs.dynamic_feat_size(size)
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_of_open_sizes_can_be_saved():
     net = TimmBackbone("vit_tiny_patch16_224", depth=1, out_indices=(0,)).eval()
     assert any(type(part) is WholePatchEmbed for part in net.modules())

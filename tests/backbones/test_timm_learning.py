@@ -23,6 +23,7 @@ FREEZABLE = ["dpn48b", "efficientvim_m1", "legacy_seresnet18", "mobilevit_xxs", 
 ALL = [family for family in families() if not family[1].startswith("test")]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("name", "maps"), [("levit_128s", 3), ("levit_conv_128s", 3), ("efficientformer_l1", 4)])
 def test_no_statistics_of_a_frozen_network_change(name, maps):
     net = TimmBackbone(name, out_indices=range(maps), freeze_at=maps + 1).train()
@@ -100,13 +101,14 @@ def assert_no_map_depends_on(learns: set[str], number: int, net: TimmBackbone, i
     assert all(value.isfinite().all() for value in list(net.eval()(image).values())[: number + 1])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", FREEZABLE)
 def test_freeze_at_freezes_exactly_what_the_map_of_the_stage_depends_on(name):
     skip_without_network(name)
     check_freezing(name)
 
 
-@pytest.mark.slow
+@pytest.mark.families
 @pytest.mark.parametrize("family", ALL, ids="/".join)
 def test_so_it_does_in_every_family(family):
     name, _ = smallest(family)
@@ -117,6 +119,7 @@ def test_so_it_does_in_every_family(family):
     check_freezing(name)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["dpn48b", "mobileone_s0", "legacy_seresnet18", "coat_tiny", "mvitv2_tiny"])
 def test_freeze_at_1_freezes_the_stem_alone(name):
     skip_without_maps(name)
@@ -141,6 +144,7 @@ MAPS = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("freeze_at", [0, 1, 2])
 @pytest.mark.parametrize(("name", "indices"), [(name, choice) for name, all_ in MAPS.items() for choice in all_])
 def test_every_parameter_that_wants_a_gradient_gets_one(name, indices, freeze_at):
@@ -202,13 +206,14 @@ def check_recomputing(backbone: type[Backbone], name: str, image: torch.Tensor, 
         assert torch.equal(one, other), key
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", RECOMPUTED)
 def test_recomputing_keeps_less_and_changes_no_number(name):
     skip_without_network(name)
     check_recomputing(TimmBackbone, name, noise(2, 3, 64, 96), **RECOMPUTED[name])
 
 
-@pytest.mark.slow
+@pytest.mark.families
 @pytest.mark.parametrize("family", ALL, ids="/".join)
 def test_so_it_is_in_every_family(family):
     name, _ = smallest(family)
@@ -220,6 +225,7 @@ def test_so_it_is_in_every_family(family):
     check_recomputing(TimmBackbone, name, noise(1, 3, *size).expand(2, -1, -1, -1), out_indices=None, **kwargs)
 
 
+@pytest.mark.slow
 def test_layers_in_a_row_that_are_exchanged_are_recomputed_as_they_are():
     image = noise(2, 3, 64, 64)
     plain, saving = (

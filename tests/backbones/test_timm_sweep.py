@@ -59,6 +59,7 @@ def check(name: str, **kwargs) -> Row:
     return row
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_is_built_loaded_frozen_and_run_at_odd_sizes(name):
     check(name)

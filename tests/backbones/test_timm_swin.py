@@ -112,6 +112,7 @@ def test_names_stay_timms():
     assert list(ours.timm_model.state_dict()) == list(theirs.state_dict())
 
 
+@pytest.mark.slow
 def test_open_sizes_can_be_exported(pair):
     """In steps of the window at the last stride, as docs/export.md says: anything else takes torch minutes."""
     _, ours = pair

@@ -39,6 +39,7 @@ def save(name: str, path, without: tuple[str, ...] = ()):
     return path
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_three_ways_lead_to_the_same_weights(name, suffix, tmp_path):

@@ -167,6 +167,7 @@ class TestWeights:
             TorchvisionBackbone("resnet18", weights=weights)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("name", "kwargs", "said"),
     [
@@ -213,6 +214,7 @@ def test_an_error_of_the_network_without_memory_is_not_hidden(monkeypatch):
         TorchvisionBackbone("resnet18")
 
 
+@pytest.mark.few(1)
 @torch.no_grad()
 @pytest.mark.parametrize("mode", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize(
@@ -283,6 +285,7 @@ class TestAsInDetrex:
             TorchvisionBackbone("resnet18").load_state_dict(state)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "densenet121"])
 def test_a_long_graph_is_pickled(name):
@@ -310,6 +313,7 @@ RECOMPUTED = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", RECOMPUTED)
 def test_recomputing_keeps_less_and_changes_no_number(name):
     check_recomputing(TorchvisionBackbone, name, noise(2, 3, 64, 96), **RECOMPUTED[name])

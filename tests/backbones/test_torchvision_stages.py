@@ -58,6 +58,7 @@ def test_every_family_is_here():
     assert {get_model_builder(name).__module__ for name in (*NETWORKS, *OF_ONE_SIZE)} == families
 
 
+@pytest.mark.few(1)
 @torch.no_grad()
 def test_maps_are_the_outputs_of_torchvisions_modules(case):
     ours, theirs, modules, channels, _ = case
@@ -81,6 +82,7 @@ def test_maps_are_the_outputs_of_torchvisions_modules(case):
         assert torch.equal(given, expected.relu() if "densenet" in ours.model_name and name == "res5" else expected)
 
 
+@pytest.mark.few(1)
 def test_every_parameter_learns_and_freezing_holds_what_the_map_depends_on(case):
     ours, _, _, _, options = case
     maps = ours(IMAGE)
@@ -111,6 +113,7 @@ def test_a_dilated_network_keeps_its_four_maps():
     assert [shape.stride for shape in net.output_shape().values()] == [4, 8, 16, 16]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_ONE_SIZE)
 def test_a_network_for_one_size_is_refused(name):
     with pytest.raises(ArgumentError, match=r"images of any size.*TimmBackbone"):

@@ -38,6 +38,7 @@ class Tiny(Backbone):
 QUICK = [name for name in NAMED if name not in ("Darknet-53", "SSD's VGG-16", "DC5, detectron2's", "ResNeXt")]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", QUICK)
 def test_every_kind_in_half_precision_and_fused(name):
     subject = Subject(NAMED[name])
@@ -46,6 +47,7 @@ def test_every_kind_in_half_precision_and_fused(name):
         assert cell.works, cell.reason
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("column", COLUMNS)
 def test_every_column(column):
     pytest.importorskip(NEEDS.get(column, "torch"))
@@ -53,6 +55,7 @@ def test_every_column(column):
     assert cell.works, cell.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "column"),
     [

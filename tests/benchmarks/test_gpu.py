@@ -85,6 +85,7 @@ def test_a_miss_within_the_spread_of_the_rounds_is_noise(theirs, bound, result):
     assert row.spread[0] <= row.ratio <= row.spread[1]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("network", networks.NETWORKS)
 @pytest.mark.parametrize("training", [True, False])
 def test_everybody_computes_the_same_maps(network, training):
@@ -103,6 +104,7 @@ def test_everybody_computes_the_same_maps(network, training):
     assert len({counts[name] for name in ("ours", "torchvision", "timm")}) == 1
 
 
+@pytest.mark.slow
 def test_tests_are_rows(tmp_path, monkeypatch, capsys):
     tests = tmp_path / "tests"
     tests.mkdir()
@@ -136,6 +138,7 @@ class Tiny(nn.Module):
         return {"p0": self.conv(x)}
 
 
+@pytest.mark.slow
 def test_the_stand_in_runs_to_its_end(tmp_path, monkeypatch, capsys):
     def makers(network, *, training):
         made = dict.fromkeys(("ours", "torchvision", "timm", "no norms", "fused"), Tiny)

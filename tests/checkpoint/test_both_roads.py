@@ -49,6 +49,7 @@ def saved(tmp_path, state):
     return str(path)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ROADS)
 def test_a_detectors_file_fills_both(name, tmp_path):
     build, kwargs = ROADS[name]
@@ -65,6 +66,7 @@ def test_a_detectors_file_fills_both(name, tmp_path):
                 torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ROADS)
 def test_a_classifiers_file_fills_both_but_for_what_a_detector_adds(name, tmp_path):
     build, kwargs = ROADS[name]
@@ -78,6 +80,7 @@ def test_a_classifiers_file_fills_both_but_for_what_a_detector_adds(name, tmp_pa
         assert "kept" in str(report)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ROADS)
 def test_a_detectors_file_that_lost_one_norm_is_refused(name, tmp_path):
     build, kwargs = ROADS[name]

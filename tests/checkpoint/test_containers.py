@@ -255,6 +255,7 @@ def run(capsys, *argv):
     return status, captured.out, " ".join(captured.err.split())
 
 
+@pytest.mark.slow
 def test_commands_find_and_take_containers(resnets, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one, two = resnets / "one.pth", resnets / "two.pth"

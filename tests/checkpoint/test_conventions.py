@@ -50,6 +50,7 @@ def under(prefix, state):
     return {prefix + key: value for key, value in state.items()}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", FAMILY)
 def test_torchvisions_files(tmp_path, name):
     path = tmp_path / "weights.pth"

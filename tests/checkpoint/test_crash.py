@@ -17,6 +17,7 @@ KILL = "import torch; torch.set_num_threads(1); from tests.soak import crash; pr
 posix = pytest.mark.skipif(os.name != "posix", reason="needs fork and locks")
 
 
+@pytest.mark.slow
 @posix
 def test_a_save_that_is_killed_at_any_step_loses_nothing():
     done = subprocess.run([sys.executable, "-c", KILL], capture_output=True, text=True, cwd=ROOT, timeout=300)

@@ -9,6 +9,7 @@ import torch
 from tests.damage import CUTS, EQUAL, FLIPS, OTHER, REFUSED, WRITERS, outcome, outcomes, read
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", WRITERS)
 def test_damaged_files(tmp_path, kind):
@@ -23,6 +24,7 @@ def test_damaged_files(tmp_path, kind):
     assert set(flipped) <= {EQUAL, OTHER, REFUSED}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_byte_of_a_torch_file(tmp_path):
     """Each is covered by a checksum, by the directory, or says nothing about the weights."""

@@ -103,6 +103,7 @@ def test_model_zoos_names_are_fetched_as_the_catalogues(tmp_path, monkeypatch):
     assert set(read_checkpoint(f"{name}.yaml").tensors) == {"mine"}
 
 
+@pytest.mark.slow
 def test_every_row_names_a_config_that_builds():
     detectors = [*list_weights("detrex://*"), *list_weights("detectron2://*")]
     assert len(detectors) > 200

@@ -183,6 +183,7 @@ def test_threads_that_ask_at_once_cause_one_download(server, cache):
     assert server.requests == ["/net.pkl"]
 
 
+@pytest.mark.slow
 def test_the_one_that_downloads_is_killed_and_another_takes_over(server, cache):
     assert downloads.one_is_killed(server, "/net.pkl", processes=3) == 2
     assert files_in(cache) == ["net.pkl"]

@@ -206,6 +206,7 @@ NAMES = st.lists(PARTS, min_size=1, max_size=4).map(".".join)
 TABLES = st.dictionaries(NAMES, st.sampled_from([(), A, B]), max_size=14)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(model=TABLES, checkpoint=TABLES, scoped=st.booleans(), data=st.data())
 @example(model=STUDENT_AND_TEACHER, checkpoint=NET, scoped=False, data=None)

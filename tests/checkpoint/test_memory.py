@@ -14,6 +14,7 @@ MB = load.MB
 linux = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the kernel doesn't tell")
 
 
+@pytest.mark.few(1)
 @linux
 @pytest.mark.parametrize(("extension", "keys"), [("pth", 2000), ("safetensors", 2000), ("pkl", 400)])
 def test_a_load_takes_no_more_than_one_tensor_beyond_the_model(tmp_path, extension, keys):

@@ -67,6 +67,7 @@ def saved(tmp_path, state) -> str:
     return str(path)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("prefix", ["", "backbone.", "backbone.0.", "model.backbone.bottom_up."])
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_values_as_by_timms_own_filter(name, prefix, tmp_path):

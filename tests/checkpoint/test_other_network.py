@@ -57,6 +57,7 @@ def test_a_resnet_of_this_library(capsys, name, mend):
     check_mend(error, *RESNET, file)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("config", [RESNET, TIMM], ids=["into a ResNet", "into another of timm's"])
 @pytest.mark.parametrize("name", ["convnext_femto", "regnetx_004", "pvt_v2_b1", "resnet14t"])
 def test_a_network_of_timm(capsys, name, config):

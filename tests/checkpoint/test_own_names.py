@@ -148,6 +148,7 @@ def test_in_a_config(own_file, network, options):
     assert torch.equal(model.backbone.res5[1].conv2.weight.cpu(), network.layer4[1].conv2.weight)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "words",
     [

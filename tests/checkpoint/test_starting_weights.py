@@ -120,6 +120,7 @@ def test_into_our_class(line):
             assert torch.equal(value, state[key]), key
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("line", CASES, indirect=True)
 def test_into_timms_network(line):
     name, path = line

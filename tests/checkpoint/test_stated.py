@@ -83,6 +83,7 @@ def test_infer_writes_another_eps(tmp_path, state):
         load_checkpoint(model(stride_in_1x1=True, **CAFFE), path)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "text",
     [

@@ -59,6 +59,7 @@ def ours(config):
     return instantiate(cfg.model).eval()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("name", "config", "eps", "old"),
     [(*row, False) for row in DETECTORS] + [(*row, True) for row in DETECTORS if "v2" not in row[0]],
@@ -83,6 +84,7 @@ def test_whole_detector_gives_the_same_boxes(tmp_path, name, config, eps, old):
             assert found["labels"].equal(expected["labels"])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("name", "config", "eps"), DETECTORS)
 def test_config_is_the_published_files(name, config, eps):
     cfg = get_config(f"detectors/{config}.py")
@@ -111,6 +113,7 @@ def test_published_name_is_held_to_its_eps(tmp_path):
         load_checkpoint(instantiate(cfg.model), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "config", "eps"), DETECTORS[::2])
 def test_head_of_other_classes_or_cut_file_is_refused(tmp_path, name, config, eps):
     state = before_0_13(theirs(name, eps).state_dict())

@@ -76,6 +76,7 @@ def check(model, net, modules, path, sizes):
         assert len(maps) >= len(modules)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("name", "timms", "kwargs", "modules"), NETWORKS, ids=[row[0] for row in NETWORKS])
 @pytest.mark.parametrize("prefix", ["", "backbone."])
 def test_timms_network(theirs, tmp_path, name, timms, kwargs, modules, prefix):
@@ -92,6 +93,7 @@ def test_timms_network(theirs, tmp_path, name, timms, kwargs, modules, prefix):
             load_checkpoint(model, tmp_path / "cut.pth")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "build", "modules"), CLASSES)
 def test_our_classes(theirs, tmp_path, name, build, modules):
     net = theirs(name)
@@ -110,6 +112,7 @@ def test_our_classes(theirs, tmp_path, name, build, modules):
             assert_close(found, layer.permute(0, 3, 1, 2))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("name", "timms", "kwargs", "modules"), NETWORKS[:7], ids=[row[0] for row in NETWORKS[:7]])
 def test_timms_file_into_torchvisions_network(tmp_path, name, timms, kwargs, modules):
     torch.manual_seed(0)
@@ -141,6 +144,7 @@ def test_what_computes_otherwise_is_refused(tmp_path, name, timms, wrong):
         load_checkpoint(TorchvisionBackbone(name), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "timms"), [("mobilenet_v3_large", "mobilenetv3_large_100"), ("efficientnet_v2_s", "efficientnetv2_s")]
 )
@@ -155,6 +159,7 @@ def test_a_published_file_is_held_to_its_eps(theirs, tmp_path, name, timms):
     load_checkpoint(TimmBackbone(timms, out_indices=None, **EPS), path)
 
 
+@pytest.mark.slow
 def test_hugging_faces_resnet_into_torchvisions(tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.ResNetConfig(

@@ -123,6 +123,7 @@ def with_head():
     return model
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("holder", ["", "backbone.", "detector.backbone."])
 @pytest.mark.parametrize("build", [pyramid, fpn])
 def test_a_pyramid_around_the_network_is_filled_with_it(tmp_path, build, holder):
@@ -172,6 +173,7 @@ def test_a_detector_around_a_network_of_timm_is_filled_with_it(tmp_path):
     assert report.coverage == 1 and all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("fault", ["lost", "renamed", "of another shape", "one more"])
 @pytest.mark.parametrize("build", [pyramid, fpn])
 def test_half_a_pyramid_is_not_left_out(tmp_path, build, fault):
@@ -188,6 +190,7 @@ def test_half_a_pyramid_is_not_left_out(tmp_path, build, fault):
     refused(build(), save(tmp_path, state))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "kwargs",
     [{"init_values": 0.3}, {"qk_norm": True}, {"depth": 5}, {"proj_bias": True, "scale_mlp_norm": True}],
@@ -315,6 +318,7 @@ def test_a_random_pyramid_is_a_warning(tmp_path, caplog):
     assert "between the backbone and its maps, backbone.simfp_3" in caplog.text
 
 
+@pytest.mark.slow
 def test_features_of_a_random_pyramid_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     save(tmp_path, timm.create_model("test_vit").state_dict(), "vit.pth")

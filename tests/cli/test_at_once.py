@@ -46,6 +46,7 @@ def modules_after(*runs):
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_lists_import_no_network_library():
     assert not modules_after(*LISTS) & {"torch", "timm", "torchvision"}
 
@@ -98,6 +99,7 @@ def test_what_a_program_registers_with_timm_is_listed():
     assert list_backbones("timm/mine_of_this_test") == ["timm/mine_of_this_test"]
 
 
+@pytest.mark.slow
 def test_the_preprocessing_of_every_ready_config_can_be_read_without_running_it():
     for name in list_configs():
         if not name.startswith("detectors/"):
@@ -129,6 +131,7 @@ def test_what_is_built_without_weights_fetches_none(monkeypatch):
     assert build_on_meta(L(TorchvisionBackbone)(model_name="resnet18", weights="DEFAULT")).output_shape()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["resnet50", "timm/swin_tiny_patch4_window7_224", "timm/efficientnet_b0"])
 def test_operations_are_counted_as_torch_counts_them(name):
     backbone = build_on_meta(find_backbone(name).node)

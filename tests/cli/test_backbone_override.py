@@ -43,6 +43,7 @@ def test_show_with_a_plain_vit(capsys):
     ]
 
 
+@pytest.mark.slow
 def test_features_and_match(capsys, tmp_path, weights):
     load = [f"train.init_checkpoint={weights}", "train.device=cpu", "backbone=resnet18"]
     status, out, err = run(capsys, "features", "resnet/resnet50", *load, "--output", tmp_path, "--json")
@@ -66,6 +67,7 @@ def test_evaluate(capsys, data, weights):  # noqa: F811
     assert swapped == json.loads(out)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("command", ["show", "features", "match", "evaluate"])
 @pytest.mark.parametrize(
     ("value", "text"),

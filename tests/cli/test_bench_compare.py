@@ -33,6 +33,7 @@ def photo(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_bench_prints_a_table_that_sorts(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "80")
     picture = tmp_path / "bench.png"

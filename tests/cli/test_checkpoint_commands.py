@@ -60,6 +60,7 @@ def test_match_of_a_lazy_layer_takes_the_shapes_of_the_file(tmp_path, capsys, la
     assert status == 0 and "loaded      2 of 2" in out
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("argv", [("match", "resnet/resnet18.py"), ("infer",), ("convert", "--to", "timm")])
 @pytest.mark.parametrize("where", ["layer1.0.conv1.weight", "layer4.1.conv2.weight", "conv1.weight"])
 def test_none_takes_a_file_with_a_wrong_checksum(file, tmp_path, capsys, argv, where):
@@ -135,6 +136,7 @@ TIMM = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", TIMM)
 def test_infer_writes_a_config_that_loads_the_file(tmp_path, name, capsys):
     path = tmp_path / "weights.pth"
@@ -161,6 +163,7 @@ def with_channels(channels, name="resnet18", **options):
     return net
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["resnet18", "resnet18d"])
 @pytest.mark.parametrize("channels", [1, 2, 4, 6, 13])
 def test_infer_of_other_images_writes_a_config_that_runs(tmp_path, capsys, caplog, name, channels):
@@ -233,6 +236,7 @@ def test_infer_finds_the_prefix_and_refuses_two(tmp_path, capsys):
     assert (status, json.loads(out)["prefix"]) == (0, "b.")
 
 
+@pytest.mark.slow
 def test_infer_refuses_what_no_network_takes(tmp_path, capsys):
     state = timm.create_model("convnext_atto").state_dict()
     torch.save({key: value for key, value in state.items() if "stages.2.blocks.1" not in key}, tmp_path / "net.pth")

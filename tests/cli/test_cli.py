@@ -27,6 +27,7 @@ def run(capsys, *argv):
     return status, captured.out, captured.err
 
 
+@pytest.mark.slow
 def test_demo_proves_the_features_against_torchvision(tmp_path, capsys):
     status, out, _ = run(capsys, "demo", "--output", tmp_path)
     assert status == 0
@@ -42,6 +43,7 @@ def test_demo_proves_the_features_against_torchvision(tmp_path, capsys):
     torchvision.models.resnet50().load_state_dict(state, strict=True)
 
 
+@pytest.mark.slow
 def test_demo_fits_80_columns_but_for_the_line_to_copy(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, out, _ = run(capsys, "demo")
@@ -173,6 +175,7 @@ def test_show_prints_python_or_yaml(capsys):
     assert "11,176,512" in python  # parameters of ResNet-18 without its classifier
 
 
+@pytest.mark.slow
 def test_show_runs_every_ready_config(capsys):
     run(capsys, "list", "--json")
     from detrex_backbones.zoo import list_configs

@@ -101,6 +101,7 @@ def harmless(text: str) -> bool:
     )
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
 def test_what_comes_out_is_harmless(folder, argv, capfd, monkeypatch):
     monkeypatch.chdir(folder)

@@ -92,6 +92,7 @@ def test_an_interrupt_is_one_line_and_status_130(command, monkeypatch, capsys):
     assert run(capsys, *RUNS[command.__name__.rpartition(".")[2]]) == (130, "", "error: interrupted\n")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [(KeyboardInterrupt(), 130, "interrupted"), (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left")],
@@ -175,6 +176,7 @@ def test_options_are_refused_before_the_work(folder, argv, said, capsys, monkeyp
 LONG = "x" * 5000
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     "argv",
     [
@@ -288,6 +290,7 @@ def shell(folder, command, **env):
     return done.returncode, done.stdout, done.stderr.decode()
 
 
+@pytest.mark.few(1)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /dev/full and bash")
 @pytest.mark.parametrize(
     ("command", "status", "said"),

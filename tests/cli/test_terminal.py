@@ -145,6 +145,7 @@ def test_preprocessing_of_a_lone_backbone_is_its_weights(config):
     assert with_model({"backbone": L(dict)()}) == ""  # no config
 
 
+@pytest.mark.slow
 def test_every_name_that_is_listed_is_a_config(capsys):
     for name, ready in short_names().items():
         assert LazyConfig.to_py(find_config(name)) == LazyConfig.to_py(find_config(ready)), name

@@ -135,6 +135,7 @@ def test_nothing_found_is_an_error_with_the_closest(capsys):
     assert "Did you mean 'resnet50_v1d'" in run(capsys, "gluon://resnet50v1d")[2]
 
 
+@pytest.mark.slow
 def test_every_config_exists_and_with_its_overrides_fits_the_weight():
     configs = list_configs()
     for weight in (weight for weight in list_weights("", OWN) if weight.config):

@@ -206,6 +206,7 @@ def test_36_the_list_holds_inside_a_target_that_instantiates() -> None:
     assert target_of({"_target_": "os.getcwd"}) is os.getcwd
 
 
+@pytest.mark.slow
 def test_36_interpolations_that_multiply_are_refused() -> None:
     content = {f"n{i}": call(MODEL, depth=f"${{n{i + 1}}}", stem=f"${{n{i + 1}}}") for i in range(40)}
     cfg = config({**content, "n40": call(MODEL)})

@@ -19,6 +19,7 @@ def written(cfg, tmp_path):
     return LazyConfig.load(tmp_path / "config.py")
 
 
+@pytest.mark.slow
 def test_every_ready_config_is_written_and_read(tmp_path):
     for name in [*list_configs(), "timm/resnet18"]:
         cfg = find_config(name)

@@ -12,6 +12,7 @@ FEW = {"conversions": 6, "files": 25, "loads": 25}
 USUAL = 60
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_property(name):
@@ -26,6 +27,7 @@ def test_property(name):
     few(given(**strategies)(function))()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_files_that_are_right_or_nearly_so():
     """Nothing is called, calls and memory are in proportion to the file, and tensors are those that torch reads."""

@@ -14,6 +14,7 @@ from tests.hostile.run import run_corpus
 MEMORY = 300_000_000  # bytes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_no_file_does_any_harm(tmp_path):
     """One test, since all of it is of one run."""

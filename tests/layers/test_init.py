@@ -20,6 +20,7 @@ def nothing_was_drawn() -> bool:
     return torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(0).get_state())
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "swin_tiny_patch4_window7_224", "efficientnet_lite0"])
 def test_constants_are_timms_and_nothing_else_is_filled(name):
     def build():

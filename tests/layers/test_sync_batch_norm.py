@@ -41,6 +41,7 @@ def one_of_two(rank, folder, count, mode):
     return y.detach(), x.grad, norm.running_mean, norm.running_var, norm.weight.grad
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("count", "mode"), [(2, ""), (3, "N"), (4, "N")])
 def test_two_processes_are_one_batch(count, mode, tmp_path):
     results = launch(one_of_two, 2, tmp_path / "run", count, mode)
@@ -67,5 +68,6 @@ def without_images(rank, folder):
     return "no error"
 
 
+@pytest.mark.slow
 def test_no_images_need_the_other_mode(tmp_path):
     assert "stats_mode='N'" in launch(without_images, 2, tmp_path / "run")[0]

@@ -24,6 +24,7 @@ def mypy(*files: Path) -> str:
     return ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
 def test_mypy_finds_the_wrong_arguments_and_no_others(tmp_path):
     pytest.importorskip("mypy", reason="mypy is not installed")
     shown = tmp_path / "shown.py"

@@ -88,6 +88,7 @@ def test_in_ipython():
     assert found == {"freeze_at="}
 
 
+@pytest.mark.slow
 def test_the_notebook_prints_what_it_shows(tmp_path):
     nbclient = pytest.importorskip("nbclient", reason="nbclient isn't installed")
     nbformat = pytest.importorskip("nbformat", reason="nbformat isn't installed")

@@ -62,6 +62,7 @@ CONVOLUTIONAL = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", CONVOLUTIONAL)
 def test_the_receptive_field_is_what_gradients_reach(kind, monkeypatch):
     # The gradient of a maximum reaches one pixel of a window only; a mean has the same window.
@@ -146,6 +147,7 @@ def test_a_picture_is_whole_or_as_it_was(command, tmp_path, monkeypatch, capsys)
     assert old.read_bytes() == b"old" and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", [name for name in list_configs() if "resnet" not in name][::6])
 def test_every_kind_can_be_drawn(name, tmp_path, capsys):
     assert main(["show", name, "--graph", str(tmp_path / "a.png")]) == 0

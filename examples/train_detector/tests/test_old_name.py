@@ -55,6 +55,7 @@ def test_a_config_that_was_saved_with_the_old_name_builds(fresh, tmp_path, allow
     assert type(built) is train_detector.optim.WarmupCosine
 
 
+@pytest.mark.slow
 def test_beside_an_editable_install_nothing_else_is_needed(tmp_path):
     done = run(tmp_path, [PACKAGE.parent], "from detrex_backbones.training import coco; print(coco.CocoDetection)")
     assert done.stdout == "<class 'train_detector.coco.CocoDetection'>\n"

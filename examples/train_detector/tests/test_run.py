@@ -58,6 +58,7 @@ def cut(folder, name):
     (folder / name / "model.pth").unlink()
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves(run):
     folder, figures = run
     names = {path.name for path in (folder / "whole").iterdir()}
@@ -82,6 +83,7 @@ def test_the_weights_are_the_averaged_ones_and_load(run):
     assert not torch.equal(state["averages"][name], state["model"][name])
 
 
+@pytest.mark.slow
 def test_going_on_after_a_kill_gives_the_same_losses(run):
     folder, _ = run
     command = [sys.executable, str(EXAMPLE), *RETINANET, *overrides(folder, "killed", "train.ema=0.9")]
@@ -121,6 +123,7 @@ def what_rounding_may_move(folder):
     return 2 * rates * LONGEST_SUM**0.5 * ROUNDING * largest / EPSILON
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(run):
     """DDP and FSDP2, from the beginning and from the checkpoint of a single process.
 
@@ -154,6 +157,7 @@ def test_two_processes_are_one_with_twice_the_batch(run):
             torch.testing.assert_close(value, others[key], rtol=8 * ROUNDING, atol=atol)  # 4 steps, 4 averages
 
 
+@pytest.mark.slow
 def test_a_runs_own_config_can_be_run(run, tmp_path):
     folder, _ = run
     others = [f"train.output={tmp_path / 'again'}", "train.steps=2", "train.device=cpu"]
@@ -174,6 +178,7 @@ def test_gradients_are_clipped(tmp_path, clip):
     assert moved == pytest.approx(0.01, rel=1e-2) if clip else moved > 0.1
 
 
+@pytest.mark.slow
 def test_each_step_draws_other_numbers_and_the_same_ones_when_it_is_repeated(tmp_path, monkeypatch):
     seeds, forward = [], RetinaNet.forward
 

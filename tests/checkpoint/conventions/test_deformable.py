@@ -75,6 +75,7 @@ SPELLINGS = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize(("modulated", "groups", "first"), [(True, 1, 2), (False, 1, 3), (True, 4, 4), (False, 2, 2)])
 def test_the_same_network_is_filled(tmp_path, spelling, modulated, groups, first):
@@ -97,6 +98,7 @@ def test_an_old_and_a_new_detector_of_mmdet(tmp_path):
         assert_same(maps_of(model), maps_of(net))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("first", [2, 3, 4])
 def test_a_plain_network_refuses_them_and_says_why(tmp_path, spelling, first):
@@ -118,6 +120,7 @@ def test_detectron2s_into_a_plain_network(tmp_path):
     load(ours(), path)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("spelling", "first"), list(zip(SPELLINGS, (2, 3, 4), strict=True)))
 def test_the_config_in_a_file_is_deformable(tmp_path, spelling, first):
     state = our_resnet(50, deform_on_per_stage=STAGES[first], deform_modulated=first != 3, deform_num_groups=2)

@@ -50,6 +50,7 @@ def test_huggingface_bottleneck(tmp_path):
     assert_same(list(maps_of(model).values()), hf_maps(net))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("place", ["model.backbone.conv_encoder.model.", "model.backbone.model."])
 @pytest.mark.parametrize("own", [True, False], ids=["huggingface", "timm"])
 def test_backbone_of_a_detr(own, place, tmp_path):

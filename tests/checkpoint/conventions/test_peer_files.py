@@ -79,6 +79,7 @@ def check(case: Case, folder, prefix: str) -> None:
     assert max(apart.values()) <= LARGEST, apart
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("case", parameters([case for case in TRANSFORMERS if case.name not in LARGE]))
 def test_transformers(case, tmp_path):
     # A convolutional network of a published width takes its time; an odd size shows what an even one does.
@@ -86,6 +87,7 @@ def test_transformers(case, tmp_path):
     check(replace(case, sizes=case.sizes[1:2] or case.sizes) if wide else case, tmp_path, "model.backbone.")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("case", parameters([case for case in TRANSFORMERS if case.name in ALONE]))
 def test_a_file_of_the_backbone_alone(case, tmp_path):
     check(replace(case, sizes=case.sizes[:1]), tmp_path, "")
@@ -108,6 +110,7 @@ def test_detectron2_and_detrex(case, tmp_path):
     check(replace(case, sizes=case.sizes[:2]), tmp_path, case.prefix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenetv2_100"])
 def test_what_is_padded_as_tensorflow_is_refused_elsewhere(name, tmp_path):
     case = next(case for case in TRANSFORMERS if name in case.called)
@@ -138,6 +141,7 @@ def small_state(index: int) -> tuple[Case, dict[str, torch.Tensor]]:
 SMALL = [index for index, case in enumerate(TRANSFORMERS) if case.name in CUT]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("index", SMALL, ids=lambda index: f"{TRANSFORMERS[index].id}-{index}")
 def test_a_cut_or_renamed_file_is_refused_and_changes_nothing(index, tmp_path):
     case, state = small_state(index)

@@ -48,6 +48,7 @@ def test_there_and_back(convention):
     check()
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("convention", TABLES, ids=lambda convention: convention.name)
 def test_no_two_names_become_one(convention):
     @settings(max_examples=30, deadline=None)

@@ -44,6 +44,7 @@ SMALL = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("name", "wrapper", "side"), KINDS)
 def test_plain_into_features(name, wrapper, side, tmp_path):
     small = SMALL.get(name, {})

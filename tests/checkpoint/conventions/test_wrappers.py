@@ -237,6 +237,7 @@ def test_a_network_whose_own_name_is_that_of_a_wrapper(wrap, tmp_path):
     assert report.coverage == 1
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("wrap", [nn.DataParallel, AveragedModel, torch.compile, lambda net: net])
 def test_a_model_that_is_wrapped_itself(wrap, net, tmp_path):
     def wrapped():

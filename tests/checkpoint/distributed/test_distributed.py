@@ -59,6 +59,7 @@ def folders(all_of_two):
     return [rank["folders"] for rank in all_of_two]
 
 
+@pytest.mark.slow
 def test_the_file_is_seen_by_the_first_alone_and_opened_by_no_other(loads):
     assert [rank["seen"] for rank in loads] == [True, False]
     assert loads[0]["opened"] > 0
@@ -141,6 +142,7 @@ def test_a_folder_that_can_not_be_written_is_the_same_error_on_all(folders):
         assert "can't be written" in text
 
 
+@pytest.mark.slow
 def test_a_death_is_an_error_on_the_others(tmp_path):
     results = launch(together.dies, 3, with_file(tmp_path), 2, 3, together.KILL, 60.0, victim=2)
     assert results[2] == "died"

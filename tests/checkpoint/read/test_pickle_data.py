@@ -220,6 +220,7 @@ BOMBS = {
 }  # fmt: skip
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", BOMBS)
 def test_memory_is_in_proportion_to_the_file(name):
     data = instructions(BOMBS[name])
@@ -229,6 +230,7 @@ def test_memory_is_in_proportion_to_the_file(name):
     assert peak_of(lambda: read(data)) < 700 * len(data) + 100_000
 
 
+@pytest.mark.slow
 def test_a_large_checkpoint_has_room_for_its_records():
     call = b"cm\nf\nq\x00(" + b"h\x00(K\x01(tX\x50\x00\x00\x00" + b"n" * 80 + b"}tR"
     one = b"h\x00(K\x01(tX\x50\x00\x00\x00" + b"n" * 80 + b"}tR"  # a hundred bytes, four records
@@ -334,6 +336,7 @@ def _array(count):
     return pickle.dumps(np.ones(count, "float32"), protocol=2)[2:-1]
 
 
+@pytest.mark.slow
 def test_whole_files_with_bombs_are_errors_of_ours(tmp_path):
     path = tmp_path / "weights.pkl"
     for body in BOMBS.values():
