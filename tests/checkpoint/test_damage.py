@@ -6,6 +6,7 @@ More seeds are tried by `python -m tests.soak damage`.
 import pytest
 import torch
 
+from detrex_backbones.checkpoint.read import source
 from tests.damage import CUTS, EQUAL, FLIPS, OTHER, REFUSED, WRITERS, outcome, outcomes, read
 
 
@@ -22,6 +23,17 @@ def test_damaged_files(tmp_path, kind):
         assert flipped[OTHER] == 0
         assert flipped[REFUSED] > 0.6 * FLIPS  # the others fall between the entries
     assert set(flipped) <= {EQUAL, OTHER, REFUSED}
+
+
+@pytest.mark.parametrize("library", ["zlib", "isal.isal_zlib"])
+def test_whoever_computes_the_checksums_finds_a_changed_byte(library, tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "crc32", pytest.importorskip(library, reason="isal is not installed").crc32)
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.arange(5000.0)}, path)
+    data, whole = path.read_bytes(), read(path)
+    inside = data.index(torch.tensor(4321.0).numpy().tobytes())
+    assert outcome(path, data, whole) == EQUAL
+    assert outcome(path, data[:inside] + b"\1" + data[inside + 1 :], whole) == REFUSED
 
 
 @pytest.mark.slow
