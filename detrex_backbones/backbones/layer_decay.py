@@ -20,6 +20,8 @@ BLOCKS = (
 # What makes a stage smaller: behind the stage of that number, or before it.
 BEHIND = re.compile(r"(?:^|\.)(?:layers|levels|stages)[._](\d+)\.(?:downsample|norm)\.")
 BEFORE = re.compile(r"(?:^|\.)downsample_layers[._](\d+)\.")
+# What is new in the detector, inside its backbone: ViTDet's convolutions, DEIMv2's adapter.
+NEW = re.compile(r"(?:^|\.)(?:residual|sta)\.")
 FIRST = re.compile(r"(?:^|\.)(?:stem|patch_embed|pos_embed|cls_token)(?:[._]|$)|^(?:\w+\.)?(?:conv1|bn1)\.")
 
 
@@ -77,7 +79,7 @@ def _place(name: str) -> tuple[int, int] | None:
     """Stage and block of a parameter; None for one that is in no block."""
     for pattern in BLOCKS:
         match = pattern.search(name)
-        if match and ".residual." not in name:  # ViTDet's, which are new in the detector
+        if match and not NEW.search(name):
             return int(match[1]), int(match[2] or 0)
     return None
 
@@ -86,6 +88,8 @@ def _layer(name: str, order: list[tuple[int, int]]) -> int:
     place = _place(name)
     if place is not None:
         return order.index(place) + 1
+    if NEW.search(name):
+        return len(order) + 1
     behind, before = BEHIND.search(name), BEFORE.search(name)
     if behind:
         return max(index for index, (stage, _) in enumerate(order, 1) if stage <= int(behind[1]))

@@ -1,10 +1,20 @@
 """Learning rates by layer: beside `get_vit_lr_decay_rate`, and by hand for networks of stages."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
-from detrex_backbones import ResNet, SimpleFeaturePyramid, ViT, get_config, get_vit_lr_decay_rate, layer_decay_groups
+from detrex_backbones import (
+    DINOv3STAs,
+    ResNet,
+    SimpleFeaturePyramid,
+    ViT,
+    get_config,
+    get_vit_lr_decay_rate,
+    layer_decay_groups,
+)
 from detrex_backbones.backbones.resnet import BasicStem, make_stage
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.zoo import get_backbone
@@ -45,6 +55,17 @@ def test_a_vits_rates_beside_detectron2():
     theirs = pytest.importorskip("detectron2.modeling.backbone.vit", exc_type=ImportError).get_vit_lr_decay_rate
     for name, scale in scales(small_vitdet()).items():
         assert scale == pytest.approx(theirs(name, RATE, 5)), name
+
+
+def test_deimv2s_adapter_learns_as_fast_as_the_heads():
+    net = DINOv3STAs("vit_tiny", interaction_indexes=(1, 3, 5))
+    found = scales(net, backbone="")
+    assert len(found) == len(list(net.parameters()))
+    for name, scale in found.items():
+        block = re.search(r"blocks\.(\d+)\.", name)
+        first = re.search(r"patch_embed|cls_token|storage_tokens|mask_token", name)
+        layer = int(block[1]) + 1 if block else 0 if first and "sta." not in name else 7
+        assert scale == pytest.approx(RATE ** (7 - layer)), name
 
 
 @pytest.mark.parametrize(
