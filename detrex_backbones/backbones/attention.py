@@ -32,7 +32,7 @@ def attend(qkv: Tensor, bias: Tensor, scale: float, dropout: float = 0.0) -> Ten
         # torch's own kernel has no gradient for a bias there, and what takes its place is slower.
         return _BiasedAttention.apply(qkv, bias, scale)  # type: ignore[no-any-return]
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
-    bias = bias.expand(len(q) // len(bias), -1, -1, -1, -1).flatten(0, 1).expand(len(q), -1, -1, -1)
+    bias = bias.expand(q.shape[0] // bias.shape[0], -1, -1, -1, -1).flatten(0, 1).expand(q.shape[0], -1, -1, -1)
     x = F.scaled_dot_product_attention(q, k, v, bias, dropout, scale=scale)
     return x.transpose(1, 2).flatten(2)
 
@@ -54,7 +54,7 @@ def attend_maps(
         (N, Y, X, C).
     """
     shape = q.shape
-    q, k, v = (part.reshape(len(part), -1, num_heads, shape[-1] // num_heads).transpose(1, 2) for part in (q, k, v))
+    q, k, v = (part.reshape(part.shape[0], -1, num_heads, shape[-1] // num_heads).transpose(1, 2) for part in (q, k, v))
     if rows is None or columns is None:
         attended = F.scaled_dot_product_attention(q, k, v)
     else:

@@ -52,7 +52,7 @@ class DropPath(nn.Module):
         """(N, ...) -> the same, zero for some of the N."""
         if not self.training or self.rate == 0.0:
             return x
-        kept = x.new_empty((len(x),) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.rate)
+        kept = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.rate)
         return x * (kept / (1 - self.rate) if self.rate < 1 else kept)
 
     def extra_repr(self) -> str:

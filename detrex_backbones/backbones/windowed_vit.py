@@ -92,7 +92,7 @@ class WindowedViT(Backbone):
         nothing_to_cut = Windows(tokens, 0)
         maps = {}
         for index, block in enumerate(self.blocks):  # type: ignore[arg-type]
-            groups = len(tokens)
+            groups = tokens.shape[0]
             whole = index not in self.window_block_indexes
             tokens = tokens.reshape(batch, -1, 1, tokens.shape[-1]) if whole else tokens
             recomputed = self.use_act_checkpoint and torch.is_grad_enabled()
@@ -262,7 +262,7 @@ class WindowedDINOv2(WindowedViT):
             resized = F.interpolate(square.permute(0, 3, 1, 2), size, mode="bicubic", antialias=True)
             square = resized.permute(0, 2, 3, 1)
         windows = super()._cut(x + square)
-        first = (self.cls_token + self.pos_embed[:, :1])[:, :, None].expand(len(windows), -1, -1, -1)
+        first = (self.cls_token + self.pos_embed[:, :1])[:, :, None].expand(windows.shape[0], -1, -1, -1)
         return torch.cat([first, windows], 1)
 
     def _joined(self, tokens: Tensor, height: int, width: int) -> Tensor:
