@@ -12,15 +12,27 @@ from detrex_backbones import (
     FPN,
     SSDVGG,
     BasicStem,
+    ConvNeXt,
+    CSPDarknet,
     Darknet53,
     DeepStem,
+    DINOv3STAs,
+    EVA02_ViT,
+    EVAViT,
     FeatureExtractor,
+    FocalNet,
+    InternImage,
     LastLevelMaxPool,
     LastLevelP6P7,
+    LWDETRViT,
+    MViT,
     ResNet,
     SimpleFeaturePyramid,
+    SwinTransformer,
     TimmBackbone,
     TorchvisionBackbone,
+    ViT,
+    WindowedDINOv2,
     make_stage,
 )
 
@@ -77,6 +89,14 @@ def _fpn_of_convnext() -> nn.Module:
     return FPN(net, out_channels=64, top_block=LastLevelP6P7(64, 64, "p5"))
 
 
+def _small_swin() -> nn.Module:
+    return SwinTransformer(embed_dim=24, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=2)
+
+
+def _small_mvit() -> nn.Module:
+    return MViT(embed_dim=16, depth=4, last_block_indexes=(0, 1, 2, 3), adaptive_window_size=8)
+
+
 def _whole(backbone: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     return lambda: FeatureExtractor(backbone(), **IMAGENET)  # type: ignore[arg-type]
 
@@ -85,6 +105,16 @@ SAME_PADDING = (
     "TensorFlow's padding is computed from the size of every map: where that is open, torch's reasoning about it "
     "doesn't end in minutes. Height and width are fixed, the batch isn't."
 )
+SHIFTED = (
+    "Where height and width are open, torch's reasoning about windows that are shifted and filled up doesn't end in "
+    "minutes. Height and width are fixed, the batch isn't."
+)
+TABLES = (
+    "Tables of relative positions are resized to the map, whose size has to be known. Height and width are fixed, the "
+    "batch isn't."
+)
+VIT = {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2, "window_size": 2, "window_block_indexes": [0]}
+WINDOWED = {"embed_dim": 48, "depth": 2, "num_heads": 4, "num_windows": 2}
 # The families' own depths repeat what is in their first blocks.
 SHALLOW = (1, 1, 2, 1)
 
@@ -119,6 +149,19 @@ KINDS = (
     Kind("timm ViT", _timm("vit_tiny_patch16_224", depth=2, out_indices=(1,)), step=16),
     Kind("timm ViT, registers (DINOv2)", _timm("vit_small_patch14_reg4_dinov2", depth=2, out_indices=(1,)), step=14),
     Kind("timm EVA-02", _timm("eva02_tiny_patch14_224", depth=2, out_indices=(1,)), step=14),
+    Kind("SwinTransformer", _small_swin, step=64, fixed=SHIFTED),
+    Kind("ViT in windows", lambda: ViT(**VIT)),
+    Kind("ViT in windows, relative positions", lambda: ViT(**VIT, use_rel_pos=True), fixed=TABLES),
+    Kind("MViT", _small_mvit, fixed=TABLES),
+    Kind("EVAViT", lambda: EVAViT(**VIT, use_rel_pos=True), fixed=TABLES),
+    Kind("EVA02_ViT", lambda: EVA02_ViT(**VIT)),
+    Kind("ConvNeXt", lambda: ConvNeXt(depths=SHALLOW, dims=(16, 32, 64, 128))),
+    Kind("FocalNet", lambda: FocalNet(embed_dim=16, depths=SHALLOW)),
+    Kind("InternImage", lambda: InternImage(channels=16, depths=SHALLOW, groups=(1, 2, 4, 8))),
+    Kind("LWDETRViT", lambda: LWDETRViT(**WINDOWED, window_block_indexes=[0], pretrain_img_size=64)),
+    Kind("WindowedDINOv2", lambda: WindowedDINOv2(**WINDOWED, out_indices=(1, 2)), step=28),
+    Kind("DINOv3STAs", lambda: DINOv3STAs("vit_tiny", interaction_indexes=(0, 1, 2))),
+    Kind("CSPDarknet", lambda: CSPDarknet()),
     Kind("FPN of a ResNet", lambda: FPN(resnet(18), out_channels=64, norm="BN", top_block=LastLevelMaxPool()), step=1),
     Kind("FPN of a timm ConvNeXt, P6 and P7", _fpn_of_convnext, step=128),
     Kind("SimpleFeaturePyramid (ViTDet)", _vitdet),

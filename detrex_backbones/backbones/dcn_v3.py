@@ -127,7 +127,7 @@ def sample_and_sum(values: Tensor, offsets: Tensor, weights: Tensor, scale: floa
     """
     batch, height, width, channels = values.shape
     group, places = weights.shape[3:]
-    size = values.new_tensor([width, height])
+    size = torch.stack([values.new_full((), length) for length in (width, height)])  # open sizes stay open in exports
     window = scale * torch.arange(-(KERNEL // 2), KERNEL // 2 + 1, device=values.device)
     window = torch.stack(torch.meshgrid(window, window, indexing="ij"), -1).view(-1, 2)
     rows, columns = (torch.arange(length, device=values.device) for length in (height, width))
