@@ -259,8 +259,9 @@ class WindowedDINOv2(WindowedViT):
         side = int(table.shape[1] ** 0.5)
         square = table.view(1, side, side, -1)
         if (side, side) != tuple(size):
-            resized = F.interpolate(square.permute(0, 3, 1, 2), size, mode="bicubic", antialias=True)
-            square = resized.permute(0, 2, 3, 1)
+            # In float32: torch's antialiasing knows no bfloat16 on the CPU.
+            resized = F.interpolate(square.permute(0, 3, 1, 2).float(), size, mode="bicubic", antialias=True)
+            square = resized.permute(0, 2, 3, 1).to(square.dtype)
         windows = super()._cut(x + square)
         first = (self.cls_token + self.pos_embed[:, :1])[:, :, None].expand(windows.shape[0], -1, -1, -1)
         return torch.cat([first, windows], 1)
