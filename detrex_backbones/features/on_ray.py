@@ -31,7 +31,8 @@ class ImageFeatures:
         ).write_parquet("vectors")
 
     Args:
-        config: a ready config's name, a timm/ model, a path, or the config itself.
+        config: a ready config's name, a timm/ model, a path, or the config itself. Without a checkpoint its random
+            weights are the same in every worker.
         overrides: `key=value`.
         maps: names of the maps; None for all.
         device: "cpu", "cuda"; "" for the config's.
@@ -51,7 +52,10 @@ class ImageFeatures:
         cfg = read_config(config, overrides)
         if device:
             OmegaConf.update(cfg, "train.device", device, force_add=True)
-        self.runner = MapRunner(check_extractor(build_for_maps(cfg)[0]), maps, pool=True, dtype=dtype)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what no checkpoint fills is the same on every worker
+            extractor = check_extractor(build_for_maps(cfg)[0])
+        self.runner = MapRunner(extractor, maps, pool=True, dtype=dtype)
         self.resize = resize
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:

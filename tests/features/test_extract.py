@@ -281,6 +281,16 @@ def test_a_model_that_takes_no_images_is_refused(photos, config, tmp_path):
         extract_features(bare, [photos], tmp_path)
 
 
+def test_workers_without_a_checkpoint_have_the_same_weights(photos, reference):
+    files = {"bytes": [(photos / min(reference)).read_bytes()]}
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(ImageFeatures("resnet/resnet18", maps=["res5"])(files)["res5"])
+        assert torch.initial_seed() == seed
+    assert np.isfinite(found[0]).all() and np.array_equal(*found)
+
+
 def test_on_ray_the_same_vectors_come_out(photos, config, reference):
     worker = ImageFeatures(config, maps=["res5"])
     names = sorted(reference)
