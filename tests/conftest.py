@@ -1,11 +1,14 @@
 """What holds for every test: small images, so one thread each, as the workers share the cores; and the browser."""
 
+import os
 import shutil
 from collections import Counter
 
 import pytest
 import torch
 
+# Whoever runs the tests may have set it: messages in pipes are then wrapped.
+os.environ.pop("COLUMNS", None)
 # More threads would wait for each other longer than they work.
 torch.set_num_threads(1)
 

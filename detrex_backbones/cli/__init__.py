@@ -39,6 +39,8 @@ OVERRIDE changes it: model.backbone.stages.depth=101  model.pixel_std=[1,1,1]
 exit status: 0 success, 1 an error (with a message), 2 wrong usage, 130 interrupted
 """
 
+SUGGESTION = " Did you mean "
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand.
@@ -83,6 +85,8 @@ def _run(argv: Sequence[str] | None) -> int:
             raise
         lines = str(error).splitlines() or [""]  # omegaconf's further lines repeat the place
         told = lines[0] if type(error).__module__.startswith("omegaconf") else str(error)
+        if any(SUGGESTION in note for note in notes):
+            told = told.partition(SUGGESTION)[0]  # Python's own, since 3.13
         print_error(f"{type(error).__name__}: {told}", notes)
         return OUR_ERROR
     return FINE

@@ -70,4 +70,4 @@ def test_show_saves_what_it_shows(tmp_path, capsys, suffix):
     cfg.model.backbone.freeze_at = 2
     assert LazyConfig.to_yaml(LazyConfig.load(path)) == LazyConfig.to_yaml(cfg)
     assert main(["show", "resnet/resnet18", "--save", str(tmp_path / "config.json")]) == 1
-    assert ".py, .yaml, .yml" in capsys.readouterr().err
+    assert ".py or .yaml or .yml" in capsys.readouterr().err
