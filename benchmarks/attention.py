@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import statistics
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,7 +23,8 @@ from benchmarks.peers import detectron2_there
 from benchmarks.workloads import Workload, prepare, train_step
 
 GROUP = "attention"
-TARGET = 1.15  # times as fast as the fastest peer: detectron2's and timm's write Swin's and ViTDet's attention out
+FASTER = 1.0  # times as fast as the fastest peer
+BY_HAND = 1.15  # where that one computes attention by matrix products that stand in memory
 PEERS = ("detectron2", "timm", "transformers")
 
 WINDOWS = [0, 1, 3, 4, 6, 7, 9, 10]
@@ -126,7 +128,9 @@ def _row(what: str, name: str, kind: str, work: Workload, rounds: int) -> Row:
         calls[whose] = functools.partial(step, net, images, work) if kind == "step" else functools.partial(infer, net)
     taken = in_rounds(calls, rounds, 1, device=work.device)
     times = {whose: taken.get(whose, []) for whose in ("ours", *PEERS)}
-    return paired(GROUP, what, times, against=PEERS, at_least=TARGET)
+    fastest = min((peer for peer in PEERS if times[peer]), key=lambda peer: statistics.median(times[peer]), default="")
+    fused = fastest == "transformers" and name.startswith("Swin")  # its VitDet computes by hand, as the others do
+    return paired(GROUP, what, times, against=PEERS, at_least=FASTER if fused else BY_HAND)
 
 
 class _Named(nn.Module):

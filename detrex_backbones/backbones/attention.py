@@ -95,17 +95,17 @@ def attend_decomposed(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Te
 
 
 class _BiasedAttention(torch.autograd.Function):
-    """The same by matrix products, with the gradients written down: fewer passes over the logits than autograd's."""
+    """The same by matrix products, with the gradients written down: fewer passes over the logits than autograd's.
+
+    Where all groups have one bias, which is small, the weights are computed again in the backward pass, not kept.
+    """
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, bias: Tensor, scale: float) -> Tensor:
         groups, tokens, _, heads, channels = qkv.shape
         q, k, v = qkv.permute(2, 0, 3, 1, 4).reshape(3, groups * heads, tokens, channels).unbind()
-        logits = q @ k.transpose(1, 2)
-        with_bias = logits.view(-1, *bias.shape)
-        torch.add(bias, with_bias, alpha=scale, out=with_bias)
-        weights = logits.softmax(-1)
-        ctx.save_for_backward(q, k, v, weights)
+        weights = _weights(q, k, bias, scale)
+        ctx.save_for_backward(q, k, v, bias if len(bias) == 1 else weights)
         ctx.scale, ctx.bias_shape, ctx.shape = scale, bias.shape, qkv.shape
         return (weights @ v).view(groups, heads, tokens, channels).transpose(1, 2).flatten(2)
 
@@ -113,6 +113,8 @@ class _BiasedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         q, k, v, weights = ctx.saved_tensors
+        if ctx.bias_shape[0] == 1:
+            weights = _weights(q, k, weights, ctx.scale)
         groups, tokens, _, heads, channels = ctx.shape
         gradient = gradient.view(groups, tokens, heads, channels).transpose(1, 2).reshape(-1, tokens, channels)
         of_qkv = torch.empty((3, *q.shape), dtype=q.dtype)
@@ -125,3 +127,10 @@ class _BiasedAttention(torch.autograd.Function):
         of_qkv[:2].mul_(ctx.scale)
         of_bias = of_logits.view(-1, *ctx.bias_shape).sum(0)
         return of_qkv.view(3, groups, heads, tokens, channels).permute(1, 3, 0, 2, 4), of_bias, None
+
+
+def _weights(q: Tensor, k: Tensor, bias: Tensor, scale: float) -> Tensor:
+    logits = q @ k.transpose(1, 2)
+    with_bias = logits.view(-1, *bias.shape)
+    torch.add(bias, with_bias, alpha=scale, out=with_bias)
+    return logits.softmax(-1)

@@ -143,7 +143,8 @@ def test_the_checked_floor_reads_what_is_in_the_file(kind, number, tmp_path):
 @pytest.mark.parametrize("name", attention.NETWORKS)
 def test_transformers_are_networks_of_the_same_size(name):
     with torch.device("meta"):
-        nets = [attention._network(attention.NETWORKS[name], whose, 512) for whose in attention.whose_there(name)]
+        there = [whose for whose in attention.whose_there(name) if whose != "detectron2"]  # its ViT has no meta device
+        nets = [attention._network(attention.NETWORKS[name], whose, 512) for whose in there]
     counts = [sum(value.numel() for value in net.parameters()) for net in nets]
     assert max(counts) < 1.02 * min(counts)
 
