@@ -84,13 +84,13 @@ NETWORKS = {
 }
 BEFORE = """
 import torch
-from benchmarks.attention import peer, step
-from benchmarks.workloads import Workload
+from benchmarks.attention import peer
+from benchmarks.workloads import Workload, train_step
 torch.set_num_threads(2)
 work = {work!r}
 net = peer({name!r}, {whose!r}, work)
 images = work.images()
-step(net, images[..., :64, :64], work)
+train_step(net, images[..., :64, :64], work)
 """
 
 
@@ -111,7 +111,7 @@ def rows(options: Options) -> Iterator[Row]:
 def _memory(what: str, name: str, work: Workload) -> Row:
     peaks: dict[str, float | None] = dict.fromkeys(PEERS)
     for whose in whose_there(name):
-        peaks[whose] = peak_memory(BEFORE.format(work=work, name=name, whose=whose), "step(net, images, work)")
+        peaks[whose] = peak_memory(BEFORE.format(work=work, name=name, whose=whose), "train_step(net, images, work)")
     return compared(GROUP, what, peaks, against=PEERS, at_most=1.0, unit="MiB", rounds=1)
 
 
@@ -125,10 +125,12 @@ def _row(what: str, name: str, kind: str, work: Workload, rounds: int) -> Row:
     calls: dict[str, Callable[[], Any]] = {}
     for whose in whose_there(name):
         net = peer(name, whose, work).train(kind == "step")
-        calls[whose] = functools.partial(step, net, images, work) if kind == "step" else functools.partial(infer, net)
+        step = functools.partial(train_step, net, images, work)
+        calls[whose] = step if kind == "step" else functools.partial(infer, net)
     taken = in_rounds(calls, rounds, 1, device=work.device)
     times = {whose: taken.get(whose, []) for whose in ("ours", *PEERS)}
-    fastest = min((peer for peer in PEERS if times[peer]), key=lambda peer: statistics.median(times[peer]), default="")
+    there = [whose for whose in PEERS if times[whose]]
+    fastest = min(there, key=lambda whose: statistics.median(times[whose]), default="")
     fused = fastest == "transformers" and name.startswith("Swin")  # its VitDet computes by hand, as the others do
     return paired(GROUP, what, times, against=PEERS, at_least=FASTER if fused else BY_HAND)
 
@@ -144,11 +146,6 @@ class _Named(nn.Module):
         maps = self.net(images)
         maps = getattr(maps, "feature_maps", maps)
         return maps if isinstance(maps, dict) else {str(index): value for index, value in enumerate(maps)}
-
-
-def step(net: nn.Module, images: torch.Tensor, work: Workload) -> None:
-    """Forward and backward."""
-    train_step(net, images, work)
 
 
 def whose_there(name: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import torch
 import torchvision
 
 from benchmarks.measure import Options, Row, attempt, in_processes
-from benchmarks.pairs import paired
+from benchmarks.pairs import above, paired
 
 GROUP = "commands"
 COMMAND = (sys.executable, "-m", "detrex_backbones")
@@ -39,10 +38,3 @@ def _command(what: str, words: list[str], rounds: int) -> Row:
     if words[0] not in ("show", "match"):
         return paired(GROUP, what, times, against=["import torch"], at_most=SHARE)
     return above(paired(GROUP, what, times, against=["import torch"]), times, "import torch", EXTRA)
-
-
-def above(row: Row, times: dict[str, list[float]], peer: str, extra: float) -> Row:
-    """The row with the target of at most so many seconds more than a peer takes in the same round."""
-    beyond = [ours - theirs for ours, theirs in zip(times["ours"], times[peer], strict=True)]
-    row.target, row.met = f"{peer} + {extra} s", statistics.median(beyond) <= extra
-    return row

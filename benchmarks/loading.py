@@ -32,6 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.matching import names_of_a_long_resnet
 from benchmarks.measure import Options, Row, attempt, compared, in_rounds, needs_gpu, peak_memory
 from benchmarks.pairs import paired
 from benchmarks.peers import detectron2_there
@@ -46,7 +47,6 @@ TO_GPU = "to the GPU"
 OF_CHECKED = {"pth": 1.15, "safetensors": 1.15, "pkl": 1.3}  # of the checked floor's time
 FASTER = 1.8  # times as fast as others read and load a .pth
 MANY = {20_000: 5, 200_000: 2}  # keys -> rounds
-LEAVES = ("weight", *(f"norm.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")))
 OF_TORCH = 0.5  # of the time of torch.load alone, for files of many small tensors
 OF_PICKLE = 3.0  # of the time of pickle.load, for a pickle whose numbers are text (protocol 2)
 PICKLES = "a pickle is followed instruction by instruction, in Python, before anything is made of it"
@@ -164,10 +164,8 @@ def _text(what: str, model: nn.Module, path: Path, options: Options) -> Row:
 
 def _many(what: str, count: int, rounds: int) -> Row:
     """A .pth of so many tensors of two numbers, beside what torch takes to read the file alone."""
-    blocks = range(-(-count // (3 * len(LEAVES))))
-    names = [f"res4.{block}.conv{k}.{leaf}" for block in blocks for k in (1, 2, 3) for leaf in LEAVES][:count]
     model = nn.Module()
-    for name in names:
+    for name in names_of_a_long_resnet(count):
         module = model
         *path, leaf = name.split(".")
         for part in path:

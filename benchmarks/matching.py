@@ -66,6 +66,10 @@ def _theirs(count: int) -> Callable[[], Any]:
 
 
 def _state(prefix: str, count: int) -> dict[str, Tensor]:
+    return {prefix + name: torch.zeros(2) for name in names_of_a_long_resnet(count)}
+
+
+def names_of_a_long_resnet(count: int) -> list[str]:
+    """So many names of tensors of its fourth stage."""
     blocks = range(-(-count // (3 * len(LEAVES))))
-    names = [f"{prefix}res4.{block}.conv{k}.{leaf}" for block in blocks for k in (1, 2, 3) for leaf in LEAVES]
-    return {name: torch.zeros(2) for name in names[:count]}
+    return [f"res4.{block}.conv{k}.{leaf}" for block in blocks for k in (1, 2, 3) for leaf in LEAVES][:count]

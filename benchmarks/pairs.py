@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.measure import Row, compared
 
-__all__ = ["paired"]
+__all__ = ["above", "paired"]
 
 
 def paired(
@@ -44,4 +44,11 @@ def paired(
     elif at_most is not None:
         row.met, row.noise = row.ratio <= at_most, low <= at_most
     row.noise = row.noise and row.met is False
+    return row
+
+
+def above(row: Row, times: Mapping[str, Sequence[float]], peer: str, extra: float) -> Row:
+    """The row with the target of at most so many seconds more than a peer takes in the same round."""
+    beyond = [ours - theirs for ours, theirs in zip(times["ours"], times[peer], strict=True)]
+    row.target, row.met = f"{peer} + {extra} s", statistics.median(beyond) <= extra
     return row

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.commands import above
 from benchmarks.measure import Options, Row, attempt, in_processes
-from benchmarks.pairs import paired
+from benchmarks.pairs import above, paired
 from benchmarks.peers import detectron2_there
 from detrex_backbones import LazyConfig, instantiate
 
