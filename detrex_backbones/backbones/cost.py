@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from detrex_backbones.backbones.base import Backbone
 from detrex_backbones.backbones.declared import shapes_given
-from detrex_backbones.backbones.shapes_only import shapes_only
+from detrex_backbones.backbones.shapes_only import EagerMode, shapes_only
 from detrex_backbones.errors import ArgumentError, InputError
 
 __all__ = ["Measures", "measure"]
@@ -35,16 +34,12 @@ class Measures:
     shapes: dict[str, tuple[int, ...]]
 
 
-class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
+class _FlopCounter(EagerMode):  # type: ignore[no-untyped-call,unused-ignore]
     """Counts as torch's `FlopCounterMode` does, by the same formulas, without importing torch's compiler for it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
         self.flops = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing here is compiled; True makes torch import its compiler to say so
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["NoFirstValues", "shapes_only"]
+__all__ = ["EagerMode", "NoFirstValues", "shapes_only"]
 
 # What gives a tensor of the shape and the dtype of its first argument. On the meta device torch does them in Python, in
 # functions that import `torch._dynamo`, which takes longer than all the rest.
-SAME_SHAPE = {"batch_norm", "layer_norm", "group_norm", "gelu", "silu", "hardswish", "hardsigmoid", "softmax", "mish"}
-SAME_SHAPE |= {"add_", "__iadd__"}
+SAME_SHAPE = {
+    *("batch_norm", "layer_norm", "group_norm", "softmax"),
+    *("gelu", "silu", "hardswish", "hardsigmoid", "mish", "add_", "__iadd__"),
+}
 
 
 @contextmanager
@@ -110,12 +112,16 @@ WINDOWED: dict[Any, Callable[..., Any]] = {
 }
 
 
-class _Windows(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
-    """Inside, these operators are done so."""
+class EagerMode(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
+    """A mode in which nothing is compiled."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing here is compiled; True makes torch import its compiler to say so
+        return False  # True makes torch import its compiler to say so
+
+
+class _Windows(EagerMode):  # type: ignore[no-untyped-call,unused-ignore]
+    """Inside, these operators are done so."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return WINDOWED.get(func, func)(*args, **(kwargs or {}))

@@ -158,13 +158,18 @@ def attend_in_windows(
     for line in zip(*(torch.split(part, of, 1) for part, of in ((q, down), (k, rows), (v, rows))), strict=True):
         parts = zip(line, (right, columns, columns), strict=True)
         areas = zip(*(torch.split(part, of, 2) for part, of in parts), strict=True)
-        lines.append(torch.cat([_attend_area(attend, *area) for area in areas], 2))
-    return torch.cat(lines, 1)
+        lines.append(_side_by_side([_attend_area(attend, *area) for area in areas], 2))
+    return _side_by_side(lines, 1)
 
 
 def _whole_and_cut(length: int, size: int) -> list[int]:
     """How much of a side lies in whole windows, and how much in the cut one at its end; without zeros."""
     return [part for part in (length - length % size, length % size) if part]
+
+
+def _side_by_side(parts: list[Tensor], dim: int) -> Tensor:
+    """Parts one after the other; a single one as it is, not copied."""
+    return torch.cat(parts, dim) if len(parts) > 1 else parts[0]
 
 
 def _attend_area(attend: Callable[[Tensor, Tensor, Tensor], Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
