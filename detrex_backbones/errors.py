@@ -152,6 +152,8 @@ SAME = (
     ("drop_path_rate", "stochastic_depth_prob"),
 )
 
+SUGGESTION = " Did you mean "  # as Python begins its own, since 3.13
+
 
 def closest(name: object, allowed: Iterable[str], count: int = 3) -> str:
     """The part of a message that suggests names: `" Did you mean 'res4'?"`, or "" where none is near.
@@ -166,7 +168,7 @@ def closest(name: object, allowed: Iterable[str], count: int = 3) -> str:
     options = [str(option) for option in allowed]
     near = [option for names in SAME if name in names for option in options if option in names]
     near = near or difflib.get_close_matches(str(name), options, n=count, cutoff=0.6)
-    return f" Did you mean {' or '.join(repr(option) for option in near)}?" if near else ""
+    return f"{SUGGESTION}{' or '.join(repr(option) for option in near)}?" if near else ""
 
 
 def reason(error: BaseException) -> str:

@@ -23,7 +23,7 @@ from detrex_backbones.cli import (
 from detrex_backbones.cli.completion import offer_completions
 from detrex_backbones.cli.terminal import HelpFormatter, Parser, escaped_logs, flush_output, print_error, say
 from detrex_backbones.cli.user_errors import explain
-from detrex_backbones.errors import DetrexBackbonesError
+from detrex_backbones.errors import SUGGESTION, DetrexBackbonesError
 from detrex_backbones.text import visible
 
 __all__ = ["main"]
@@ -38,8 +38,6 @@ OVERRIDE changes it: model.backbone.stages.depth=101  model.pixel_std=[1,1,1]
 
 exit status: 0 success, 1 an error (with a message), 2 wrong usage, 130 interrupted
 """
-
-SUGGESTION = " Did you mean "
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +84,7 @@ def _run(argv: Sequence[str] | None) -> int:
         lines = str(error).splitlines() or [""]  # omegaconf's further lines repeat the place
         told = lines[0] if type(error).__module__.startswith("omegaconf") else str(error)
         if any(SUGGESTION in note for note in notes):
-            told = told.partition(SUGGESTION)[0]  # Python's own, since 3.13
+            told = told.partition(SUGGESTION)[0]  # Python's own
         print_error(f"{type(error).__name__}: {told}", notes)
         return OUR_ERROR
     return FINE

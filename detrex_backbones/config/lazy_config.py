@@ -128,20 +128,16 @@ class LazyConfig:
 def _load(path: Path, keys: Keys) -> Any:
     if path.suffix == ".py":
         module = execute(path)
-        return _from_file(_public(module), path) if keys is None else _pick(vars(module), keys, path, _offered(module))
-    if path.suffix in (".yaml", ".yml"):
+        if keys is not None:
+            return _pick(vars(module), keys, path, _offered(module))
+        cfg = _public(module)
+    elif path.suffix in (".yaml", ".yml"):
         cfg = read_yaml(path)
-        return (
-            _from_file(cfg, path)
-            if keys is None
-            else _pick(cfg, keys, path, list(cfg) if isinstance(cfg, DictConfig) else [])
-        )
-    raise ConfigValueError(f"A config file ends in .py, .yaml or .yml; {path} doesn't.")
-
-
-def _from_file(cfg: Any, path: Path) -> Any:
-    """The config, which remembers its file: what no call made is looked for there when it is wrong."""
-    set_made_at(cfg, f"{path}:1")
+        if keys is not None:
+            return _pick(cfg, keys, path, list(cfg) if isinstance(cfg, DictConfig) else [])
+    else:
+        raise ConfigValueError(f"A config file ends in .py, .yaml or .yml; {path} doesn't.")
+    set_made_at(cfg, f"{path}:1")  # what no call made is looked for there when it is wrong
     return cfg
 
 
