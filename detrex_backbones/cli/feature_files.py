@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from detrex_backbones.cli.common import write_file
@@ -90,12 +90,14 @@ def _photos(images: Iterable[ImageSource], resize: Resize) -> dict[str, Any]:
     return photos
 
 
-def check_point(images: Iterable[ImageSource], resize: Resize, draw: str) -> None:
+def check_point(paths: Sequence[str], resize: Resize, draw: str) -> None:
     """Raise, before the work, where `--draw similarity=X,Y` is outside of an image of the contact sheet."""
+    from detrex_backbones.features import find_images
     from detrex_backbones.view.colours import check_draw, parse_draw
 
     if parse_draw(draw).kind == "similarity":
-        for name, photo in _photos(sorted(images, key=lambda image: image.name)[:SHEET], resize).items():
+        images = sorted(find_images(paths), key=lambda image: image.name)
+        for name, photo in _photos(images[:SHEET], resize).items():
             check_draw(draw, photo.shape, name)
 
 

@@ -112,12 +112,12 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _run_many(args: argparse.Namespace, paths: Sequence[str], options: dict[str, Any]) -> None:
-    from detrex_backbones.features import extract_features, find_images, open_features
+    from detrex_backbones.features import extract_features, open_features
 
     file_format = options.pop("format")
     picture = not args.no_picture and not options["pool"]
     if picture:
-        check_point(find_images(paths), options["resize"], args.draw)
+        check_point(paths, options["resize"], args.draw)
     result = extract_features(
         load_config(args),
         paths,

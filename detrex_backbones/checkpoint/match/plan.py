@@ -216,6 +216,7 @@ def _report(
         entry.set(Status.OTHER_SHAPE)
     explain_leftovers(reading, whole)
     kept = {key: why for key in plan.missing if (why := _why_kept(key, reading))} | computed
+    lookalikes = reading.lookalikes
     return LoadReport(
         path=str(checkpoint.path),
         format=checkpoint.format,
@@ -228,7 +229,7 @@ def _report(
         kept=kept,
         outside=plan.outside,
         ambiguous=plan.ambiguous,
-        lookalikes="" if find_known(str(checkpoint.path)) else reading.lookalikes,
+        lookalikes=lookalikes if lookalikes and not find_known(checkpoint.path) else "",
     )
 
 
