@@ -104,26 +104,42 @@ class SkippedInit(TorchFunctionMode):
 
     @torch.no_grad()
     def draw(self, filled: Iterable[Tensor] = ()) -> None:
-        """Make up for everything that was skipped, in the same order, so that a seed gives what it always gives.
+        """Make up for what was skipped, in the same order.
 
         Args:
-            filled: tensors that have got values in the meantime, and keep them.
+            filled: tensors that have got values in the meantime, and keep them. For these nothing is drawn, unless
+                another tensor was made of what they would have had. Without any, a seed gives what it always gives.
         """
         filled = list(filled)
-        kept = [(tensor, tensor.clone()) for tensor in filled if _memory(tensor) in self._skipped]
-        for func, args, kwargs, result in self._steps:
+        places = {_memory(tensor) for tensor in filled}
+        places |= {_memory(old) for old, new in self._moved if _memory(new) in places}
+        steps, changed = self._leading_to(self._skipped.keys() - places)
+        kept = [(tensor, tensor.clone()) for tensor in filled if _memory(tensor) in changed]
+        for func, args, kwargs, result in steps:
             again = func(*args, **kwargs)
             for old, new in zip(_tensors(result), _tensors(again) if _tensors(result) else [], strict=True):
                 if _memory(old) != _memory(new):
                     old.copy_(new)
         for tensor, values in kept:
             tensor.copy_(values)
-        places = {_memory(tensor) for tensor in filled}
         for old, new in self._moved:
             if _memory(new) not in places:
                 new.copy_(old)
         for done in (self._steps, self._moved, self._skipped, self._empty):
             done.clear()
+
+    def _leading_to(self, wanted: set[int]) -> tuple[list[Any], set[int]]:
+        """The steps that the values in this memory come from, in order, and all memory that these steps change."""
+        wanted, changed, steps = set(wanted), set(), []
+        for step in reversed(self._steps):
+            func, args, kwargs, result = step
+            given = {_memory(tensor) for tensor in _tensors((args, kwargs))}
+            written = {_memory(tensor) for tensor in _tensors((args[:1], kwargs.get("tensor"), result))}
+            if written & wanted:
+                steps.append(step)
+                wanted |= given
+                changed |= written
+        return steps[::-1], changed
 
 
 @contextlib.contextmanager

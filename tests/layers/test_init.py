@@ -125,8 +125,7 @@ class Heads(nn.Module):
 
 
 @pytest.mark.parametrize("device", [torch.device("cpu"), torch.device("cpu", 0)], ids=["in place", "moved"])
-@pytest.mark.parametrize("filled", [(), ("first.weight", "partial.weight", "embedding.weight")])
-def test_what_was_skipped_is_made_up_for_as_an_ordinary_build_has_it(device, filled):
+def test_what_was_skipped_is_made_up_for_as_an_ordinary_build_has_it(device):
     torch.manual_seed(0)
     usual = Heads().state_dict()
     torch.manual_seed(0)
@@ -135,12 +134,48 @@ def test_what_was_skipped_is_made_up_for_as_an_ordinary_build_has_it(device, fil
     skipped.move(net, device)
     own = dict(net.named_parameters())
     assert all(skipped.is_empty(value) for name, value in own.items() if name != "constant.weight")
-    for name in filled:
-        own[name].data.fill_(5.0)
-    skipped.draw([own[name] for name in filled])
+    skipped.draw()
     for name, value in net.state_dict().items():
-        assert torch.equal(value, torch.full_like(value, 5.0) if name in filled else usual[name]), name
+        assert torch.equal(value, usual[name]), name
     assert torch.rand(1) == after_an_ordinary_build()
+
+
+@pytest.mark.parametrize("device", [torch.device("cpu"), torch.device("cpu", 0)], ids=["in place", "moved"])
+def test_nothing_is_drawn_for_what_is_filled(device):
+    torch.manual_seed(0)
+    first, last = nn.Linear(3, 4), nn.Embedding(5, 4, padding_idx=0)
+    after = torch.get_rng_state()
+    torch.manual_seed(0)
+    with skip_random_init() as skipped:
+        net = nn.Sequential(nn.Linear(3, 4), nn.Conv2d(3, 4, 1), nn.Embedding(5, 4, padding_idx=0))
+        nn.init.normal_(net[1].weight, std=0.5)
+        with torch.no_grad():
+            net[1].bias[1] = 7.0
+    skipped.move(net, device)
+    for value in net[1].parameters():
+        value.data.fill_(5.0)
+    skipped.draw(net[1].parameters())
+    assert all(torch.equal(value, torch.full_like(value, 5.0)) for value in net[1].parameters())
+    assert torch.equal(net[0].weight, first.weight)
+    assert torch.equal(net[0].bias, first.bias)
+    assert torch.equal(net[2].weight, last.weight)
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+@pytest.mark.parametrize("device", [torch.device("cpu"), torch.device("cpu", 0)], ids=["in place", "moved"])
+def test_what_is_made_of_a_filled_one_is_made_of_what_would_have_been_drawn(device):
+    torch.manual_seed(0)
+    first = nn.Linear(3, 4).weight
+    torch.manual_seed(0)
+    with skip_random_init() as skipped:
+        net = nn.ModuleList([nn.Linear(3, 4, bias=False) for _ in range(2)])
+        with torch.no_grad():
+            net[1].weight.copy_(net[0].weight).mul_(3)
+    skipped.move(net, device)
+    net[0].weight.data.fill_(5.0)
+    skipped.draw([net[0].weight])
+    assert torch.equal(net[0].weight, torch.full((4, 3), 5.0))
+    assert torch.equal(net[1].weight, 3 * first)
 
 
 def test_where_a_value_is_read_everything_up_to_there_is_drawn():
