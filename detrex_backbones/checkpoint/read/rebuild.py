@@ -2,23 +2,21 @@
 
 The table of constructors at the end says all that is understood. What isn't in it stays the record that it is: it can
 be looked at (the optimiser's classes, an `argparse.Namespace`), and does nothing.
-Source: what `torch.save`, `pickle` and `numpy` write for these types (torch/_utils.py, numpy/_core/multiarray).
+Source: what `torch.save` and `pickle` write for these types (torch/_utils.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
-from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 
+from detrex_backbones.checkpoint.read.arrays import ARRAYS
 from detrex_backbones.checkpoint.read.dtypes import (
     DIMENSIONS,
     DTYPES,
-    NUMPY,
     SIGNED,
     Storage,
     check_inside,
@@ -36,9 +34,9 @@ from detrex_backbones.checkpoint.read.records import (
     calls,
     is_safe_key,
 )
-from detrex_backbones.checkpoint.read.source import Piece, Source
+from detrex_backbones.checkpoint.read.source import Source
 from detrex_backbones.checkpoint.read.special_tensors import SPECIAL
-from detrex_backbones.checkpoint.read.stored import LazyTensor, OtherTensor, StoredTensor, strides_of
+from detrex_backbones.checkpoint.read.stored import StoredTensor
 
 __all__ = ["Storage", "rebuild", "storage_type", "whole_number"]
 
@@ -282,48 +280,6 @@ def _device(run: _Rebuilder, call: Call, depth: int) -> Any:
     return torch.device(kind, *(whole_number(number) for number in index))
 
 
-def _array(run: _Rebuilder, call: Call, depth: int) -> Any:
-    """An array of numpy, which is made empty and then given its state."""
-    if call.items or call.pairs or not isinstance(call.state, tuple):
-        raise PickleError("an array has no values")
-    shape, dtype, fortran, data = call.state[-4:]
-    if isinstance(data, list):
-        return OtherTensor("an array of objects; save one of numbers", run.sizes(shape))
-    return _from_bytes(run, data, dtype, run.sizes(shape), first_fastest=fortran is True)
-
-
-def _from_buffer(run: _Rebuilder, call: Call, depth: int) -> Any:
-    data, dtype, shape, order, *axes = run.arguments(call, depth)
-    made = _from_bytes(run, data, dtype, run.sizes(shape), first_fastest=order == "F")
-    if order != "K" or not isinstance(made, StoredTensor):
-        return made
-    turned = run.sizes(axes[0])  # since numpy 2.3: the array's axes in memory's order
-    if sorted(turned) != list(range(made.dim())):
-        raise PickleError(f"an array of {made.dim()} dimensions has its axes in the order {turned}")
-    shape, stride = ([sizes[axis] for axis in turned] for sizes in (made.shape, made.stride))
-    return StoredTensor(made.piece, made.dtype, shape, stride, swapped=made.swapped)
-
-
-def _scalar(run: _Rebuilder, call: Call, depth: int) -> Any:
-    dtype, data = run.arguments(call, depth)
-    spec, swapped = run.numpy_dtype(dtype)
-    if not spec:
-        return call
-    return np.frombuffer(run.bytes_of(data), np.dtype(spec).newbyteorder(">" if swapped else "="), count=1)[0]
-
-
-def _from_bytes(run: _Rebuilder, data: Any, dtype: Any, shape: tuple[int, ...], *, first_fastest: bool) -> LazyTensor:
-    spec, swapped = run.numpy_dtype(dtype)
-    if spec not in NUMPY:
-        return OtherTensor(f"an array of {spec or 'structures'}, which torch doesn't have", shape)
-    source, kind = run.source_of(data), NUMPY[spec]
-    if source.size != prod(shape) * kind.itemsize:
-        raise PickleError(f"an array of shape {shape} has {source.size} bytes")
-    piece = Piece(source, 0, source.size)
-    stride = strides_of(shape, first_fastest=True) if first_fastest else None
-    return StoredTensor(piece, kind, shape, stride, swapped=swapped)
-
-
 TABLE: dict[tuple[str, str], Constructor] = {
     ("collections", "OrderedDict"): _mapping,
     ("collections", "Counter"): _mapping,
@@ -337,13 +293,10 @@ TABLE: dict[tuple[str, str], Constructor] = {
     ("torch._utils", "_rebuild_device_tensor_from_numpy"): _first_argument,
     ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _first_argument,
     ("torch._utils", "_rebuild_xla_tensor"): _first_argument,
+    **ARRAYS,
     **SPECIAL,
 }
 for _module in ("builtins", "__builtin__"):
     TABLE |= {(_module, name): _number_of(kind) for name, kind in (("complex", complex), ("bool", bool))}
     TABLE |= {(_module, kind.__name__): _collection(kind) for kind in (list, tuple, set, frozenset)}
     TABLE |= {(_module, "dict"): _mapping, (_module, "bytes"): _bytes}
-for _module in ("numpy.core", "numpy._core"):
-    TABLE[f"{_module}.multiarray", "_reconstruct"] = _array
-    TABLE[f"{_module}.multiarray", "scalar"] = _scalar
-    TABLE[f"{_module}.numeric", "_frombuffer"] = _from_buffer
