@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from detrex_backbones.checkpoint.files import Checkpoint, Given, load_values, open_checkpoint
 from detrex_backbones.checkpoint.match.choice import plan_best
@@ -17,7 +18,6 @@ from detrex_backbones.checkpoint.match.traits import check_traits, traits_of
 from detrex_backbones.checkpoint.options import LoadOptions, with_options
 from detrex_backbones.checkpoint.place.by_themselves import ByThemselves
 from detrex_backbones.checkpoint.place.dense import check_casts, place_values, targets_of
-from detrex_backbones.checkpoint.place.writable import LAZY
 from detrex_backbones.checkpoint.read import LazyTensor, load_tensors
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.checkpoint.stated import stated_traits
@@ -118,7 +118,7 @@ def plan_load(model: nn.Module, state: Mapping[str, object], checkpoint: Checkpo
         options: how it is read.
     """
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    shapes = {key: () if isinstance(value, LAZY) else tuple(value.shape) for key, value in tensors.items()}
+    shapes = {key: () if is_lazy(value) else tuple(value.shape) for key, value in tensors.items()}
     attempt = plan_best(shapes, checkpoint, facts=ModelFacts(model), **options.reading)
     attempt.report.stated = stated_traits(checkpoint)
     attempt.report.before_maps = random_before_maps(model, attempt.report)

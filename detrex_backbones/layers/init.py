@@ -132,7 +132,7 @@ class SkippedInit(TorchFunctionMode):
         """The steps that the values in this memory come from, in order, and all memory that these steps change."""
         wanted, changed, steps = set(wanted), set(), []
         for step in reversed(self._steps):
-            func, args, kwargs, result = step
+            _, args, kwargs, result = step
             given = {_memory(tensor) for tensor in _tensors((args, kwargs))}
             written = {_memory(tensor) for tensor in _tensors((args[:1], kwargs.get("tensor"), result))}
             if written & wanted:

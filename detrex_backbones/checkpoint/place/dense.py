@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from detrex_backbones.checkpoint.interrupts import interrupts_wait
 from detrex_backbones.checkpoint.place.by_themselves import ByThemselves
 from detrex_backbones.checkpoint.place.sharded import local, part
-from detrex_backbones.checkpoint.place.writable import LAZY, check_writable, is_plain, why_not_cast
+from detrex_backbones.checkpoint.place.writable import check_writable, is_plain, why_not_cast
 from detrex_backbones.checkpoint.report import LoadReport
 from detrex_backbones.errors import ArgumentError, CheckpointMatchError
 from detrex_backbones.text import counted, shorten
@@ -106,7 +107,7 @@ def place_values(
         ArgumentError: a tensor that can't be written to.
     """
     modules = by_themselves or ByThemselves(model)
-    held = {key: local(targets[key]) for key in values if not isinstance(targets[key], LAZY)}
+    held = {key: local(targets[key]) for key in values if not is_lazy(targets[key])}
     check_writable(held)
     held = {key: target for key, target in held.items() if key not in modules.gives}
     doubted = doubtful(model, targets, held)

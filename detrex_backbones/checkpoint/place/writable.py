@@ -10,15 +10,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from detrex_backbones.errors import ArgumentError
 
-__all__ = ["LAZY", "check_writable", "is_plain", "why_not_cast"]
+__all__ = ["check_writable", "is_plain", "why_not_cast"]
 
 MAPS = Path("/proc/self/maps")
 READ_ONLY = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) r-", re.MULTILINE)
-LAZY = (UninitializedParameter, UninitializedBuffer)  # of a lazy module that was never run
 PLAIN = (Tensor, nn.Parameter, *((nn.Buffer,) if hasattr(nn, "Buffer") else ()))
 
 
@@ -40,7 +39,7 @@ def check_writable(targets: Mapping[str, Tensor]) -> None:
     for key, target in targets.items():
         _refuse(key, _why_not_written(target))
         # Memory that torch didn't allocate: of an array, a mapped file, another library.
-        if not isinstance(target, LAZY) and target.numel() and not target.untyped_storage().resizable():
+        if not is_lazy(target) and target.numel() and not target.untyped_storage().resizable():
             borrowed[key] = target
     protected = _read_only_memory() if borrowed else []
     for key, target in borrowed.items():
@@ -55,7 +54,7 @@ def _refuse(key: str, why: str) -> None:
 
 
 def _why_not_written(target: Tensor) -> str:
-    if isinstance(target, LAZY):
+    if is_lazy(target):
         return "it has no shape before the model is run once; run it, or let each process read for itself"
     if target.is_meta:
         return "it is on the meta device and has no memory; call model.to_empty(device='cpu') first"
