@@ -37,12 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = [run for path in arguments.read for run in _read(path)]
     if not runs:
         options = Options(arguments.device, arguments.rounds)
-        runs = [(machine(options), list(_measured(arguments.only or GROUPS, options)))]
+        runs = [(machine(options), [])]
+        for row in _measured(arguments.only or GROUPS, options):
+            runs[0][1].append(row)
+            _write(arguments.json, runs)
     for _, rows in runs:
         print(text(rows))
-    if arguments.json:
-        written = [{"machine": found, "rows": [asdict(row) for row in rows]} for found, rows in runs]
-        arguments.json.write_text(json.dumps(written, indent=1) + "\n")
+    _write(arguments.json, runs)
     if arguments.markdown:
         arguments.markdown.write_text(markdown(runs))
     return int(any(row.failed for _, rows in runs for row in rows))
@@ -61,6 +62,13 @@ def _rows(group: str, options: Options) -> Iterator[Row]:
         yield from importlib.import_module(f"benchmarks.{group}").rows(options)
     except Exception as error:  # whatever it is, it belongs in the table, and the next group is measured
         yield failure(group, "the rest of the group", error)
+
+
+def _write(path: Path | None, runs: Sequence[Run]) -> None:
+    """The numbers so far: of a run of an hour that is stopped, what was measured stays."""
+    if path is not None:
+        written = [{"machine": found, "rows": [asdict(row) for row in rows]} for found, rows in runs]
+        path.write_text(json.dumps(written, indent=1) + "\n")
 
 
 def _read(path: Path) -> list[Run]:

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 import detrex_backbones
-from benchmarks.measure import Options, Row, attempt, compared, in_rounds, peak_memory
+from benchmarks.allocations import allocated
+from benchmarks.measure import Options, Row, attempt, compared, in_rounds
 from benchmarks.pairs import paired
 from benchmarks.peers import detectron2_there
 from benchmarks.workloads import Workload, prepare, train_step
@@ -82,16 +83,6 @@ NETWORKS = {
     # timm's has no windows and is bound to one size.
     "MViTv2-T": Network("MViT", lambda side: {"depth": 10, "last_block_indexes": (0, 2, 7, 9)}),
 }
-BEFORE = """
-import torch
-from benchmarks.attention import peer
-from benchmarks.workloads import Workload, train_step
-torch.set_num_threads(2)
-work = {work!r}
-net = peer({name!r}, {whose!r}, work)
-images = work.images()
-train_step(net, images[..., :64, :64], work)
-"""
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -104,14 +95,17 @@ def rows(options: Options) -> Iterator[Row]:
             what = f"{name} {kind}, {work}"
             yield attempt(GROUP, what, functools.partial(_row, what, name, kind, work, rounds))
         if options.device == "cpu":
-            what = f"{name} peak memory of a step, {work}"
+            what = f"{name} tensors at the peak of a step, {work}"
             yield attempt(GROUP, what, functools.partial(_memory, what, name, work))
 
 
 def _memory(what: str, name: str, work: Workload) -> Row:
     peaks: dict[str, float | None] = dict.fromkeys(PEERS)
+    images = work.images()
     for whose in whose_there(name):
-        peaks[whose] = peak_memory(BEFORE.format(work=work, name=name, whose=whose), "train_step(net, images, work)")
+        net = peer(name, whose, work)
+        train_step(net, images[..., :64, :64], work)
+        peaks[whose] = allocated(functools.partial(train_step, net, images, work))
     return compared(GROUP, what, peaks, against=PEERS, at_most=1.0, unit="MiB", rounds=1)
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import detrex_backbones
-from benchmarks.measure import Options, Row, attempt, compared, in_rounds, peak_memory
+from benchmarks.allocations import allocated
+from benchmarks.measure import Options, Row, attempt, compared, in_rounds
 from benchmarks.pairs import paired
 from benchmarks.workloads import Workload, prepare
 
@@ -24,18 +25,6 @@ PEERS = ("detrex", "timm", "transformers")
 CONVNEXT = {"depths": (3, 3, 9, 3), "dims": (96, 192, 384, 768)}
 FOCALNET = {"embed_dim": 96, "depths": (2, 2, 6, 2), "focal_levels": (2, 2, 2, 2), "focal_windows": (3, 3, 3, 3)}
 EVA02 = {"img_size": 512, "window_size": 16, "window_block_indexes": [0, 1, 3, 4, 6, 7, 9, 10]}
-
-BEFORE = """
-import torch
-from benchmarks.families import FAMILIES, networks, step
-from benchmarks.workloads import Workload, prepare
-torch.set_num_threads(2)
-work = {work!r}
-net = prepare(networks(FAMILIES[{name!r}])[{whose!r}], work).eval()
-images = work.images()
-if {name!r} != "EVA-02-B":  # detrex's runs one size only
-    step(net, torch.randn(1, 3, 64, 64))
-"""
 
 # Name -> class and arguments of ours and of detrex's; timm's; transformers' class and config; the image; the target.
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -69,7 +58,7 @@ def rows(options: Options) -> Iterator[Row]:
             named = f"{name} {what}, {work}"
             yield attempt(GROUP, named, functools.partial(_beside, named, family, work, grad, rounds))
         if options.device == "cpu":
-            named = f"{name} peak memory of a step, {work}"
+            named = f"{name} tensors at the peak of a step, {work}"
             yield attempt(GROUP, named, functools.partial(_memory, named, name, work))
 
 
@@ -77,8 +66,9 @@ def _memory(what: str, name: str, work: Workload) -> Row:
     peaks: dict[str, float | None] = dict.fromkeys(PEERS)
     for whose, net in networks(FAMILIES[name]).items():
         if net is not None:
-            before = BEFORE.format(work=work, name=name, whose=whose)
-            peaks[whose] = peak_memory(before, "step(net, images)")
+            net, images = prepare(net, work).eval(), work.images()
+            step(net, images)
+            peaks[whose] = allocated(functools.partial(step, net, images))
     return compared(GROUP, what, peaks, against=PEERS, at_most=1.0, unit="MiB", rounds=1)
 
 

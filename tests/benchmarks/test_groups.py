@@ -163,13 +163,12 @@ def test_families_are_measured_beside_whoever_is_there(monkeypatch):
     monkeypatch.setattr(families, "_detrexs", lambda kind, arguments: None)
     small = {"ours": ("ConvNeXt", {"depths": (2, 2, 6, 2), "dims": (40, 80, 160, 320)}), "timm": "convnext_atto"}
     monkeypatch.setattr(families, "FAMILIES", {"ConvNeXt": {**small, "size": (32, 32), "target": 1.0}})
-    monkeypatch.setattr(families, "peak_memory", lambda before, during: len(before.split("[")[2].split("]")[0]))
     rows = list(families.rows(Options(rounds=1)))
-    kinds = ["ConvNeXt inference", "ConvNeXt step", "ConvNeXt peak memory of a step"]
+    kinds = ["ConvNeXt inference", "ConvNeXt step", "ConvNeXt tensors at the peak of a step"]
     assert [row.what.split(",")[0] for row in rows] == kinds
     assert not any(row.failed for row in rows)
     assert all(row.peers["detrex"] is None and row.peers["timm"] > 0 and row.ratio > 0 for row in rows)
-    assert rows[2].ours == len(repr("ours")) and rows[2].peers["timm"] == len(repr("timm"))
+    assert rows[2].unit == "MiB" and 5 < rows[2].ours < 50
 
 
 def test_features_are_measured_of_all_images_and_of_the_same_network(monkeypatch):

@@ -3,7 +3,9 @@
 import sys
 
 import pytest
+import torch
 
+from benchmarks.allocations import allocated
 from benchmarks.measure import Options, Row, attempt, compared, in_processes, in_rounds, needs_gpu, peak_memory
 
 
@@ -80,6 +82,18 @@ def test_peak_memory_counts_what_is_let_go_again_but_not_what_was_there():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_allocated_is_the_most_that_tensors_take_at_once():
+    there = torch.zeros(1 << 20)
+
+    def call():
+        first = torch.zeros(3 << 18)  # 3 MiB
+        del first
+        return there, torch.zeros(1 << 18), torch.zeros(1 << 18)
+
+    assert allocated(call) == 3
+    assert allocated(lambda: [torch.zeros(1 << 18) for _ in range(4)]) == 4
+
+
 def test_peak_memory_of_a_process_that_fails_says_why():
     with pytest.raises(RuntimeError, match="no such file"):
         peak_memory("", "raise OSError('no such file')")

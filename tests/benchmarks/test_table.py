@@ -26,6 +26,8 @@ def group(monkeypatch):
         yield from ROWS
         if options.rounds == 13:
             raise ImportError("no module named peer")
+        if options.rounds == 17:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "GROUPS", ("quiet",))
     monkeypatch.setattr(command, "machine", lambda options: {**MACHINE, "rounds": options.rounds})
@@ -85,6 +87,13 @@ def test_written_rows_come_back_the_same(group, tmp_path, capsys):
     assert command.main(["--read", str(first), str(first), "--markdown", str(page), "--json", str(again)]) == 0
     assert json.loads(again.read_text()) == written * 2
     assert page.read_text().count("## some processor") == 2
+
+
+def test_a_run_that_is_stopped_has_written_what_it_measured(group, tmp_path):
+    path = tmp_path / "cpu.json"
+    with pytest.raises(KeyboardInterrupt):
+        command.main(["--rounds", "17", "--device", "cpu", "--json", str(path)])
+    assert [Row(**row) for row in json.loads(path.read_text())[0]["rows"]] == ROWS
 
 
 def test_a_group_that_breaks_keeps_its_rows_and_is_said(group, capsys):
