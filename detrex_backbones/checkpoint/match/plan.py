@@ -21,7 +21,6 @@ from detrex_backbones.checkpoint.match.positions import POSITION_TABLES, fit_pos
 from detrex_backbones.checkpoint.match.suffixes import Plan, make_plan
 from detrex_backbones.checkpoint.match.whole_part import take_all, why_a_piece
 from detrex_backbones.checkpoint.names.conventions import Convention
-from detrex_backbones.checkpoint.names.conventions.pretrained import COMPUTED
 from detrex_backbones.checkpoint.names.original_files import ORIGINAL
 from detrex_backbones.checkpoint.names.readings import AS_STORED, Reading, each_reading, original_readings
 from detrex_backbones.checkpoint.names.renaming import rename_checkpoint
@@ -206,11 +205,11 @@ def _report(
         entry = reading.named[ours]
         entry.model_key, entry.rule = key, entry.rule or _rule(plan, reading, key, ours)
         entry.set(Status.LOADED, loaded)
-    computed = {key: why for key in plan.mismatched if (why := _why_kept(key, reading)) == COMPUTED}
+    computed = {key: _why_kept(key, reading) for key in plan.mismatched if _is_computed(key, reading)}
     for key, ours in plan.mismatched.items():
         entry = reading.named[ours]
         if key in computed:  # rotary positions of another size: the model has made its own
-            entry.set(Status.NOT_OF_NETWORK, COMPUTED)
+            entry.set(Status.NOT_OF_NETWORK, computed[key])
             continue
         entry.model_key, entry.model_shape = key, tuple(model[key])
         entry.set(Status.OTHER_SHAPE)
@@ -243,6 +242,10 @@ def _why_kept(key: str, reading: Reading) -> str:
     """What a key of the model is that files of this source, or of one whose marks they bear, never hold."""
     reasons = (convention.why_kept(key) for convention, _ in reading.known_by)
     return reading.kept.get(key) or next(filter(None, reasons), "")
+
+
+def _is_computed(key: str, reading: Reading) -> bool:
+    return any(convention.is_computed(key) for convention, _ in reading.known_by)
 
 
 def _values(plan: Plan, reading: Reading) -> dict[str, LazyTensor]:

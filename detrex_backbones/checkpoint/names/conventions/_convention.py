@@ -39,6 +39,7 @@ class Convention:
         adapt: changes values where names alone won't do (rows of a classifier, parts to be put together), or None.
         kept: pattern of this library's names that files of this source never hold -> what they are. A model that has
             them keeps its own values.
+        computed: pattern of those of `kept` that a model computes, in a size of its own: another size is no error.
         suggests: traits (see `preprocessing.TRAITS`) that its files have as a rule: a warning where the model differs.
         proves: traits that these names prove: an error where the model differs, whose names are the same all the same.
         one_way: why nothing can be written in these names, where `adapt` loses what is needed for it; "" where it can.
@@ -58,6 +59,7 @@ class Convention:
     unlike: tuple[str, ...] = ()
     adapt: Adaptation | None = None
     kept: dict[str, str] = field(default_factory=dict)
+    computed: str | None = None
     suggests: dict[str, Any] = field(default_factory=dict)
     proves: dict[str, Any] = field(default_factory=dict)
     one_way: str = ""
@@ -123,3 +125,7 @@ class Convention:
     def why_kept(self, key: str) -> str:
         """What our `key` is when files of this source never hold it; "" when they do."""
         return next((why for pattern, why in self.kept.items() if re.search(pattern, key)), "")
+
+    def is_computed(self, key: str) -> bool:
+        """Whether the model computes what our `key` holds."""
+        return self.computed is not None and re.search(self.computed, key) is not None

@@ -12,7 +12,7 @@ from detrex_backbones.checkpoint.names.conventions._convention import Convention
 MAP_NORMS = tuple(f"norm{number}.weight" for number in range(4))
 NORM_ADDED = "norm of a map, which detectors add: it keeps its initial values"
 POSITIONS_ADDED = "relative positions, which detectors add: they keep their initial values"
-COMPUTED = "computed from the size of the image"
+ROTARY = r"(^|\.)rope\w*\.freqs_(cos|sin)$"
 
 KEPT_NORMS = {r"(^|(?<!\d)\.)norm[0-3]\.(weight|bias)$": NORM_ADDED}
 
@@ -55,6 +55,7 @@ CONVENTIONS = (
         name="eva02",
         anchors=(("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.q_proj.weight"),),
         left_out=HEADS,
-        kept={r"(^|\.)rope\w*\.freqs_(cos|sin)$": COMPUTED},
+        kept={ROTARY: "computed from the size of the image"},
+        computed=ROTARY,
     ),
 )
