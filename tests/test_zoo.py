@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
+from torch import nn
 
 from detrex_backbones import LazyCall, LazyConfig, TorchvisionFPN, build_model, get_config, instantiate, list_configs
 from detrex_backbones.checkpoint.fetch.catalog import weight
@@ -155,24 +156,27 @@ def test_no_random_weights_are_drawn_where_all_are_loaded(r18):
     assert torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(0).get_state())
 
 
-def test_what_a_checkpoint_leaves_is_drawn_as_without_one(r18):
+def test_what_a_checkpoint_leaves_is_drawn_and_nothing_else(r18):
     weights = torch.load(r18.train.init_checkpoint)
     torch.save({name: value for name, value in weights.items() if "layer4.1" not in name}, r18.train.init_checkpoint)
     r18.train.load_options = {"allow_missing": ["res5.1.*"]}
     torch.manual_seed(0)
-    expected = instantiate(r18.model).state_dict()
-    torch.manual_seed(0)
     model, report = build_model_with_report(r18)
-    left = [name for name in expected if ".res5.1." in name]
+    after = torch.get_rng_state()
+    own = model.state_dict()
+    left = [name for name in own if ".res5.1." in name]
     assert sorted(report.missing) == sorted(left)
-    assert all(torch.equal(model.state_dict()[name], expected[name]) for name in left)
+    torch.manual_seed(0)
+    for name in left:  # as He et al. draw convolutions
+        if own[name].dim() == 4:
+            expected = nn.init.kaiming_normal_(torch.empty(own[name].shape), mode="fan_out", nonlinearity="relu")
+            assert torch.equal(own[name], expected), name
+    assert torch.equal(torch.get_rng_state(), after)
     assert_close(model.backbone.stem.conv1.weight, weights["conv1.weight"], 0)
 
 
 def test_a_detector_is_built_once_and_its_file_read_once(r18, monkeypatch):
     r18.model.backbone = LazyCall(TorchvisionFPN)(bottom_up=r18.model.backbone)
-    torch.manual_seed(0)
-    expected = instantiate(r18.model).state_dict()
     calls = Counter()
 
     def counted(name, usual):
@@ -189,9 +193,27 @@ def test_a_detector_is_built_once_and_its_file_read_once(r18, monkeypatch):
     assert calls == {"instantiate": 1, "load_checkpoint": 1}
     assert report.scope == "backbone.bottom_up"
     own = model.state_dict()
-    drawn = [name for name in own if ".fpn." in name]
-    assert drawn and all(torch.equal(own[name], expected[name]) for name in drawn)
+    bounds = {
+        name: (3 / value[0].numel()) ** 0.5 for name, value in own.items() if ".fpn." in name and value.dim() == 4
+    }
+    # Caffe2's "Xavier", which goes right up to its bounds.
+    assert bounds and all(0.98 * most < own[name].abs().max() < 1.001 * most for name, most in bounds.items())
     assert_close(own["backbone.bottom_up.stem.conv1.weight"], torch.load(r18.train.init_checkpoint)["conv1.weight"], 0)
+
+
+def test_a_seed_draws_the_same_pyramid_whichever_backbone_is_loaded(r18, tmp_path):
+    r34 = copy.deepcopy(r18)
+    r34.model.backbone.stages = get_config("resnet/resnet34.py").model.backbone.stages
+    r34.train.init_checkpoint = str(tmp_path / "r34.pth")
+    torch.save(weights("resnet34"), r34.train.init_checkpoint)
+    pyramids = []
+    for cfg in (r18, r34):
+        cfg.model.backbone = LazyCall(TorchvisionFPN)(bottom_up=cfg.model.backbone)
+        torch.manual_seed(0)
+        own = build_model(cfg).state_dict()
+        pyramids.append({name: value for name, value in own.items() if ".fpn." in name})
+    assert pyramids[0] and pyramids[0].keys() == pyramids[1].keys()
+    assert all(torch.equal(value, pyramids[1][name]) for name, value in pyramids[0].items())
 
 
 def test_without_a_checkpoint_the_weights_are_random_and_that_is_said_once(caplog):
