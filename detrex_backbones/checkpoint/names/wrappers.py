@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterable
+from typing import NamedTuple
 
 __all__ = ["clean_names"]
 
@@ -24,33 +25,51 @@ NORM_NAMES = {"": "", "0": "_g", "1": "_v"}  # of weight_norm before torch 2.0
 # DINOv2's trainer keeps a ViT's blocks in chunks for FSDP, numbered through: block 7 is `blocks.1.7` of the second.
 CHUNKED = re.compile(r"(?:(?<=\.)|^)blocks\.\d+\.(?=\d+\.)")
 
-STUDENT = "student of a teacher"
-REPLACED = "what a module of peft's modules_to_save was trained from"
 
-NEEDED = {  # what else a file has, if names are to be set aside for this reason
-    STUDENT: re.compile(r"(^|\.)teacher\.", re.MULTILINE),
-    REPLACED: re.compile(r"(^|\.)modules_to_save\.", re.MULTILINE),
-}
+class _Aside(NamedTuple):
+    """Names of what is no weight of the network that is wanted, unless the model has the name itself.
 
-# No weight of the network that is wanted, unless the model has the name itself: words of which one is in all such
-# names, what these names are exactly, and why. A momentum encoder's names end like those of the encoder itself.
-# OpenMMLab 2.x keeps averaged weights as buffers of the model, dots written as underscores, beside the plain ones.
+    Args:
+        words: of which one is in all such names.
+        pattern: what these names are exactly.
+        why: they are set aside, for people.
+        needed: what else a file has, if they are to be set aside.
+    """
+
+    words: tuple[str, ...]
+    pattern: re.Pattern[str]
+    why: str
+    needed: re.Pattern[str] | None = None
+
+
+# A momentum encoder's names end like those of the encoder itself. OpenMMLab 2.x keeps averaged weights as buffers of
+# the model, dots written as underscores, beside the plain ones.
 SET_ASIDE = (
-    (
+    _Aside(
         ("encoder_k", "momentum_encoder", "key_encoder", "backbone_k", "teacher_ema"),
         re.compile(r"(^|\.)(encoder_k|momentum_encoder|key_encoder|backbone_k|teacher_ema)\."),
         "momentum encoder",
     ),
-    (("student.",), re.compile(r"(^|\.)student\."), STUDENT),
-    (("original_module.",), re.compile(r"(^|\.)original_module\."), REPLACED),
-    (("queue",), re.compile(r"(^|\.)queue\w*$"), "queue of negatives"),
-    (("_momentum",), re.compile(r"_momentum$"), "optimiser momentum"),
-    (
+    _Aside(
+        ("student.",),
+        re.compile(r"(^|\.)student\."),
+        "student of a teacher",
+        re.compile(r"(^|\.)teacher\.", re.MULTILINE),
+    ),
+    _Aside(
+        ("original_module.",),
+        re.compile(r"(^|\.)original_module\."),
+        "what a module of peft's modules_to_save was trained from",
+        re.compile(r"(^|\.)modules_to_save\.", re.MULTILINE),
+    ),
+    _Aside(("queue",), re.compile(r"(^|\.)queue\w*$"), "queue of negatives"),
+    _Aside(("_momentum",), re.compile(r"_momentum$"), "optimiser momentum"),
+    _Aside(
         ("n_averaged", "steps", "total_ops", "total_params"),
         re.compile(r"(^|\.)(n_averaged|steps|total_ops|total_params)$"),
         "bookkeeping",
     ),
-    (("ema_",), re.compile(r"^ema_[a-z]\w*$"), "averaged weights, swapped into the plain names already"),
+    _Aside(("ema_",), re.compile(r"^ema_[a-z]\w*$"), "averaged weights, swapped into the plain names already"),
 )
 
 
@@ -71,11 +90,11 @@ def clean_names(
     keys = list(keys)
     # Most files have none of these words: they are looked for in all names at once.
     text = "\n".join([*keys, ""])
-    patterns = [(pattern, why) for words, pattern, why in SET_ASIDE if any(word in text for word in words)]
-    patterns = [(pattern, why) for pattern, why in patterns if why not in NEEDED or NEEDED[why].search(text)]
+    asides = [each for each in SET_ASIDE if any(word in text for word in each.words)]
+    asides = [each for each in asides if each.needed is None or each.needed.search(text)]
     changes = [change for words, change in CHANGES if any(word in text for word in words)]
     chunked = "blocks." in text and any(map(CHUNKED.search, keys))
-    if not patterns and not changes and not chunked:
+    if not asides and not changes and not chunked:
         return dict(zip(keys, keys, strict=True)), {}
     cleaned: dict[str, str] = {}
     aside: dict[str, str] = {}
@@ -84,7 +103,7 @@ def clean_names(
         for change in changes if key not in whole else ():
             name = change(name, own, whole)
         name = _joined(name, own) if chunked else name
-        why = _why_aside(name, patterns, own)
+        why = _why_aside(name, asides, own)
         if not why and name in cleaned:
             why = f"second copy of {cleaned[name]}"
         if why:
@@ -94,13 +113,13 @@ def clean_names(
     return cleaned, aside
 
 
-def _why_aside(name: str, patterns: Iterable[tuple[re.Pattern[str], str]], own: Container[str]) -> str:
+def _why_aside(name: str, asides: Iterable[_Aside], own: Container[str]) -> str:
     """Why a name is set aside; "" where it isn't, or where the model has it, behind whatever prefix."""
-    for pattern, why in patterns:
-        found = pattern.search(name)
+    for each in asides:
+        found = each.pattern.search(name)
         if found:
             start = name.rfind(".", 0, found.start() + 1) + 1  # of the component where the pattern begins
-            return "" if name in own or name[start:] in own else why
+            return "" if name in own or name[start:] in own else each.why
     return ""
 
 

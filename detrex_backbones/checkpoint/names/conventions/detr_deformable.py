@@ -92,7 +92,7 @@ DEFORMABLE = Convention(
     ),
     left_out=BATCH_COUNTERS,
     suggests=RGB,
-    lookalikes="the single-scale model and its DC5 twin, whose res5 is dilated, have the same names and shapes",
+    lookalikes="the single-scale model and the DC5 one, whose res5 is dilated, have the same names and shapes",
     adapt=_adapt,
     kept=KEPT,
     one_way=ONE_WAY,

@@ -1,4 +1,4 @@
-"""Hugging Face's DETR (`facebook/detr-resnet-50` and kin). Ours are detrex's names.
+"""Hugging Face's DETR (`facebook/detr-resnet-50` and its relatives). Ours are detrex's names.
 
 Read off files that `transformers` 5 wrote. It writes the names of its version 4, and has others in memory; both are
 read. The backbone has torchvision's names where timm made it, else those of Hugging Face's own ResNet. Each attention's
