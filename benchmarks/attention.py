@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 import detrex_backbones
-from benchmarks.allocations import allocated
 from benchmarks.measure import Options, Row, attempt, compared, in_rounds
 from benchmarks.pairs import paired
 from benchmarks.peers import detectron2_there
+from benchmarks.profiles import add_profile, allocated
 from benchmarks.workloads import Workload, prepare, train_step
 
 GROUP = "attention"
@@ -126,7 +126,7 @@ def _row(what: str, name: str, kind: str, work: Workload, rounds: int) -> Row:
     there = [whose for whose in PEERS if times[whose]]
     fastest = min(there, key=lambda whose: statistics.median(times[whose]), default="")
     fused = fastest == "transformers" and name.startswith("Swin")  # its VitDet computes by hand, as the others do
-    return paired(GROUP, what, times, against=PEERS, at_least=FASTER if fused else BY_HAND)
+    return add_profile(paired(GROUP, what, times, against=PEERS, at_least=FASTER if fused else BY_HAND), calls["ours"])
 
 
 class _Named(nn.Module):

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 import detrex_backbones
-from benchmarks.allocations import allocated
 from benchmarks.measure import Options, Row, attempt, compared, in_rounds
 from benchmarks.pairs import paired
+from benchmarks.profiles import add_profile, allocated
 from benchmarks.workloads import Workload, prepare
 
 GROUP = "families"
@@ -77,7 +77,7 @@ def _beside(what: str, family: dict[str, Any], work: Workload, grad: bool, round
     calls = {name: functools.partial(step, net, work.images(), grad) for name, net in nets.items()}
     times: dict[str, list[float]] = {name: [] for name in PEERS}
     times |= in_rounds(calls, rounds, device=work.device)
-    return paired(GROUP, what, times, against=PEERS, at_least=family["target"])
+    return add_profile(paired(GROUP, what, times, against=PEERS, at_least=family["target"]), calls["ours"])
 
 
 def step(net: nn.Module, images: torch.Tensor, grad: bool = True) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from benchmarks.measure import Options, Row, attempt, in_rounds, needs_gpu
 from benchmarks.networks import NETWORKS, detectron2s, maps_of, ours, torchvisions, with_biases
 from benchmarks.pairs import paired
+from benchmarks.profiles import add_profile
 from benchmarks.workloads import ON_A_GPU, Workload, prepare, workloads
 from detrex_backbones import fuse_norms
 
@@ -40,9 +41,10 @@ def _network(network: str, work: Workload, rounds: int) -> Iterator[Row]:
     what = f"{network}, {work}"
 
     def eager() -> Row:
-        times.update({"detectron2": [], **in_rounds(_calls(network, work), rounds, 2, device=work.device)})
+        calls = _calls(network, work)
+        times.update({"detectron2": [], **in_rounds(calls, rounds, 2, device=work.device)})
         named = {name: times[name] for name in ("ours", *PEERS)}
-        return paired(GROUP, what, named, against=PEERS, at_most=EAGER)
+        return add_profile(paired(GROUP, what, named, against=PEERS, at_most=EAGER), calls["ours"])
 
     yield attempt(GROUP, what, eager)
     if not times:

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.measure import Options, Row, attempt, in_rounds, needs_gpu
 from benchmarks.networks import NETWORKS, detectron2s, ours, torchvisions
 from benchmarks.pairs import paired
+from benchmarks.profiles import add_profile
 from benchmarks.workloads import ON_A_GPU, Workload, prepare, train_step, workloads
 
 GROUP = "training"
@@ -43,12 +44,13 @@ def _steps_of(network: str, work: Workload, rounds: int) -> Iterator[Row]:
 
 
 def _beside_peers(what: str, network: str, work: Workload, rounds: int, times: dict[str, list[float]]) -> Row:
-    times |= {"detectron2": [], **in_rounds(_steps(network, work), rounds, device=work.device)}
+    steps = _steps(network, work)
+    times |= {"detectron2": [], **in_rounds(steps, rounds, device=work.device)}
     named = {name: times[name] for name in ("ours", *PEERS)}
     target = OF_SMALL if work.size == SMALL else TARGETS[work.device]
     row = paired(GROUP, what, named, against=PEERS, at_least=target)
     row.note = LIMIT if row.met is False else ""
-    return row
+    return add_profile(row, steps["ours"])
 
 
 def _steps(network: str, work: Workload) -> dict[str, Callable[[], Any]]:

@@ -1,12 +1,13 @@
 """How rows are judged, and that what is measured runs as often and in the order it should; no time is asserted."""
 
+import re
 import sys
 
 import pytest
 import torch
 
-from benchmarks.allocations import allocated
 from benchmarks.measure import Options, Row, attempt, compared, in_processes, in_rounds, needs_gpu, peak_memory
+from benchmarks.profiles import add_profile, allocated
 
 
 def test_a_ratio_at_most():
@@ -92,6 +93,22 @@ def test_allocated_is_the_most_that_tensors_take_at_once():
 
     assert allocated(call) == 3
     assert allocated(lambda: [torch.zeros(1 << 18) for _ in range(4)]) == 4
+
+
+def test_a_row_that_misses_its_target_says_where_the_time_goes():
+    product = torch.randn(300, 300)
+
+    def call():
+        for _ in range(20):
+            product @ product
+        return product.relu()
+
+    missed = compared("g", "w", {"ours": 2.0, "peer": 1.0}, at_most=1.0, note="because")
+    note = add_profile(missed, call).note
+    assert note.startswith("because. of our time: matrix products ") and "activations" in note
+    assert sum(map(int, re.findall(r"(\d+)%", note))) in range(97, 104)
+    met = compared("g", "w", {"ours": 1.0, "peer": 1.0}, at_most=1.0)
+    assert add_profile(met, call).note == ""
 
 
 def test_peak_memory_of_a_process_that_fails_says_why():
