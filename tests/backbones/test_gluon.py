@@ -78,7 +78,6 @@ def test_every_map_and_the_scores_equal_timms(name, images):
     assert_equal_nets(with_weights_of(theirs, config_net(name)), theirs, images)
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("name", V1E)
 def test_v1e_equals_timms_parts(name, images):
     theirs = timm_net(layers=V1E[name], num_classes=1000, stem_width=64, stem_type="deep", avg_down=True)
@@ -95,7 +94,6 @@ def test_the_number_of_parameters_is_the_published_one(name):
     assert round(ours / 1e6, 2) == millions
 
 
-@pytest.mark.few(2)
 @pytest.mark.parametrize(("style", "first"), DC5_STYLES)
 @pytest.mark.parametrize("name", ["resnet50_v1d", "seresnext50_32x4d"])
 def test_dc5_by_override_equals_timms_dilated_by_hand(name, style, first, images):

@@ -163,7 +163,6 @@ def test_a_teacher_is_taken_and_its_student_is_not(tmp_path):
     assert_same_features(net)
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["resnet50", "resnet101"])
 def test_what_detectron2s_converter_writes(tmp_path, name):
     """`{"model": arrays, "__author__": "torchvision", "matching_heuristics": True}`, `stem.fc.*` and counters kept."""

@@ -50,8 +50,7 @@ def test_a_pkl_is_what_detectron2s_tools_write(tmp_path, file):
     assert all(isinstance(value, np.ndarray) for value in content["model"].values())
 
 
-@pytest.mark.few(2)
-@pytest.mark.parametrize("name", ["resnet18d", "seresnext26d_32x4d", "resnet26t", "resnext50_32x4d"])
+@pytest.mark.parametrize("name", ["resnet18d", "resnet26t", "resnext50_32x4d", "seresnext26d_32x4d"])
 def test_timms_names_there_and_back(tmp_path, name):
     state = timm.create_model(name).state_dict()
     torch.save(state, tmp_path / "timm.pth")

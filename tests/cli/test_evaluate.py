@@ -111,7 +111,6 @@ def test_predictions_are_torchvisions(name, data, files):
     assert [prediction.label for prediction in predictions] == [LABELS[0], LABELS[1], LABELS[3]]
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["resnet18_v1b", "resnet50_v1d"])
 def test_predictions_of_gluons_are_timms(name, data, files):
     """In our own ResNet, as timm's model and timm's transform give them: bicubic."""

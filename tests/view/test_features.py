@@ -152,7 +152,6 @@ def drawn_size(axis):
     return box.width / axis.figure.get_dpi(), box.height / axis.figure.get_dpi()
 
 
-@pytest.mark.few(4)
 @pytest.mark.parametrize("size", [(2000, 30), (30, 2000), (100, 600)])
 @pytest.mark.parametrize("draw", ["norm", "channels=2"])
 def test_a_strip_keeps_its_ratio_and_can_be_read(size, draw):

@@ -127,8 +127,7 @@ def ssd_state(plain):
     return state
 
 
-@pytest.mark.few(1)
-@pytest.mark.parametrize("prefix", ["backbone.", ""])
+@pytest.mark.parametrize("prefix", ["", "backbone."])
 def test_mmdet_ssd(prefix, tmp_path):
     torch.manual_seed(0)
     plain = torchvision.models.vgg16(weights=None).eval()

@@ -75,7 +75,6 @@ def to_huggingface(tensors: dict[str, Tensor], *tables: Any) -> dict[str, Tensor
     return renamed
 
 
-@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "tables",
     [(), (IN_MEMORY,), (OWN_RESNET,), (OWN_RESNET, IN_MEMORY)],
