@@ -1,5 +1,6 @@
 """What holds for every test: small images, so one thread each, as the workers share the cores; and the browser."""
 
+import gc
 import os
 import shutil
 from collections import Counter
@@ -11,6 +12,15 @@ import torch
 os.environ.pop("COLUMNS", None)
 # More threads would wait for each other longer than they work.
 torch.set_num_threads(1)
+# Next to nothing that is made while tests are collected is let go again: there is no garbage to look for meanwhile.
+gc.disable()
+
+
+def pytest_collection_finish():
+    """The thousands of tests and the imported libraries stay: no search for garbage goes through them again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest picks by marks

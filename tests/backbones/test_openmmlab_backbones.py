@@ -140,6 +140,11 @@ def darknet():
     return timm_plain("darknet53")
 
 
+@pytest.fixture(scope="module")
+def darknet_path(darknet, tmp_path_factory):
+    return darknet_file(darknet, tmp_path_factory.mktemp("darknet") / "file.pth")
+
+
 def darknet_file(plain, path):
     state = shift(plain.state_dict(), r"^stages()\.(\d)\.", "conv_res_block{}{}.", by=1)
     rules = [(r"^stem\.", ""), (r"\.conv_down\.", ".conv."), (r"\.blocks\.(\d+)\.", r".res\1.")]
@@ -168,10 +173,10 @@ def stages_of(plain, image):
 
 
 @torch.no_grad()
-def test_the_file_of_darknet(darknet, tmp_path, caplog):
+def test_the_file_of_darknet(darknet, darknet_path, caplog):
     model, pixels = config_of("darknet/darknet53.py")
     assert pixels == ([0.0, 0.0, 0.0], [255.0, 255.0, 255.0], "RGB")
-    report = load(model, darknet_file(darknet, tmp_path / "file.pth"))
+    report = load(model, darknet_path)
     assert report.source == "mmdet-darknet"
     assert set(report.left_over.values()) <= {"batch counter"}
     assert not caplog.records
@@ -189,11 +194,11 @@ def test_the_file_of_darknet(darknet, tmp_path, caplog):
 
 @torch.no_grad()
 @pytest.mark.parametrize("norm", [None, "FrozenBN", FrozenBatchNorm2d])
-def test_the_slope_is_an_argument(darknet, norm, tmp_path):
+def test_the_slope_is_an_argument(darknet, darknet_path, norm):
     model = Darknet53(out_indices=(1,), norm_layer=norm, negative_slope=0.3).eval()
     slopes = {module.negative_slope for module in model.modules() if isinstance(module, nn.LeakyReLU)}
     assert slopes == {0.3}
-    load(model, darknet_file(darknet, tmp_path / "file.pth"), known=False)
+    load(model, darknet_path, known=False)
     assert_close(model(IMAGE)["p1"], stages_of(leaky(darknet, 0.3), IMAGE)[0])
 
 

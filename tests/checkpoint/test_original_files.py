@@ -197,7 +197,7 @@ def test_a_file_that_the_filter_cannot_take_is_refused_as_ever(tmp_path):
 def test_the_order_of_a_files_tensors_is_no_name(tmp_path):
     name = "nextvit_small"  # whose reader takes its authors' tensors one by one, whatever they are called
     state = {f"features.{number}": value for number, value in enumerate(timm.create_model(name).state_dict().values())}
-    path = saved(tmp_path, state)
+    path, model = saved(tmp_path, state), TimmBackbone(name)
     with pytest.raises(CheckpointMatchError, match="is not for this model"):
-        load_checkpoint(TimmBackbone(name), path)
-    assert load_checkpoint(TimmBackbone(name), path, source="original").coverage == 1
+        load_checkpoint(model, path)
+    assert load_checkpoint(model, path, source="original").coverage == 1

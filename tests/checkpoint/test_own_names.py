@@ -34,7 +34,7 @@ CONVENTION = Convention(name="ours", pairs={PAIRS!r}, left_out={{r"^fc\\.": "hea
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
     return torchvision.models.resnet18(weights=None).eval()

@@ -173,8 +173,13 @@ def test_nothing_is_suggested_for_images_of_other_channels(tmp_path, caplog):
     assert caplog.records == []
 
 
+@functools.cache
+def state_of_timms(name):
+    return timm.create_model(name).state_dict()
+
+
 def save_timm(name, path):
-    torch.save(timm.create_model(name).state_dict(), path)
+    torch.save(state_of_timms(name), path)
     return path
 
 

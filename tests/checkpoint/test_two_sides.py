@@ -41,13 +41,18 @@ def pyramid():
 # The scope is a whole part
 
 
-@pytest.mark.parametrize("options", [{}, {"prefix": "backbone.stage3"}])
-def test_stages_under_other_names_are_not_loaded_as_the_last_one(tmp_path, options):
+@pytest.fixture(scope="module")
+def darknet(tmp_path_factory):
     """OpenMMLab counts CSPNeXt's stages from 1, timm from 0."""
     state = timm.create_model("cspdarknet53").state_dict()
     names = {key: re.sub(r"^stages\.(\d)", lambda at: f"backbone.stage{int(at[1]) + 1}", key) for key in state}
-    file = save(tmp_path, {name: state[key] for key, name in names.items()})
-    error = refused(TimmBackbone("cspdarknet53"), file, **options)
+    file = save(tmp_path_factory.mktemp("darknet"), {name: state[key] for key, name in names.items()})
+    return TimmBackbone("cspdarknet53"), file
+
+
+@pytest.mark.parametrize("options", [{}, {"prefix": "backbone.stage3"}])
+def test_stages_under_other_names_are_not_loaded_as_the_last_one(darknet, options):
+    error = refused(*darknet, **options)
     stage = re.search(r"of '(timm_model\.stages_\d)', which is a piece of a network: images go into", str(error))
     assert f"To load only this part: scope={stage[1]!r}." in str(error)
 
