@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -111,7 +112,7 @@ class SkippedInit(TorchFunctionMode):
                 another tensor was made of what they would have had. Without any, a seed gives what it always gives.
         """
         filled = list(filled)
-        places = {_memory(tensor) for tensor in filled}
+        places = _whole_memory(filled)
         places |= {_memory(old) for old, new in self._moved if _memory(new) in places}
         steps, changed = self._leading_to(self._skipped.keys() - places)
         kept = [(tensor, tensor.clone()) for tensor in filled if _memory(tensor) in changed]
@@ -174,6 +175,16 @@ def _aliases(values: Any) -> Any:
     if isinstance(values, tuple | list):
         return [_aliases(value) for value in values]
     return {key: _aliases(value) for key, value in values.items()} if isinstance(values, dict) else values
+
+
+def _whole_memory(tensors: Iterable[Tensor]) -> set[int]:
+    """The memory of tensors, as far as they are all that stands in it."""
+    held: Counter[int] = Counter()
+    sizes: dict[int, int] = {}
+    for tensor in {tensor.data_ptr(): tensor for tensor in tensors}.values():
+        held[_memory(tensor)] += tensor.nbytes
+        sizes[_memory(tensor)] = tensor.untyped_storage().nbytes()
+    return {place for place, size in sizes.items() if held[place] >= size}
 
 
 def _memory(tensor: Tensor) -> int:

@@ -104,7 +104,12 @@ def test_commands_are_measured_beside_the_import_of_torch(monkeypatch):
     assert [row.met for row in rows] == [False, False, False, True, True]
     assert all(words[:3] == list(commands.COMMAND) for words in asked) and asked[-1][-1].endswith(".pth")
     monkeypatch.setattr(commands, "EXTRA", 0.2)
-    assert not any(row.met for row in commands.rows(Options(rounds=2)))
+    monkeypatch.setattr(
+        commands, "_imported", lambda *given: {"torch": 1, **({} if "-c" in given else {"yaml.a": 0.5})}
+    )
+    missed = list(commands.rows(Options(rounds=2)))
+    assert not any(row.met for row in missed)
+    assert "beyond torch takes yaml 500 ms;" in missed[-1].note
 
 
 def test_a_load_is_measured_beside_floors_that_load_the_same(monkeypatch, tmp_path):

@@ -162,6 +162,19 @@ def test_nothing_is_drawn_for_what_is_filled(device):
     assert torch.equal(torch.get_rng_state(), after)
 
 
+def test_of_two_parts_of_one_memory_the_one_that_is_not_filled_is_drawn():
+    torch.manual_seed(0)
+    drawn = torch.empty(2, 3, 4).normal_()
+    torch.manual_seed(0)
+    with skip_random_init() as skipped:
+        base = torch.empty(2, 3, 4).normal_()
+        net = nn.ParameterList([nn.Parameter(part) for part in base])
+    net[0].data.fill_(5.0)
+    skipped.draw([net[0], net[0]])
+    assert torch.equal(net[0], torch.full((3, 4), 5.0))
+    assert torch.equal(net[1], drawn[1])
+
+
 @pytest.mark.parametrize("device", [torch.device("cpu"), torch.device("cpu", 0)], ids=["in place", "moved"])
 def test_what_is_made_of_a_filled_one_is_made_of_what_would_have_been_drawn(device):
     torch.manual_seed(0)
