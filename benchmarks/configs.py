@@ -21,8 +21,8 @@ def call(depth, inside=None):
     return depth, inside
 """
 COPIED = (
-    "a node that has a name is copied into the next, so that a later edit of it doesn't show there; copies of copies "
-    "are quadratic, as they are in detectron2"
+    "a node is copied into the next, so that a later edit of it doesn't show there; copies of copies are quadratic, as "
+    "they are in detectron2. At the depths that configs have, 3 to 12, the copies don't show"
 )
 
 
@@ -55,7 +55,7 @@ def side_by_side(count: int) -> str:
 
 SHAPES = (
     (in_a_loop, 100, "-deep chain, grown in a loop", 1 / 5, COPIED),
-    (one_in_another, 100, "-deep chain, each call written in the next", 1 / 5, ""),
+    (one_in_another, 100, "-deep chain, each call written in the next", 1 / 5, COPIED),
     (side_by_side, 2000, " calls side by side", None, ""),
 )
 

@@ -44,20 +44,25 @@ def find_scopes(model: Shapes, checkpoint: Shapes) -> list[str]:
     Returns:
         Prefixes: "" for the whole model, otherwise ending with a dot. "" too where nothing fits.
     """
+    return _compare(model, checkpoint)[0]
+
+
+def _compare(model: Shapes, checkpoint: Shapes) -> tuple[list[str], dict[str, str]]:
+    """The scopes, see `find_scopes`; and model key -> the longest of its tails that is a checkpoint key."""
     fits: dict[str, int] = defaultdict(int)
     named: dict[str, int] = defaultdict(int)
+    longest: dict[str, str] = {}
     for key, shape in model.items():
         tail, dot = key, "."
         while dot:
             if tail in checkpoint:
+                longest.setdefault(key, tail)
                 scope = key[: len(key) - len(tail)]
                 named[scope] += 1
                 fits[scope] += checkpoint[tail] == shape
             _, dot, tail = tail.partition(".")
-    if not named:
-        return [""]
-    best = max((fits[scope], named[scope]) for scope in named)
-    return sorted(scope for scope in named if (fits[scope], named[scope]) == best)
+    best = max(((fits[scope], named[scope]) for scope in named), default=None)
+    return sorted(scope for scope in named if (fits[scope], named[scope]) == best) or [""], longest
 
 
 def make_plan(model: Shapes, checkpoint: Shapes, scope: str | None = None) -> Plan:
@@ -74,7 +79,9 @@ def make_plan(model: Shapes, checkpoint: Shapes, scope: str | None = None) -> Pl
     Raises:
         ArgumentError: a scope that the model doesn't have.
     """
-    scopes = find_scopes(model, checkpoint) if scope is None else [_check_scope(model, scope)]
+    scopes, longest = _compare(model, checkpoint)
+    if scope is not None:
+        scopes = [_check_scope(model, scope)]
     plan = Plan(scopes[0])
     if len(scopes) > 1:
         plan.ambiguous = (
@@ -86,11 +93,8 @@ def make_plan(model: Shapes, checkpoint: Shapes, scope: str | None = None) -> Pl
         if not key.startswith(plan.scope):
             plan.outside.append(key)
             continue
-        tail, dot = key, "."
-        while dot and tail not in checkpoint:
-            _, dot, tail = tail.partition(".")
-        if dot:
-            claims[tail].append(key)
+        if key in longest:
+            claims[longest[key]].append(key)
         else:
             plan.missing.append(key)
     by_scope = 2 * sum(plan.scope + stored in keys for stored, keys in claims.items()) > len(claims)

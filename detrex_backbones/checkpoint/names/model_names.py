@@ -46,9 +46,10 @@ class ModelNames:
         return tails
 
     @cached_property
-    def _joined(self) -> bool:
-        """Whether any module has a name that a feature wrapper may have put together."""
-        return any("_" in module for key in self._model for module in key.split(".")[:-1])
+    def _joined(self) -> set[str]:
+        """Names of modules that a feature wrapper may have put together."""
+        paths = {key.rpartition(".")[0] for key in self._model}
+        return {module for path in paths for module in path.split(".") if "_" in module}
 
     def __contains__(self, name: object) -> bool:
         """Whether a name of a file is one of the model's, as it is or as a feature wrapper has it."""
@@ -59,9 +60,9 @@ class ModelNames:
 
         Names that the model has already stay, so those of a wrapper itself are left alone.
         """
-        if not self._joined:
-            return {}
-        return {name: _flat(name) for name in names if name not in self._tails and _flat(name) in self._tails}
+        flat = {name: _flat(name) for name in names} if self._joined else {}
+        joined = {name: changed for name, changed in flat.items() if changed.partition(".")[0] in self._joined}
+        return {name: changed for name, changed in joined.items() if name not in self._tails and changed in self._tails}
 
     def prefixes(self, shapes: Shapes) -> list[str]:
         """What stands before the model's names in a file (clean name -> shape): where most names and shapes fit."""
