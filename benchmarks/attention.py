@@ -20,7 +20,7 @@ import detrex_backbones
 from benchmarks.measure import Options, Row, attempt, compared, in_rounds
 from benchmarks.pairs import paired
 from benchmarks.peers import detectron2_there
-from benchmarks.profiles import add_profile, allocated
+from benchmarks.profiles import add_peak, add_profile, allocated
 from benchmarks.workloads import Workload, prepare, train_step
 
 GROUP = "attention"
@@ -101,12 +101,14 @@ def rows(options: Options) -> Iterator[Row]:
 
 def _memory(what: str, name: str, work: Workload) -> Row:
     peaks: dict[str, float | None] = dict.fromkeys(PEERS)
+    calls: dict[str, Callable[[], Any]] = {}
     images = work.images()
     for whose in whose_there(name):
         net = peer(name, whose, work)
         train_step(net, images[..., :64, :64], work)
-        peaks[whose] = allocated(functools.partial(train_step, net, images, work))
-    return compared(GROUP, what, peaks, against=PEERS, at_most=1.0, unit="MiB", rounds=1)
+        calls[whose] = functools.partial(train_step, net, images, work)
+        peaks[whose] = allocated(calls[whose])
+    return add_peak(compared(GROUP, what, peaks, against=PEERS, at_most=1.0, unit="MiB", rounds=1), calls)
 
 
 def _row(what: str, name: str, kind: str, work: Workload, rounds: int) -> Row:
@@ -126,7 +128,7 @@ def _row(what: str, name: str, kind: str, work: Workload, rounds: int) -> Row:
     there = [whose for whose in PEERS if times[whose]]
     fastest = min(there, key=lambda whose: statistics.median(times[whose]), default="")
     fused = fastest == "transformers" and name.startswith("Swin")  # its VitDet computes by hand, as the others do
-    return add_profile(paired(GROUP, what, times, against=PEERS, at_least=FASTER if fused else BY_HAND), calls["ours"])
+    return add_profile(paired(GROUP, what, times, against=PEERS, at_least=FASTER if fused else BY_HAND), calls)
 
 
 class _Named(nn.Module):

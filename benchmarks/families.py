@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import timm
@@ -14,7 +14,7 @@ from torch import nn
 import detrex_backbones
 from benchmarks.measure import Options, Row, attempt, compared, in_rounds
 from benchmarks.pairs import paired
-from benchmarks.profiles import add_profile, allocated
+from benchmarks.profiles import add_peak, add_profile, allocated
 from benchmarks.workloads import Workload, prepare
 
 GROUP = "families"
@@ -64,12 +64,14 @@ def rows(options: Options) -> Iterator[Row]:
 
 def _memory(what: str, name: str, work: Workload) -> Row:
     peaks: dict[str, float | None] = dict.fromkeys(PEERS)
+    calls: dict[str, Callable[[], None]] = {}
     for whose, net in networks(FAMILIES[name]).items():
         if net is not None:
             net, images = prepare(net, work).eval(), work.images()
             step(net, images)
-            peaks[whose] = allocated(functools.partial(step, net, images))
-    return compared(GROUP, what, peaks, against=PEERS, at_most=1.0, unit="MiB", rounds=1)
+            calls[whose] = functools.partial(step, net, images)
+            peaks[whose] = allocated(calls[whose])
+    return add_peak(compared(GROUP, what, peaks, against=PEERS, at_most=1.0, unit="MiB", rounds=1), calls)
 
 
 def _beside(what: str, family: dict[str, Any], work: Workload, grad: bool, rounds: int) -> Row:
@@ -77,7 +79,7 @@ def _beside(what: str, family: dict[str, Any], work: Workload, grad: bool, round
     calls = {name: functools.partial(step, net, work.images(), grad) for name, net in nets.items()}
     times: dict[str, list[float]] = {name: [] for name in PEERS}
     times |= in_rounds(calls, rounds, device=work.device)
-    return add_profile(paired(GROUP, what, times, against=PEERS, at_least=family["target"]), calls["ours"])
+    return add_profile(paired(GROUP, what, times, against=PEERS, at_least=family["target"]), calls)
 
 
 def step(net: nn.Module, images: torch.Tensor, grad: bool = True) -> None:

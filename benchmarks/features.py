@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,24 @@ def _speed(what: str, rounds: int) -> Row:
             "network alone": lambda: _alone(model, batch),
         }
         times = in_rounds(calls, rounds, warmup=0)  # each takes a minute
-    return paired(GROUP, what, times, against=["network alone"], at_least=OF_NETWORK)
+        row = paired(GROUP, what, times, against=["network alone"], at_least=OF_NETWORK)
+        if row.met is False:
+            row.note = _beside_the_network(model, sorted((folder / "images").iterdir()))
+    return row
+
+
+def _beside_the_network(model: Any, paths: list[Path]) -> str:
+    """What there is to do beside the network, in seconds of one core; the network alone has all of them."""
+    begin = time.perf_counter()
+    images = [Image.open(path).convert("RGB") for path in paths]
+    read = time.perf_counter()
+    for start in range(0, len(images), BATCH):
+        model.preprocess(images[start : start + BATCH])
+    done = time.perf_counter()
+    return (
+        f"reading the images takes {read - begin:.1f} s of one core, making batches of them {done - read:.1f} s; the "
+        "rest is processes that read beside a network that takes all cores, pooling and writing"
+    )
 
 
 @torch.inference_mode()

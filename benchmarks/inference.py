@@ -44,7 +44,7 @@ def _network(network: str, work: Workload, rounds: int) -> Iterator[Row]:
         calls = _calls(network, work)
         times.update({"detectron2": [], **in_rounds(calls, rounds, 2, device=work.device)})
         named = {name: times[name] for name in ("ours", *PEERS)}
-        return add_profile(paired(GROUP, what, named, against=PEERS, at_most=EAGER), calls["ours"])
+        return add_profile(paired(GROUP, what, named, against=PEERS, at_most=EAGER), calls)
 
     yield attempt(GROUP, what, eager)
     if not times:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measure import Row
 
-__all__ = ["add_profile", "allocated", "operators"]
+__all__ = ["add_peak", "add_profile", "allocated", "operators"]
 
 # What the names of torch's operators contain -> what they are called here; the first that fits counts.
 KINDS = {
@@ -32,10 +32,11 @@ KINDS = {
     "index": "copies",
 }
 OTHERS = "everything else"
+MOST = 6  # kinds of operators that a note tells of
 
 
-def operators(call: Callable[[], Any]) -> str:
-    """The shares of torch's operators in the time of a call, the largest first."""
+def operators(call: Callable[[], Any]) -> dict[str, float]:
+    """Seconds of each kind of operator in a call, the longest first."""
     on_gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
     with profile(activities=[ProfilerActivity.CPU, *on_gpu]) as profiler:
         call()
@@ -47,23 +48,55 @@ def operators(call: Callable[[], Any]) -> str:
     for event in events:
         kind = next((kind for part, kind in KINDS.items() if part in event.key), OTHERS)
         taken[kind] += getattr(event, clock)
-    return ", ".join(f"{kind} {time / taken.total():.0%}" for kind, time in taken.most_common())
+    return {kind: microseconds / 1e6 for kind, microseconds in taken.most_common()}
 
 
-def add_profile(row: Row, call: Callable[[], Any]) -> Row:
-    """Say in a row that misses its target where our time goes."""
+def add_profile(row: Row, calls: Mapping[str, Callable[[], Any]]) -> Row:
+    """Say in a row that misses its target where the time goes: ours, and that of the fastest peer.
+
+    Args:
+        row: of "ours" and the peers.
+        calls: "ours" and the peers' names -> what was measured.
+    """
     if row.met is False:
-        row.note = ". ".join(filter(None, (row.note, f"of our time: {operators(call)}")))
+        peers = {name: seconds for name, seconds in row.peers.items() if seconds is not None and name in calls}
+        parts = [row.note] if row.note else []
+        for name in ("ours", *sorted(peers, key=peers.__getitem__)[:1]):
+            shares = [f"{kind} {1000 * seconds:.0f} ms" for kind, seconds in operators(calls[name]).items()]
+            parts.append(f"by the profiler, {name}: {', '.join(shares[:MOST])}")
+        row.note = "; ".join(parts)
     return row
 
 
 def allocated(call: Callable[[], Any]) -> float:
     """MiB of tensors at the peak of a call on the CPU, beyond those that were there before it."""
+    return _peak(call)[0]
+
+
+def add_peak(row: Row, calls: Mapping[str, Callable[[], Any]]) -> Row:
+    """Say in a row of what is allocated that misses its target in which operator that is: ours, and the least peer's.
+
+    Args:
+        row: of "ours" and the peers.
+        calls: "ours" and the peers' names -> what was measured.
+    """
+    if row.met is False:
+        peers = {name: size for name, size in row.peers.items() if size is not None and name in calls}
+        names = ("ours", *sorted(peers, key=peers.__getitem__)[:1])
+        row.note = "; ".join(f"{name}: the peak is in {_peak(calls[name])[1]}" for name in names)
+    return row
+
+
+def _peak(call: Callable[[], Any]) -> tuple[float, str]:
+    """See `allocated`; and what runs then, the innermost operators last."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
-    held = peak = 0
+    held = peak = moment = 0
     for event in sorted((event for event in events if event.name() == "[memory]"), key=lambda event: event.start_ns()):
         held += event.nbytes()
-        peak = max(peak, held)
-    return peak / 2**20
+        if held > peak:
+            peak, moment = held, event.start_ns()
+    running = [event.name() for event in events if event.start_ns() <= moment <= event.end_ns()]
+    own = [name for name in running if name != "[memory]" and not name.startswith("autograd::")]
+    return peak / 2**20, ", ".join(own[:3]) or "no operator"

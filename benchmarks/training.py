@@ -50,7 +50,7 @@ def _beside_peers(what: str, network: str, work: Workload, rounds: int, times: d
     target = OF_SMALL if work.size == SMALL else TARGETS[work.device]
     row = paired(GROUP, what, named, against=PEERS, at_least=target)
     row.note = LIMIT if row.met is False else ""
-    return add_profile(row, steps["ours"])
+    return add_profile(row, steps)
 
 
 def _steps(network: str, work: Workload) -> dict[str, Callable[[], Any]]:

@@ -181,7 +181,7 @@ def _whole_memory(tensors: Iterable[Tensor]) -> set[int]:
     """The memory of tensors, as far as they are all that stands in it."""
     held: Counter[int] = Counter()
     sizes: dict[int, int] = {}
-    for tensor in {tensor.data_ptr(): tensor for tensor in tensors}.values():
+    for tensor in {(_memory(tensor), tensor.storage_offset()): tensor for tensor in tensors}.values():
         held[_memory(tensor)] += tensor.nbytes
         sizes[_memory(tensor)] = tensor.untyped_storage().nbytes()
     return {place for place, size in sizes.items() if held[place] >= size}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.measure import Options, Row, attempt, compared, in_processes, in_rounds, needs_gpu, peak_memory
-from benchmarks.profiles import add_profile, allocated
+from benchmarks.profiles import add_peak, add_profile, allocated
 
 
 def test_a_ratio_at_most():
@@ -103,12 +103,25 @@ def test_a_row_that_misses_its_target_says_where_the_time_goes():
             product @ product
         return product.relu()
 
-    missed = compared("g", "w", {"ours": 2.0, "peer": 1.0}, at_most=1.0, note="because")
-    note = add_profile(missed, call).note
-    assert note.startswith("because. of our time: matrix products ") and "activations" in note
-    assert sum(map(int, re.findall(r"(\d+)%", note))) in range(97, 104)
-    met = compared("g", "w", {"ours": 1.0, "peer": 1.0}, at_most=1.0)
-    assert add_profile(met, call).note == ""
+    def other():
+        return product.relu()
+
+    calls = {"ours": call, "slow": call, "fast": other}
+    missed = compared("g", "w", {"ours": 2.0, "slow": 1.5, "fast": 1.0, "gone": None}, at_most=1.0, note="because")
+    note = add_profile(missed, calls).note
+    assert re.fullmatch(
+        r"because; by the profiler, ours: matrix products \d+ ms.*; by the profiler, fast: .*activations.*", note
+    )
+    assert "matrix products" not in note.partition("fast")[2] and "slow" not in note
+    met = compared("g", "w", {"ours": 1.0, "fast": 1.0}, at_most=1.0)
+    assert add_profile(met, calls).note == ""
+
+
+def test_a_row_of_memory_that_misses_its_target_says_in_which_operator_the_peak_is():
+    value = torch.randn(300, 300)
+    calls = {"ours": lambda: value.exp(), "peer": lambda: value.tanh()}
+    row = add_peak(compared("g", "w", {"ours": 2.0, "peer": 1.0}, at_most=1.0, unit="MiB"), calls)
+    assert re.fullmatch(r"ours: the peak is in aten::exp.*; peer: the peak is in aten::tanh.*", row.note)
 
 
 def test_peak_memory_of_a_process_that_fails_says_why():
