@@ -196,14 +196,14 @@ def test_where_a_value_is_read_everything_up_to_there_is_drawn():
         torch.manual_seed(0)
         first, second = nn.Linear(3, 4), nn.Linear(4, 40)
         nn.init.normal_(second.weight)
-        if second.weight.abs().max() > 1:  # as torch's newer `trunc_normal_` draws again what is out of bounds
-            nn.init.uniform_(second.weight, -1, 1)
+        while second.weight.abs().max() > 2.2:  # as torch's newer `trunc_normal_` draws again what is out of bounds
+            nn.init.normal_(second.weight)
         return nn.Sequential(first, second, nn.Linear(40, 2))
 
     usual = build().state_dict()
     with skip_random_init() as skipped:
         net = build()
-    assert net[1].weight.abs().max() <= 1
+    assert net[1].weight.abs().max() <= 2.2
     skipped.draw()
     assert all(torch.equal(value, usual[name]) for name, value in net.state_dict().items())
 
