@@ -92,7 +92,7 @@ setup(
         # detectron2 itself is on no package index: these are what a checkout of it imports.
         "detectron2": ["pycocotools", "tensorboard", "hydra-core", "black", "setuptools<81"],
     },
-    entry_points={"console_scripts": ["detrex-backbones = detrex_backbones.cli:main"]},
+    entry_points={"console_scripts": ["detrex-backbones = detrex_backbones.cli:command"]},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",

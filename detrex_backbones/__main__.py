@@ -1,5 +1,5 @@
 """`python -m detrex_backbones` is `detrex-backbones`."""
 
-from detrex_backbones.cli import main
+from detrex_backbones.cli import command
 
-raise SystemExit(main())
+raise SystemExit(command())

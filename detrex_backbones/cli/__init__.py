@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,9 +27,10 @@ from detrex_backbones.cli.user_errors import explain
 from detrex_backbones.errors import SUGGESTION, DetrexBackbonesError
 from detrex_backbones.text import visible
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 FINE, OUR_ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
+SELDOM = 50_000  # objects that a process makes before it searches for garbage; Python's own number is at most 2,000
 
 COMMANDS = (demo, features, show, list_configs, weights, bench, compare, match, infer, convert, evaluate, export)
 
@@ -38,6 +40,15 @@ OVERRIDE changes it: model.backbone.stages.depth=101  model.pixel_std=[1,1,1]
 
 exit status: 0 success, 1 an error (with a message), 2 wrong usage, 130 interrupted
 """
+
+
+def command() -> int:
+    """`main` as a process of its own. It leaves without a search for garbage, which would go through all of torch."""
+    gc.set_threshold(SELDOM)
+    try:
+        return main()
+    finally:
+        gc.freeze()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -213,3 +213,24 @@ def test_module_is_the_command_too():
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: no ready config matches 'nothing'.")
+
+
+ENDS_WITHOUT_A_SEARCH = """
+import atexit, gc, sys
+
+def told():
+    print(gc.get_threshold()[0], gc.get_freeze_count() > 10_000, len(gc.get_objects()) < 5000, file=sys.stderr)
+
+atexit.register(told)
+sys.argv = ["detrex-backbones", *{argv}]
+from detrex_backbones.cli import command
+raise SystemExit(command())
+"""
+
+
+@pytest.mark.parametrize(("argv", "status"), [(["weights", "resnet18"], 0), (["show", "nothing.py"], 1)])
+def test_a_process_leaves_without_going_through_all_that_there_is(argv, status):
+    code = ENDS_WITHOUT_A_SEARCH.format(argv=argv)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr.splitlines()[-1] == "50000 True True"
