@@ -42,7 +42,8 @@ def _command(what: str, words: list[str], rounds: int) -> Row:
         return paired(GROUP, what, times, against=["import torch"], at_most=SHARE)
     row = above(paired(GROUP, what, times, against=["import torch"]), times, "import torch", EXTRA)
     if row.met is False:
-        row.note = f"what is imported beyond torch takes {_imports(words)}; the rest is the network, and leaving the process"
+        beyond = _imports(words)
+        row.note = f"what is imported beyond torch takes {beyond}; the rest is the network, and leaving the process"
     return row
 
 
