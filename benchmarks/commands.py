@@ -7,14 +7,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 import torchvision
 
-from benchmarks.measure import ROOT, Options, Row, attempt, in_processes
+from benchmarks.measure import ROOT, Options, Row, attempt, environment, in_processes
 from benchmarks.pairs import above, paired
 
 GROUP = "commands"
@@ -50,18 +50,18 @@ def _command(what: str, words: list[str], rounds: int) -> Row:
 def _imports(words: Sequence[str]) -> str:
     """How long a command takes to import what `import torch` doesn't, by package, those of over 10 ms."""
     with_torch = _imported("-c", "import torch")
-    taken: Counter[str] = Counter()
+    taken: dict[str, float] = defaultdict(float)
     for name, seconds in _imported(*COMMAND[1:], *words).items():
         if name not in with_torch:
-            taken[name.partition(".")[0]] += seconds  # type: ignore[assignment]  (a Counter of seconds)
-    parts = [f"{name} {1000 * seconds:.0f} ms" for name, seconds in taken.most_common() if seconds > 0.01]
+            taken[name.partition(".")[0]] += seconds
+    longest = sorted(taken.items(), key=lambda item: -item[1])
+    parts = [f"{name} {1000 * seconds:.0f} ms" for name, seconds in longest if seconds > 0.01]
     return ", ".join(parts) or "next to nothing"
 
 
 def _imported(*arguments: str) -> dict[str, float]:
     """Module -> seconds of its own import, without those that it imports."""
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-X", "importtime", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
     lines = re.findall(r"^import time: +(\d+) \| +\d+ \| +(\S+)$", done.stderr, re.MULTILINE)
     return {name: int(microseconds) / 1e6 for microseconds, name in lines}

@@ -195,7 +195,7 @@ def in_processes(
 
     def seconds(program: str | Sequence[str]) -> float:
         start = time.perf_counter()
-        done = subprocess.run(_argv(program), env=_environment(), cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(_argv(program), env=environment(), cwd=ROOT, capture_output=True, text=True)
         taken = time.perf_counter() - start
         if done.returncode:
             raise RuntimeError(f"the process ended with {done.returncode}: {done.stderr[-2000:]}")
@@ -223,7 +223,7 @@ def peak_memory(before: str, during: str) -> float:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,  # one pipe, which is emptied here all the time
-        env=_environment(),
+        env=environment(),
         cwd=ROOT,
         bufsize=0,
     ) as process:
@@ -277,7 +277,7 @@ def _argv(program: str | Sequence[str]) -> list[str]:
     return [sys.executable, "-c", program] if isinstance(program, str) else list(program)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """This process's, in which this checkout and its PYTHONPATH are found."""
     paths: Iterable[str] = (str(ROOT), os.environ.get("PYTHONPATH", ""))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

@@ -58,14 +58,12 @@ def add_profile(row: Row, calls: Mapping[str, Callable[[], Any]]) -> Row:
         row: of "ours" and the peers.
         calls: "ours" and the peers' names -> what was measured.
     """
-    if row.met is False:
-        peers = {name: seconds for name, seconds in row.peers.items() if seconds is not None and name in calls}
-        parts = [row.note] if row.note else []
-        for name in ("ours", *sorted(peers, key=peers.__getitem__)[:1]):
-            shares = [f"{kind} {1000 * seconds:.0f} ms" for kind, seconds in operators(calls[name]).items()]
-            parts.append(f"by the profiler, {name}: {', '.join(shares[:MOST])}")
-        row.note = "; ".join(parts)
-    return row
+    return _note(row, calls, "by the profiler, {}: {}", _longest)
+
+
+def _longest(call: Callable[[], Any]) -> str:
+    shares = [f"{kind} {1000 * seconds:.0f} ms" for kind, seconds in operators(call).items()]
+    return ", ".join(shares[:MOST])
 
 
 def allocated(call: Callable[[], Any]) -> float:
@@ -80,10 +78,15 @@ def add_peak(row: Row, calls: Mapping[str, Callable[[], Any]]) -> Row:
         row: of "ours" and the peers.
         calls: "ours" and the peers' names -> what was measured.
     """
+    return _note(row, calls, "{}: the peak is in {}", lambda call: _peak(call)[1])
+
+
+def _note(row: Row, calls: Mapping[str, Callable[[], Any]], words: str, tell: Callable[..., str]) -> Row:
+    """Add to a row that misses its target what is to tell of our call, and of that of the best peer."""
     if row.met is False:
-        peers = {name: size for name, size in row.peers.items() if size is not None and name in calls}
+        peers = {name: number for name, number in row.peers.items() if number is not None and name in calls}
         names = ("ours", *sorted(peers, key=peers.__getitem__)[:1])
-        row.note = "; ".join(f"{name}: the peak is in {_peak(calls[name])[1]}" for name in names)
+        row.note = "; ".join([*filter(None, [row.note]), *(words.format(name, tell(calls[name])) for name in names)])
     return row
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.gpu.jobs import Job, Setting
-from benchmarks.measure import ROOT, Row
+from benchmarks.measure import ROOT, Row, environment
 
 GROUP = "epoch"
 SCRIPT = "examples/train_detector"
@@ -47,12 +46,11 @@ def _rows(what: str, amp: str, folder: Path, setting: Setting) -> Iterator[Row]:
         "schedule.warmup=1" if setting.small else "schedule.warmup=10",
         *(SMALL if setting.small else []),
     ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, SCRIPT, *overrides],
         cwd=ROOT,
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=max(setting.left, 1),

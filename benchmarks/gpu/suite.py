@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import threading
 from collections.abc import Iterator
 
 from benchmarks.gpu.jobs import Job, Setting
-from benchmarks.measure import NEEDS_GPU, ROOT, Row
+from benchmarks.measure import NEEDS_GPU, ROOT, Row, environment
 
 GROUP = "tests"
 AT_MOST = 120  # seconds
@@ -27,11 +26,10 @@ def jobs(setting: Setting) -> Iterator[Job]:
 
 def _run(setting: Setting) -> Iterator[Row]:
     command = [sys.executable, *PYTEST, *_files()]
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    environment = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "160", "PYTHONUNBUFFERED": "1"}
+    settings = {**environment(), "COLUMNS": "160", "PYTHONUNBUFFERED": "1"}
     rows: dict[str, Row] = {}
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         limit = threading.Timer(min(AT_MOST, setting.left), process.kill)
         limit.start()

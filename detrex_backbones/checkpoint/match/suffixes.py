@@ -35,20 +35,16 @@ class Plan:
     ambiguous: str = ""
 
 
-def find_scopes(model: Shapes, checkpoint: Shapes) -> list[str]:
+def find_scopes(model: Shapes, checkpoint: Shapes) -> tuple[list[str], dict[str, str]]:
     """The submodules of the model into which the checkpoint fits best: one, or several that it fits equally well.
 
     Every model key is cut at each of its dots: where the tail is a checkpoint key, the head is a scope that it would
     fit into. The head with the most tails of the right shape wins; linear in the number of keys.
 
     Returns:
-        Prefixes: "" for the whole model, otherwise ending with a dot. "" too where nothing fits.
+        Prefixes: "" for the whole model, otherwise ending with a dot. "" too where nothing fits. And model key -> the
+        longest of its tails that is a checkpoint key.
     """
-    return _compare(model, checkpoint)[0]
-
-
-def _compare(model: Shapes, checkpoint: Shapes) -> tuple[list[str], dict[str, str]]:
-    """The scopes, see `find_scopes`; and model key -> the longest of its tails that is a checkpoint key."""
     fits: dict[str, int] = defaultdict(int)
     named: dict[str, int] = defaultdict(int)
     longest: dict[str, str] = {}
@@ -79,7 +75,7 @@ def make_plan(model: Shapes, checkpoint: Shapes, scope: str | None = None) -> Pl
     Raises:
         ArgumentError: a scope that the model doesn't have.
     """
-    scopes, longest = _compare(model, checkpoint)
+    scopes, longest = find_scopes(model, checkpoint)
     if scope is not None:
         scopes = [_check_scope(model, scope)]
     plan = Plan(scopes[0])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PUTS", "READERS", "by_code", "global_name"]
 
-LONG = 1 << 12  # bytes of a string from which on it stays a view of the file's bytes
+LONG = 1 << 12  # bytes; a longer string stays a view of the file's bytes
 DIGITS = 600  # of a number that is written as text, and bytes of one that isn't: larger ones are no weight's
 
 Reader = Callable[["_Machine", int], tuple[Any, int]]
@@ -96,6 +96,7 @@ def _written_index(line: bytes) -> int:
 
 
 def global_name(run: _Machine, at: int) -> tuple[Name, int]:
+    """A name that Python would import, in two lines of text."""
     module, at = run.line(at)
     name, at = run.line(at)
     return Name(module.decode(), name.decode()), at

@@ -28,7 +28,7 @@ def parse_pickle(
     """Follow one pickle, of any protocol and of Python 2 too.
 
     Args:
-        given: the bytes that it stands in. Bytes of more than 4096 are views of them.
+        given: the bytes that it stands in. Those that are long stay views of them.
         at: where it starts.
         references: gets every reference to something outside the pickle.
 
