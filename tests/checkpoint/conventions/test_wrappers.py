@@ -280,3 +280,16 @@ def test_a_model_that_is_wrapped_itself(wrap, net, tmp_path):
 )
 def test_the_model_is_asked_first(name, own, expected):
     assert clean_names([name], own) == ({expected: name}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("student.conv1.weight", "teacher.conv1.weight"),
+        ("fc.original_module.weight", "fc.modules_to_save.default.weight"),
+    ],
+)
+def test_what_stands_for_another_is_set_aside_only_where_the_other_is(name, beside):
+    assert clean_names([name]) == ({name: name}, {})
+    cleaned, aside = clean_names([name, beside])
+    assert list(aside) == [name] and list(cleaned.values()) == [beside]
