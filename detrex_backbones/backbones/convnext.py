@@ -24,6 +24,7 @@ from detrex_backbones.backbones.staged import (
 from detrex_backbones.backbones.transformer_parts import DropPath, init_transformer
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import LayerNorm2d
+from detrex_backbones.layers.linear import Linear
 
 __all__ = ["ConvNeXt"]
 
@@ -113,8 +114,8 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.dwconv = nn.Conv2d(dim, dim, 7, padding=3, groups=dim)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.pwconv1 = nn.Linear(dim, 4 * dim)
-        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.pwconv1 = Linear(dim, 4 * dim)
+        self.pwconv2 = Linear(4 * dim, dim)
         self.gamma = layer_scale(dim, layer_scale_init_value if layer_scale_init_value > 0 else None)
         self.drop_path = drop_path
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.layers.linear import Linear, apply_linear
 
 __all__ = ["DCNv3", "Permuted", "last_axis_norm", "sample_and_sum"]
 
@@ -79,10 +80,10 @@ class DCNv3(nn.Module):
             last_axis_norm(norm_layer, channels, channels_first=True),
             activation(),
         )
-        self.offset = nn.Linear(channels, group * KERNEL**2 * 2)
-        self.mask = nn.Linear(channels, group * KERNEL**2)
-        self.input_proj = nn.Linear(channels, channels)
-        self.output_proj = nn.Linear(channels, channels)
+        self.offset = Linear(channels, group * KERNEL**2 * 2)
+        self.mask = Linear(channels, group * KERNEL**2)
+        self.input_proj = Linear(channels, channels)
+        self.output_proj = Linear(channels, channels)
         self.center_feature_scale = center_feature_scale
         if center_feature_scale:
             self.center_feature_scale_proj_weight = nn.Parameter(torch.zeros(group, channels))
@@ -106,7 +107,7 @@ class DCNv3(nn.Module):
         weights = self.mask(around).view(shape).softmax(-1).to(values.dtype)
         result = sample_and_sum(values, offsets, weights, self.offset_scale)
         if self.center_feature_scale:
-            share = F.linear(around, self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias)
+            share = apply_linear(around, self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias)
             share = share.sigmoid().repeat_interleave(x.shape[-1] // self.group, -1)
             result = torch.lerp(result, values, share)
         return self.output_proj(result)  # type: ignore[no-any-return]

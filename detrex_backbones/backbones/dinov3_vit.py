@@ -14,6 +14,7 @@ from detrex_backbones.backbones.eva02 import SwiGLU
 from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.transformer_parts import PatchEmbed, init_transformer, mlp
 from detrex_backbones.backbones.windowed_vit import Scale
+from detrex_backbones.layers.linear import Linear, apply_linear
 
 __all__ = ["RotaryViT"]
 
@@ -75,7 +76,7 @@ class RotaryBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1, self.norm2 = norm(dim), norm(dim)
-        self.attn = RotaryAttention(dim, num_heads, MaskedLinear if is_dinov3 else nn.Linear)
+        self.attn = RotaryAttention(dim, num_heads, MaskedLinear if is_dinov3 else Linear)
         # Six times as wide as the tokens, a third less for the gate.
         self.mlp = SwiGLU(dim, 4 * dim, nn.Identity) if gated else mlp(dim, 4 * dim)
         self.ls1, self.ls2 = (Scale(dim) if is_dinov3 else nn.Identity() for _ in range(2))
@@ -91,11 +92,11 @@ class RotaryBlock(nn.Module):
 class RotaryAttention(nn.Module):
     """Attention whose queries and keys are turned by the angles of their positions."""
 
-    def __init__(self, dim: int, num_heads: int, linear: Callable[[int, int], nn.Module]) -> None:
+    def __init__(self, dim: int, num_heads: int, layer: Callable[[int, int], nn.Module]) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = layer(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """(N, L, dim) -> the same shape."""
@@ -110,7 +111,7 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x * cos + torch.cat([-other, one], -1) * sin).to(x.dtype)
 
 
-class MaskedLinear(nn.Linear):
+class MaskedLinear(Linear):
     """A linear layer for query, key and value whose bias is masked: files keep a bias of the keys that isn't used."""
 
     bias_mask: Tensor
@@ -121,7 +122,7 @@ class MaskedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
-        return F.linear(input, self.weight, self.bias * self.bias_mask)
+        return apply_linear(input, self.weight, self.bias * self.bias_mask)
 
 
 class RotaryPositions(nn.Module):

@@ -19,6 +19,7 @@ from detrex_backbones.backbones.plain_vit import (
 )
 from detrex_backbones.backbones.staged import drop_paths
 from detrex_backbones.backbones.windows import Windows, attend_in_windows
+from detrex_backbones.layers.linear import Linear, apply_linear
 
 __all__ = ["EVA02_ViT"]
 
@@ -179,14 +180,14 @@ class RotaryAttention(nn.Module):
         self.num_heads = num_heads
         self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
-        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(dim, dim, bias=False) for _ in range(3))
+        self.q_proj, self.k_proj, self.v_proj = (Linear(dim, dim, bias=False) for _ in range(3))
         self.rope = rope
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """(N, H, W, dim) -> the same shape."""
         layers = ((self.q_proj, self.q_bias), (self.k_proj, None), (self.v_proj, self.v_bias))
-        q, k, v = (F.linear(x, layer.weight, bias) for layer, bias in layers)
+        q, k, v = (apply_linear(x, layer.weight, bias) for layer, bias in layers)
         if windows.size:
             k, v = windows.cut(k), windows.cut(v, self.v_bias)
             return self.proj(attend_in_windows(q, k, v, windows.size, self._attend))  # type: ignore[no-any-return]
@@ -208,9 +209,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, dim: int, hidden: int, norm_layer: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.w1, self.w2 = nn.Linear(dim, hidden), nn.Linear(dim, hidden)
+        self.w1, self.w2 = Linear(dim, hidden), Linear(dim, hidden)
         self.ffn_ln = norm_layer(hidden)
-        self.w3 = nn.Linear(hidden, dim)
+        self.w3 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> the same shape."""

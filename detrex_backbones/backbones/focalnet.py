@@ -23,6 +23,7 @@ from detrex_backbones.backbones.staged import (
 )
 from detrex_backbones.backbones.transformer_parts import DropPath, init_transformer, mlp
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.layers.linear import Linear, apply_linear
 
 __all__ = ["FocalNet"]
 
@@ -257,9 +258,9 @@ class FocalModulation(nn.Module):
         super().__init__()
         self.dim = dim
         self.normalize_modulator = normalize_modulator
-        self.f = nn.Linear(dim, 2 * dim + len(windows) + 1)  # a query, a context, and a gate for every level
+        self.f = Linear(dim, 2 * dim + len(windows) + 1)  # a query, a context, and a gate for every level
         self.h = nn.Conv2d(dim, dim, 1)
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(drop)
         self.focal_layers = nn.ModuleList(
             nn.Sequential(nn.Conv2d(dim, dim, window, groups=dim, padding=window // 2, bias=False), nn.GELU())
@@ -272,7 +273,7 @@ class FocalModulation(nn.Module):
         # Three products rather than one that is cut in three: each result then lies in memory without gaps.
         sizes = [self.dim, self.dim, len(self.focal_layers) + 1]
         pieces = zip(torch.split(self.f.weight, sizes), torch.split(self.f.bias, sizes), strict=True)
-        query, context, gates = (F.linear(x, weight, bias) for weight, bias in pieces)
+        query, context, gates = (apply_linear(x, weight, bias) for weight, bias in pieces)
         levels = []
         for layer in self.focal_layers:
             context = layer(context.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -283,7 +284,7 @@ class FocalModulation(nn.Module):
             total = torch.addcmul(total, level, gates[..., index : index + 1])
         if self.normalize_modulator:
             total = total / len(levels)
-        x = query * F.linear(total, self.h.weight.flatten(1), self.h.bias)
+        x = query * apply_linear(total, self.h.weight.flatten(1), self.h.bias)
         if self.ln is not None:
             x = self.ln(x)
         return self.proj_drop(self.proj(x))  # type: ignore[no-any-return]

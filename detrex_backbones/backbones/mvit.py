@@ -25,6 +25,7 @@ from detrex_backbones.backbones.transformer_parts import (
 )
 from detrex_backbones.backbones.windows import attend_in_windows
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.layers.linear import Linear
 
 __all__ = ["MViT"]
 
@@ -176,7 +177,7 @@ class _Block(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.norm2 = norm_layer(out_channels)
         self.mlp = mlp(out_channels, int(out_channels * mlp_ratio), act_layer)
-        self.proj = nn.Linear(channels, out_channels) if channels != out_channels else None
+        self.proj = Linear(channels, out_channels) if channels != out_channels else None
         self.pool_skip = nn.MaxPool2d(stride + 1, stride, (stride + 1) // 2) if stride > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -227,8 +228,8 @@ class _PooledAttention(nn.Module):
         self.num_heads, self.out_channels, self.stride_q = num_heads, out_channels, stride_q
         self.residual_pooling = residual_pooling
         self.windows = (window_size // stride_q, window_size // stride_kv)
-        self.qkv = nn.Linear(channels, out_channels * 3, bias=qkv_bias)
-        self.proj = nn.Linear(out_channels, out_channels)
+        self.qkv = Linear(channels, out_channels * 3, bias=qkv_bias)
+        self.proj = Linear(out_channels, out_channels)
         self.width = width = out_channels // num_heads
         padding = tuple(length // 2 for length in kernel)
         for name, stride in (("q", stride_q), ("k", stride_kv), ("v", stride_kv)):

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex_backbones.backbones.attention import attend_maps
@@ -23,6 +22,7 @@ from detrex_backbones.backbones.transformer_parts import (
 from detrex_backbones.backbones.windows import Windows, attend_in_windows
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.layers import Conv2d, LayerNorm2d
+from detrex_backbones.layers.linear import Linear, apply_linear
 
 __all__ = [
     "ConvPropagation",
@@ -186,15 +186,15 @@ class RelativeAttention(nn.Module):
             self.rel_pos_h, self.rel_pos_w = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
             for table in () if zero_init else (self.rel_pos_h, self.rel_pos_w):
                 nn.init.trunc_normal_(table, std=0.02)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=bias == "all")
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=bias == "all")
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """(N, H, W, dim) -> the same shape."""
         bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias)
+        qkv = apply_linear(x, self.qkv.weight, bias)
         if windows.size:
             q, kv = torch.split(qkv, [x.shape[-1], 2 * x.shape[-1]], -1)
             k, v = windows.cut(kv, None if bias is None else bias[x.shape[-1] :]).chunk(2, -1)

@@ -15,6 +15,7 @@ from detrex_backbones.backbones.recompute import run_recomputed
 from detrex_backbones.backbones.staged import StagedBackbone, check_frozen, drop_paths, freeze_parts
 from detrex_backbones.backbones.transformer_parts import DropPath, PatchEmbed, init_transformer, mlp
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.layers.linear import Linear
 
 __all__ = ["PyramidVisionTransformer"]
 
@@ -150,9 +151,9 @@ class ReducedAttention(nn.Module):
         super().__init__()
         check_heads(dim, num_heads)
         self.num_heads, self.sr_ratio = num_heads, sr_ratio
-        self.q = nn.Linear(dim, dim, bias=qkv_bias)
-        self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.q = Linear(dim, dim, bias=qkv_bias)
+        self.kv = Linear(dim, 2 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
         if sr_ratio > 1:
             self.sr = nn.Conv2d(dim, dim, sr_ratio, sr_ratio)
             self.norm = Norm(dim)

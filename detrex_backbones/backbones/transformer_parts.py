@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from detrex_backbones.errors import ArgumentError
 from detrex_backbones.kinds import check_probabilities
+from detrex_backbones.layers.linear import Linear
 
 __all__ = [
     "DropPath",
@@ -75,7 +76,7 @@ def mlp(channels: int, hidden: int, act_layer: Callable[[], nn.Module] = nn.GELU
         act_layer: makes the activation between the layers.
         drop: dropout after each layer.
     """
-    layers = OrderedDict(fc1=nn.Linear(channels, hidden), act=act_layer(), fc2=nn.Linear(hidden, channels))
+    layers = OrderedDict(fc1=Linear(channels, hidden), act=act_layer(), fc2=Linear(hidden, channels))
     if drop:
         layers |= {"drop1": nn.Dropout(drop), "drop2": nn.Dropout(drop)}
         layers.move_to_end("fc2")

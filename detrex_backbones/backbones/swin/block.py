@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from detrex_backbones.backbones.attention import attend
 from detrex_backbones.backbones.transformer_parts import DropPath, mlp
 from detrex_backbones.backbones.windows import Windows
+from detrex_backbones.layers.linear import Linear
 
 __all__ = ["NormLayer", "SwinBlock"]
 
@@ -78,8 +79,8 @@ class _WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", _relative_index(window_size))
-        self.qkv = nn.Linear(channels, channels * 3, bias=qkv_bias)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, channels * 3, bias=qkv_bias)
+        self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor, windows: Windows, mask: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ from detrex_backbones.backbones.swin.block import NormLayer, SwinBlock
 from detrex_backbones.backbones.transformer_parts import PatchEmbed, drop_path_rates, init_transformer, pair
 from detrex_backbones.backbones.windows import Windows, shift_mask
 from detrex_backbones.errors import ArgumentError
+from detrex_backbones.layers.linear import Linear
 
 __all__ = ["SwinTransformer"]
 
@@ -182,7 +183,7 @@ class _PatchMerging(nn.Module):
 
     def __init__(self, channels: int, norm_layer: NormLayer) -> None:
         super().__init__()
-        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+        self.reduction = Linear(4 * channels, 2 * channels, bias=False)
         self.norm = norm_layer(4 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
