@@ -90,7 +90,7 @@ def rows(options: Options) -> Iterator[Row]:
     for name in NETWORKS:
         side = 512 if options.device == "cpu" else 1024
         work = Workload(1 if options.device == "cpu" else 2, (side, side), device=options.device)
-        rounds = options.rounds_or((3 if name == "Swin-L" else 5) if options.device == "cpu" else 20)
+        rounds = options.rounds_or(5 if options.device == "cpu" else 20)
         for kind in ("inference", "step"):
             what = f"{name} {kind}, {work}"
             yield attempt(GROUP, what, functools.partial(_row, what, name, kind, work, rounds))

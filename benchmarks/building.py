@@ -38,7 +38,7 @@ def _build(what: str, filled: bool, at_most: float, options: Options) -> Row:
     builders = {"ours": functools.partial(_without_init, ours) if filled else ours}
     if detectron2_there():
         builders["detectron2"] = _builder("detectron2.config", "detectron2.modeling.backbone")
-    times = {"detectron2": [], **in_rounds(builders, options.rounds_or(15))}
+    times = {"detectron2": [], **in_rounds(builders, options.rounds_or())}
     return paired(GROUP, what, times, against=["detectron2"], at_most=at_most)
 
 
@@ -50,7 +50,7 @@ def _detector(what: str, options: Options) -> Row:
             "ours": lambda: build_model(detector_config(file)),
             "no file": lambda: build_model(detector_config("")),
         }
-        times = in_rounds(calls, options.rounds_or(7))
+        times = in_rounds(calls, options.rounds_or())
     return paired(GROUP, what, times, against=["no file"], at_most=OF_BUILDING)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from benchmarks.measure import ROOT, Options, Row, attempt, environment, in_processes
+from benchmarks.measure import ROOT, Options, Rounds, Row, attempt, environment, in_processes
 from benchmarks.pairs import above, paired
 
 GROUP = "commands"
@@ -33,10 +33,10 @@ def rows(options: Options) -> Iterator[Row]:
         for words in (*WITHOUT_TORCH, *WITH_TORCH):
             files = [str(weights)] if words[0] == "match" else []
             what = f"detrex-backbones {' '.join(words)}{' FILE' * len(files)}"
-            yield attempt(GROUP, what, functools.partial(_command, what, [*words, *files], options.rounds_or(7)))
+            yield attempt(GROUP, what, functools.partial(_command, what, [*words, *files], options.rounds_or()))
 
 
-def _command(what: str, words: list[str], rounds: int) -> Row:
+def _command(what: str, words: list[str], rounds: Rounds) -> Row:
     times = in_processes({"ours": [*COMMAND, *words], "import torch": "import torch"}, rounds)
     if words[0] not in ("show", "match"):
         return paired(GROUP, what, times, against=["import torch"], at_most=SHARE)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from benchmarks.measure import Options, Row, attempt, in_rounds
+from benchmarks.measure import Options, Rounds, Row, attempt, in_rounds
 from benchmarks.networks import maps_of, ours, torchvisions
 from benchmarks.pairs import paired
 from benchmarks.workloads import Workload, prepare, train_step
@@ -38,7 +38,7 @@ def rows(options: Options) -> Iterator[Row]:
         yield attempt(GROUP, named, functools.partial(_beside, named, work, grad, rounds))
     if options.device == "cpu":
         named = f"R-50 on ONNX Runtime, {work}"
-        yield attempt(GROUP, named, functools.partial(_on_onnx_runtime, named, work, options.rounds_or(15)))
+        yield attempt(GROUP, named, functools.partial(_on_onnx_runtime, named, work, options.rounds_or()))
 
 
 def _graphs(options: Options) -> Row:
@@ -53,7 +53,7 @@ def _graphs(options: Options) -> Row:
     return Row(GROUP, what, "1", count, target="2", ratio=count, met=count == 2, rounds=1)
 
 
-def _beside(what: str, work: Workload, grad: bool, rounds: int) -> Row:
+def _beside(what: str, work: Workload, grad: bool, rounds: Rounds) -> Row:
     torch._dynamo.reset()
     nets = {"ours": ours("R-50") if grad else fuse_norms(ours("R-50")), "torchvision": torchvisions("R-50")}
     images = work.images()
@@ -71,7 +71,7 @@ def _beside(what: str, work: Workload, grad: bool, rounds: int) -> Row:
     return row
 
 
-def _on_onnx_runtime(what: str, work: Workload, rounds: int) -> Row:
+def _on_onnx_runtime(what: str, work: Workload, rounds: Rounds) -> Row:
     """Both exported by torch, and run by the same engine."""
     if not find_spec("onnxruntime") or not find_spec("onnxscript"):
         return Row(GROUP, what, "s", None, {"torchvision": None}, note="onnxruntime or onnxscript is not installed")

@@ -64,7 +64,7 @@ def _beside(what: str, source: Callable[[int], str], count: int, at_most: float 
     there = [name for name in LIBRARIES if name == "ours" or detectron2_there()]
     with tempfile.TemporaryDirectory() as folder:
         calls = {name: _load_and_make(name, source(count), Path(folder)) for name in there}
-        times = {"detectron2": [], **in_rounds(calls, options.rounds_or(15))}
+        times = {"detectron2": [], **in_rounds(calls, options.rounds_or())}
     return paired(GROUP, what, times, against=["detectron2"], at_most=at_most)
 
 
@@ -74,7 +74,7 @@ def _growth(what: str, source: Callable[[int], str], count: int, why: str, optio
     with tempfile.TemporaryDirectory() as folder:
         sizes = {"ours": count, half: count // 2}
         calls = {name: _load_and_make("ours", source(n), Path(folder), str(n)) for name, n in sizes.items()}
-        times = in_rounds(calls, options.rounds_or(15))
+        times = in_rounds(calls, options.rounds_or())
     row = paired(GROUP, what, times, against=[half], at_most=LINEAR)
     row.note = "" if row.met else why
     return row

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import detrex_backbones
-from benchmarks.measure import Options, Row, attempt, compared, in_rounds
+from benchmarks.measure import Options, Rounds, Row, attempt, compared, in_rounds
 from benchmarks.pairs import paired
 from benchmarks.profiles import add_peak, add_profile, allocated
 from benchmarks.workloads import Workload, prepare
@@ -51,7 +51,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def rows(options: Options) -> Iterator[Row]:
     """Inference and a training step of each family."""
-    rounds = options.rounds_or(7 if options.device == "cpu" else 30)
+    rounds = options.rounds_or(5 if options.device == "cpu" else 30)
     for name, family in FAMILIES.items():
         work = Workload(1, family["size"], device=options.device)
         for what, grad in (("inference", False), ("step", True)):
@@ -74,7 +74,7 @@ def _memory(what: str, name: str, work: Workload) -> Row:
     return add_peak(compared(GROUP, what, peaks, against=PEERS, at_most=1.0, unit="MiB", rounds=1), calls)
 
 
-def _beside(what: str, family: dict[str, Any], work: Workload, grad: bool, rounds: int) -> Row:
+def _beside(what: str, family: dict[str, Any], work: Workload, grad: bool, rounds: Rounds) -> Row:
     nets = {name: prepare(net, work).eval() for name, net in networks(family).items() if net is not None}
     calls = {name: functools.partial(step, net, work.images(), grad) for name, net in nets.items()}
     times: dict[str, list[float]] = {name: [] for name in PEERS}

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
-from benchmarks.measure import Options, Row, attempt, in_rounds, needs_gpu, peak_memory
+from benchmarks.measure import Options, Rounds, Row, attempt, in_rounds, needs_gpu, peak_memory
 from benchmarks.pairs import paired
 from detrex_backbones.features import extract_features
 from detrex_backbones.zoo import build_model, get_config
@@ -43,7 +43,7 @@ def rows(options: Options) -> Iterator[Row]:
         yield needs_gpu(GROUP, "features of a folder of images on a GPU", "at least 0.9 of the network alone")
         return
     what = f"vectors of {IMAGES:,} images, {SIZE[0]}x{SIZE[1]}, R-18"
-    yield attempt(GROUP, what, functools.partial(_speed, what, options.rounds_or(2)))
+    yield attempt(GROUP, what, functools.partial(_speed, what, options.rounds_or(3)))
     what = f"peak memory of {MANY:,} images, {SMALL[0]}x{SMALL[1]}, R-18, beside a tenth of them"
     yield attempt(GROUP, what, functools.partial(_memory, what))
 
@@ -62,7 +62,7 @@ def write_images(folder: str | Path, count: int, size: tuple[int, int]) -> None:
         coarse.resize(size[::-1], Image.Resampling.BICUBIC).save(Path(folder, f"{index}.jpg"), quality=90)
 
 
-def _speed(what: str, rounds: int) -> Row:
+def _speed(what: str, rounds: Rounds) -> Row:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder / "images", IMAGES, SIZE)

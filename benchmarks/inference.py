@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.measure import Options, Row, attempt, in_rounds, needs_gpu
+from benchmarks.measure import Options, Rounds, Row, attempt, in_rounds, needs_gpu
 from benchmarks.networks import NETWORKS, detectron2s, maps_of, ours, torchvisions, with_biases
 from benchmarks.pairs import paired
 from benchmarks.profiles import add_profile
@@ -36,7 +36,7 @@ def rows(options: Options) -> Iterator[Row]:
             yield needs_gpu(GROUP, f"{network}, {ON_A_GPU}", "at most 1.02; fused at least 1.1 times torchvision")
 
 
-def _network(network: str, work: Workload, rounds: int) -> Iterator[Row]:
+def _network(network: str, work: Workload, rounds: Rounds) -> Iterator[Row]:
     times: dict[str, list[float]] = {}
     what = f"{network}, {work}"
 

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.matching import names_of_a_long_resnet
-from benchmarks.measure import Options, Row, attempt, compared, in_rounds, needs_gpu, peak_memory
+from benchmarks.measure import Options, Rounds, Row, attempt, compared, in_rounds, needs_gpu, peak_memory
 from benchmarks.pairs import paired
 from benchmarks.peers import detectron2_there
 from detrex_backbones import load_checkpoint
@@ -51,7 +51,7 @@ FORMATS = ("pth", "safetensors", "pkl")
 TO_GPU = "to the GPU"
 OF_CHECKED = {"pth": 1.15, "safetensors": 1.15, "pkl": 1.3}  # of the checked floor's time
 FASTER = 1.8  # times as fast as others read and load a .pth
-MANY = {20_000: 5, 200_000: 2}  # keys -> rounds
+MANY = (20_000, 200_000)  # keys
 OF_TORCH = 0.5  # of the time of torch.load alone, for files of many small tensors
 OF_PICKLE = 3.0  # of the time of pickle.load, for a pickle whose numbers are text (protocol 2)
 PICKLES = "a pickle is followed instruction by instruction, in Python, before anything is made of it"
@@ -87,9 +87,9 @@ def rows(options: Options) -> Iterator[Row]:
                 yield attempt(GROUP, what, lambda: make(what, model, path, options))  # noqa: B023 (called at once)
         what = "R-101 from .pkl of protocol 2"
         yield attempt(GROUP, what, functools.partial(_text, what, model, Path(folder) / "text.pkl", options))
-    for count, rounds in MANY.items():
+    for count in MANY:
         what = f"{count:,} keys, the whole load of a .pth"
-        yield attempt(GROUP, what, functools.partial(_many, what, count, options.rounds_or(rounds)))
+        yield attempt(GROUP, what, functools.partial(_many, what, count, options.rounds_or(3)))
 
 
 def _time(what: str, model: nn.Module, path: Path, options: Options) -> Iterator[Row]:
@@ -97,7 +97,7 @@ def _time(what: str, model: nn.Module, path: Path, options: Options) -> Iterator
     times: dict[str, list[float]] = {}
 
     def row() -> Row:
-        times.update(_timed(model, path, options.rounds_or(15)))
+        times.update(_timed(model, path, options.rounds_or()))
         named = {name: times[name] for name in ("ours", "floor", "checked floor")}
         at_most = OF_CHECKED[path.suffix[1:]]
         found = paired(GROUP, what, named, against=["checked floor"], at_most=at_most)
@@ -118,7 +118,7 @@ def _time(what: str, model: nn.Module, path: Path, options: Options) -> Iterator
         yield beside
 
 
-def _timed(model: nn.Module, path: Path, rounds: int) -> dict[str, list[float]]:
+def _timed(model: nn.Module, path: Path, rounds: Rounds) -> dict[str, list[float]]:
     targets = model.state_dict()
     floor = FLOORS[path.suffix](path, targets)
     calls: dict[str, Callable[[], Any]] = {
@@ -192,13 +192,13 @@ def _text(what: str, model: nn.Module, path: Path, options: Options) -> Row:
         values = pickle.loads(path.read_bytes())
         copy_all(targets, {name: torch.from_numpy(value) for name, value in values.items()})
 
-    times = in_rounds({"ours": lambda: load_checkpoint(model, path), "pickle.load": plain}, options.rounds_or(5))
+    times = in_rounds({"ours": lambda: load_checkpoint(model, path), "pickle.load": plain}, options.rounds_or())
     row = paired(GROUP, what, times, against=["pickle.load"], at_most=OF_PICKLE)
     row.note = "" if row.met else PICKLES
     return row
 
 
-def _many(what: str, count: int, rounds: int) -> Row:
+def _many(what: str, count: int, rounds: Rounds) -> Row:
     """A .pth of so many tensors of two numbers, beside what torch takes to read the file alone."""
     model = nn.Module()
     for name in names_of_a_long_resnet(count):
@@ -237,7 +237,7 @@ def _to_gpu(what: str, model: nn.Module, path: Path, options: Options) -> Row:
     targets = there.state_dict()
     pinned = {name: value.cpu().pin_memory() for name, value in model.state_dict().items()}
     calls = {"ours": lambda: load_checkpoint(there, path), "pinned copy": lambda: copy_all(targets, pinned)}
-    times = in_rounds(calls, options.rounds_or(15), 3, device=options.device)
+    times = in_rounds(calls, options.rounds_or(), 3, device=options.device)
     return paired(GROUP, what, times, against=["pinned copy"], at_most=1.2)
 
 

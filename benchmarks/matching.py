@@ -38,12 +38,12 @@ def _beside(options: Options) -> Row:
     calls = {"ours": _ours(FEW)}
     if detectron2_there():
         calls["detectron2"] = _theirs(FEW)
-    times = {"detectron2": [], **in_rounds(calls, options.rounds_or(5))}
+    times = {"detectron2": [], **in_rounds(calls, options.rounds_or())}
     return paired(GROUP, f"{FEW:,} keys", times, against=["detectron2"], at_least=100)
 
 
 def _linear(count: int, options: Options) -> Row:
-    taken = in_rounds({"ours": _ours(count), "few": _ours(FEW)}, options.rounds_or(15 if count < 10**5 else 5))
+    taken = in_rounds({"ours": _ours(count), "few": _ours(FEW)}, options.rounds_or())
     few = f"ours at {FEW:,}"
     times = {"ours": [t / count for t in taken["ours"]], few: [t / FEW for t in taken["few"]]}
     return paired(GROUP, f"{count:,} keys: time per key", times, against=[few], at_most=3, note=CACHES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import select
+import statistics
 import subprocess
 import sys
 import time
@@ -20,6 +21,28 @@ ROOT = Path(__file__).parent.parent
 NEEDS_GPU = "needs a GPU"
 NOT_INSTALLED = "not installed"
 MARK = "benchmarks: here"
+SHORT = 1.0  # seconds: what takes less is measured in more rounds
+OF_SHORT = 15  # so many
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How often each of several calls is measured.
+
+    Args:
+        least: if all of them take a second or longer.
+        short: if one takes less.
+    """
+
+    least: int
+    short: int
+
+    def are_done(self, taken: Mapping[str, Sequence[float]]) -> bool:
+        """Whether the seconds of these rounds, by the calls' names, are enough."""
+        rounds = min(map(len, taken.values()))
+        if rounds < self.least:
+            return False
+        return rounds >= self.short or min(map(statistics.median, taken.values())) >= SHORT
 
 
 @dataclass(frozen=True)
@@ -34,9 +57,9 @@ class Options:
     device: str = "cpu"
     rounds: int | None = None
 
-    def rounds_or(self, usual: int) -> int:
-        """The rounds asked for, or the group's own number."""
-        return self.rounds or usual
+    def rounds_or(self, usual: int = 5) -> Rounds:
+        """The rounds asked for; or the group's own number, and 15 at least of what takes less than a second."""
+        return Rounds(self.rounds, self.rounds) if self.rounds else Rounds(usual, max(usual, OF_SHORT))
 
 
 @dataclass
@@ -144,7 +167,7 @@ def failure(group: str, what: str, error: Exception) -> Row:
 
 def in_rounds(
     calls: Mapping[str, Callable[[], Any]],
-    rounds: int,
+    rounds: int | Rounds,
     warmup: int = 1,
     *,
     device: str = "cpu",
@@ -154,7 +177,7 @@ def in_rounds(
 
     Args:
         calls: name -> function without arguments. What it returns is let go outside of what is measured.
-        rounds: how often each is measured.
+        rounds: how often each is measured; a number is exact.
         warmup: rounds before that aren't.
         device: where "cuda", the clock waits for what was queued there.
         number: calls that one measurement is the mean of, for what takes microseconds.
@@ -179,13 +202,13 @@ def in_rounds(
 
 
 def in_processes(
-    programs: Mapping[str, str | Sequence[str]], rounds: int, warmup: int = 1, *, printed: bool = False
+    programs: Mapping[str, str | Sequence[str]], rounds: int | Rounds, warmup: int = 1, *, printed: bool = False
 ) -> dict[str, list[float]]:
     """Seconds of each program as a process of its own in each round, measured in turn as `in_rounds` does.
 
     Args:
         programs: name -> Python code, or the arguments of a command.
-        rounds: how often each is run.
+        rounds: how often each is run; a number is exact.
         warmup: rounds before that, which fill the file cache.
         printed: take the number that the program prints on its last line, instead of how long the process runs.
 
@@ -256,15 +279,18 @@ def _anonymous(process: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
-def _turns(seconds: Mapping[str, Callable[[], float]], rounds: int, warmup: int) -> dict[str, list[float]]:
+def _turns(seconds: Mapping[str, Callable[[], float]], rounds: int | Rounds, warmup: int) -> dict[str, list[float]]:
+    rounds = Rounds(rounds, rounds) if isinstance(rounds, int) else rounds
     names = list(seconds)
     taken: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(warmup + rounds):
+    turn = 0
+    while turn < warmup or not rounds.are_done(taken):
         first = turn % len(names)
         for name in [*names[first:], *names[:first]]:
             one = seconds[name]()
             if turn >= warmup:
                 taken[name].append(one)
+        turn += 1
     return taken
 
 

@@ -71,7 +71,7 @@ def rows(options: Options) -> Iterator[Row]:
 
 
 def _import(what: str, options: Options) -> Row:
-    times = {**{name: [] for name in IMPORTS}, **in_processes(_there(IMPORTS), options.rounds_or(5))}
+    times = {**{name: [] for name in IMPORTS}, **in_processes(_there(IMPORTS), options.rounds_or())}
     return above(paired(GROUP, what, times, against=["torch"]), times, "torch", EXTRA)
 
 
@@ -80,7 +80,7 @@ def _import_beyond_torch(what: str, options: Options) -> Row:
     clock = "import torch, time; start = time.perf_counter()\n{}\nprint(time.perf_counter() - start)"
     programs = {name: clock.format(code) for name, code in _there(IMPORTS).items() if name != "torch"}
     times: dict[str, list[float]] = {name: [] for name in IMPORTS if name != "torch"}
-    times |= in_processes(programs, options.rounds_or(5), printed=True)
+    times |= in_processes(programs, options.rounds_or(), printed=True)
     row = paired(GROUP, what, times, against=[name for name in times if name != "ours"])
     row.target, row.ratio, row.spread = f"at most {EXTRA} s", None, []
     row.met = statistics.median(times["ours"]) <= EXTRA
@@ -89,7 +89,7 @@ def _import_beyond_torch(what: str, options: Options) -> Row:
 
 def _start(what: str, kind: str, options: Options) -> Row:
     with tempfile.TemporaryDirectory() as folder:
-        times = {"detectron2": [], **in_processes(_there(_programs(Path(folder), kind)), options.rounds_or(5))}
+        times = {"detectron2": [], **in_processes(_there(_programs(Path(folder), kind)), options.rounds_or())}
     return paired(GROUP, what, times, against=["detectron2"], at_most=0.55)
 
 

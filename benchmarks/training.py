@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.measure import Options, Row, attempt, in_rounds, needs_gpu
+from benchmarks.measure import Options, Rounds, Row, attempt, in_rounds, needs_gpu
 from benchmarks.networks import NETWORKS, detectron2s, ours, torchvisions
 from benchmarks.pairs import paired
 from benchmarks.profiles import add_profile
@@ -30,10 +30,10 @@ def rows(options: Options) -> Iterator[Row]:
             yield from _steps_of(network, work, options.rounds_or(5 if options.device == "cpu" else 20))
         if options.device == "cpu":
             yield needs_gpu(GROUP, f"{network} step, {ON_A_GPU}", "at least 1.3 times as fast; 1.03 of no norms")
-    yield from _steps_of(NETWORKS[0], Workload(2, SMALL, device=options.device), options.rounds_or(15))
+    yield from _steps_of(NETWORKS[0], Workload(2, SMALL, device=options.device), options.rounds_or())
 
 
-def _steps_of(network: str, work: Workload, rounds: int) -> Iterator[Row]:
+def _steps_of(network: str, work: Workload, rounds: Rounds) -> Iterator[Row]:
     what = f"{network} step, {work}"
     times: dict[str, list[float]] = {}
     yield attempt(GROUP, what, functools.partial(_beside_peers, what, network, work, rounds, times))
@@ -43,7 +43,7 @@ def _steps_of(network: str, work: Workload, rounds: int) -> Iterator[Row]:
         yield paired(GROUP, f"{what}, against no norms", beside, against=["no norms"], at_most=at_most)
 
 
-def _beside_peers(what: str, network: str, work: Workload, rounds: int, times: dict[str, list[float]]) -> Row:
+def _beside_peers(what: str, network: str, work: Workload, rounds: Rounds, times: dict[str, list[float]]) -> Row:
     steps = _steps(network, work)
     times |= {"detectron2": [], **in_rounds(steps, rounds, device=work.device)}
     named = {name: times[name] for name in ("ours", *PEERS)}

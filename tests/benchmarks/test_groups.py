@@ -46,7 +46,7 @@ def test_imports_are_measured_of_all_that_are_there(monkeypatch):
 
     def measured(programs, rounds, printed=False):
         asked.update(programs)
-        return {name: [2.0 + 0.1 * (name == "ours")] * rounds for name in programs}
+        return {name: [2.0 + 0.1 * (name == "ours")] * rounds.least for name in programs}
 
     monkeypatch.setattr(startup, "in_processes", measured)
     row = startup._import("import", Options(rounds=2))
@@ -96,7 +96,7 @@ def test_commands_are_measured_beside_the_import_of_torch(monkeypatch):
 
     def measured(programs, rounds):
         asked.append(programs["ours"])
-        return {"ours": [2.3] * rounds, "import torch": [2.0] * rounds}
+        return {"ours": [2.3] * rounds.least, "import torch": [2.0] * rounds.least}
 
     monkeypatch.setattr(commands, "in_processes", measured)
     rows = list(commands.rows(Options(rounds=2)))
@@ -114,7 +114,7 @@ def test_commands_are_measured_beside_the_import_of_torch(monkeypatch):
 
 def test_a_load_is_measured_beside_floors_that_load_the_same(monkeypatch, tmp_path):
     monkeypatch.setattr(loading, "detectron2_there", lambda: False)
-    monkeypatch.setattr(loading, "MANY", {30: 1})
+    monkeypatch.setattr(loading, "MANY", (30,))
     monkeypatch.setattr(loading, "CONFIG", "resnet/resnet18.py")
     monkeypatch.setattr(loading, "peak_memory", lambda before, during: 1.0)
     rows = {row.what: row for row in loading.rows(Options(rounds=1))}

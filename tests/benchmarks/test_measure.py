@@ -1,12 +1,14 @@
 """How rows are judged, and that what is measured runs as often and in the order it should; no time is asserted."""
 
+import functools
+import itertools
 import re
 import sys
 
 import pytest
 import torch
 
-from benchmarks.measure import Options, Row, attempt, compared, in_processes, in_rounds, needs_gpu, peak_memory
+from benchmarks.measure import Options, Rounds, Row, attempt, compared, in_processes, in_rounds, needs_gpu, peak_memory
 from benchmarks.profiles import add_peak, add_profile, allocated
 
 
@@ -129,6 +131,29 @@ def test_peak_memory_of_a_process_that_fails_says_why():
         peak_memory("", "raise OSError('no such file')")
 
 
-def test_rounds_are_those_asked_for_or_the_usual():
-    assert Options().rounds_or(5) == 5
-    assert Options(rounds=2).rounds_or(5) == 2
+@pytest.mark.parametrize(
+    ("seconds", "asked", "count"),
+    [
+        ({"ours": [0.5], "peer": [2.0]}, None, 15),
+        ({"ours": [1.5], "peer": [2.0]}, None, 5),
+        ({"ours": [1.5], "peer": [2.0, 2.0, 2.0, 0.1, 0.1]}, None, 5),  # the median counts
+        ({"ours": [1.5], "peer": [0.1, 0.1, 2.0, 2.0, 0.1]}, None, 15),
+        ({"ours": [0.5], "peer": [2.0]}, 2, 2),
+        ({"ours": [1.5], "peer": [2.0]}, 20, 20),
+    ],
+)
+def test_what_takes_under_a_second_is_measured_in_more_rounds(monkeypatch, seconds, asked, count):
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    turns = {name: itertools.cycle(taken) for name, taken in seconds.items()}
+
+    def call(name):
+        clock[0] += next(turns[name])
+
+    times = in_rounds({name: functools.partial(call, name) for name in turns}, Options(rounds=asked).rounds_or(), 0)
+    assert {name: len(taken) for name, taken in times.items()} == dict.fromkeys(seconds, count)
+
+
+def test_a_group_s_own_number_holds_where_it_is_larger():
+    assert Options().rounds_or(30) == Rounds(30, 30)
+    assert len(in_rounds({"ours": lambda: None}, Options().rounds_or(16))["ours"]) == 16
