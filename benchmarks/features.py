@@ -91,7 +91,7 @@ def _beside_the_network(model: Any, paths: list[Path]) -> str:
     done = time.perf_counter()
     return (
         f"reading the images takes {read - begin:.1f} s of one core, making batches of them {done - read:.1f} s; the "
-        "rest is processes that read beside a network that takes all cores, pooling and writing"
+        "rest is pooling, writing, and processes that read, where there are some"
     )
 
 

@@ -86,7 +86,7 @@ def extract_features(
         maps: names of the maps to keep; None for all.
         pool: the mean of each map over the image, a vector, in its place.
         batch_size: images at a time.
-        workers: processes that read images; None for one a CPU, up to eight, 0 for none.
+        workers: processes that read images; 0 for none, None for one a CPU, up to eight, where reading takes time.
         device: "cpu", "cuda", "cuda:1"; "" for the config's `train.device`.
         dtype: "float32", "bfloat16" or "float16".
         resize: pixels of the shorter side, or height and width; None leaves images as they are.

@@ -1,18 +1,19 @@
-"""Images as tensors, read by other processes while the network runs."""
+"""Images as tensors, read by other processes while the network runs, or by this one where that is quicker."""
 
 from __future__ import annotations
 
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from detrex_backbones.backbones.images.tensors import read_image
 from detrex_backbones.errors import ArgumentError, CheckpointFileError, DeviceError, InputError
@@ -22,6 +23,8 @@ __all__ = ["Resize", "check_workers", "load_images", "local_file", "read_tensor"
 
 Resize = int | tuple[int, int] | None
 """Pixels of the shorter side, or height and width, or None for the image's own."""
+
+SHARE = 0.05  # of the time of whoever takes the images: where reading takes less, processes cost more than they save
 
 
 def read_tensor(source: str | bytes, resize: Resize = None) -> Tensor:
@@ -51,19 +54,25 @@ def load_images(
     Args:
         images: which.
         resize: as of `read_tensor`.
-        workers: processes that read; 0 for this one, None for one a CPU, eight at the most.
-        batch_size: of the network: fewer images than that are read by this process.
+        workers: processes that read; 0 for this one, None for one a CPU, eight at the most, as soon as reading holds
+            up whoever takes the images.
+        batch_size: of the network.
 
     Raises:
         ArgumentError: a negative number of workers.
         DeviceError: a process that reads died.
     """
-    if workers is None:
-        workers = 0 if len(images) <= batch_size else min(8, os.cpu_count() or 1)
     check_workers(workers)
-    loader = DataLoader(_Images(images, resize), batch_size=None, num_workers=workers)
+    dataset, start = _Images(images, resize), 0
+    if workers is None:
+        start = yield from _read_here(dataset, batch_size)
+        workers = min(8, os.cpu_count() or 1)
+    left = range(start, len(images))
+    if not left:
+        return
+    loader = DataLoader(Subset(dataset, left), batch_size=None, num_workers=workers)
     try:
-        yield from zip(images, loader, strict=True)
+        yield from zip(images[start:], loader, strict=True)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -71,6 +80,24 @@ def load_images(
             "a process that reads images was ended, as the system does where memory is short. What was written is "
             "kept: run it again with fewer --workers to go on."
         ) from error
+
+
+def _read_here(dataset: _Images, batch_size: int) -> Generator[tuple[ImageSource, Tensor | str], None, int]:
+    """Images that this process reads, batch by batch until that takes a share of the network's time.
+
+    Returns:
+        How many they are. The first batch doesn't count: a network takes longer for it than for the others.
+    """
+    for start in range(0, len(dataset), batch_size):
+        begin, reading = time.perf_counter(), 0.0
+        for index in range(start, min(start + batch_size, len(dataset))):
+            opened = time.perf_counter()
+            tensor = dataset[index]
+            reading += time.perf_counter() - opened
+            yield dataset.images[index], tensor
+        if start and reading > SHARE * (time.perf_counter() - begin - reading):
+            return start + batch_size
+    return len(dataset)
 
 
 def check_workers(workers: int | None) -> None:
