@@ -21,8 +21,8 @@ ROOT = Path(__file__).parent.parent
 NEEDS_GPU = "needs a GPU"
 NOT_INSTALLED = "not installed"
 MARK = "benchmarks: here"
-SHORT = 1.0  # seconds: what takes less is measured in more rounds
-OF_SHORT = 15  # so many
+SHORT = 1.0  # seconds
+ROUNDS_OF_SHORT = 15  # of what takes less than that, at least
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Options:
 
     def rounds_or(self, usual: int = 5) -> Rounds:
         """The rounds asked for; or the group's own number, and 15 at least of what takes less than a second."""
-        return Rounds(self.rounds, self.rounds) if self.rounds else Rounds(usual, max(usual, OF_SHORT))
+        return Rounds(self.rounds, self.rounds) if self.rounds else Rounds(usual, max(usual, ROUNDS_OF_SHORT))
 
 
 @dataclass
@@ -284,7 +284,7 @@ def _turns(seconds: Mapping[str, Callable[[], float]], rounds: int | Rounds, war
     names = list(seconds)
     taken: dict[str, list[float]] = {name: [] for name in names}
     turn = 0
-    while turn < warmup or not rounds.are_done(taken):
+    while not rounds.are_done(taken):
         first = turn % len(names)
         for name in [*names[first:], *names[:first]]:
             one = seconds[name]()

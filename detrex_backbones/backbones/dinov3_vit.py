@@ -92,10 +92,10 @@ class RotaryBlock(nn.Module):
 class RotaryAttention(nn.Module):
     """Attention whose queries and keys are turned by the angles of their positions."""
 
-    def __init__(self, dim: int, num_heads: int, layer: Callable[[int, int], nn.Module]) -> None:
+    def __init__(self, dim: int, num_heads: int, linear: Callable[[int, int], nn.Module]) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = layer(dim, 3 * dim)
+        self.qkv = linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x * cos + torch.cat([-other, one], -1) * sin).to(x.dtype)
 
 
-class MaskedLinear(Linear):
+class MaskedLinear(nn.Linear):
     """A linear layer for query, key and value whose bias is masked: files keep a bias of the keys that isn't used."""
 
     bias_mask: Tensor

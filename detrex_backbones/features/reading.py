@@ -25,6 +25,7 @@ Resize = int | tuple[int, int] | None
 """Pixels of the shorter side, or height and width, or None for the image's own."""
 
 SHARE = 0.05  # of the time of whoever takes the images: where reading takes less, processes cost more than they save
+LONG = 1.0  # seconds of reading, after which nothing more is waited for
 
 
 def read_tensor(source: str | bytes, resize: Resize = None) -> Tensor:
@@ -83,20 +84,22 @@ def load_images(
 
 
 def _read_here(dataset: _Images, batch_size: int) -> Generator[tuple[ImageSource, Tensor | str], None, int]:
-    """Images that this process reads, batch by batch until that takes a share of the network's time.
+    """Images that this process reads, until that takes a share of the time of whoever takes them.
 
     Returns:
-        How many they are. The first batch doesn't count: a network takes longer for it than for the others.
+        How many they are.
     """
-    for start in range(0, len(dataset), batch_size):
-        begin, reading = time.perf_counter(), 0.0
-        for index in range(start, min(start + batch_size, len(dataset))):
-            opened = time.perf_counter()
-            tensor = dataset[index]
-            reading += time.perf_counter() - opened
-            yield dataset.images[index], tensor
-        if start and reading > SHARE * (time.perf_counter() - begin - reading):
-            return start + batch_size
+    reading = waiting = 0.0
+    for index, image in enumerate(dataset.images):
+        begin = time.perf_counter()
+        tensor = dataset[index]
+        read = time.perf_counter()
+        yield image, tensor
+        waiting += time.perf_counter() - read
+        reading += read - begin if index else 0.0  # the first one waits for what is imported to read it
+        # After two batches the network has run once, even if some images are broken.
+        if reading > SHARE * waiting and (index + 1 >= 2 * batch_size or reading > LONG):
+            return index + 1
     return len(dataset)
 
 

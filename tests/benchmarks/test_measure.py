@@ -136,8 +136,8 @@ def test_peak_memory_of_a_process_that_fails_says_why():
     [
         ({"ours": [0.5], "peer": [2.0]}, None, 15),
         ({"ours": [1.5], "peer": [2.0]}, None, 5),
-        ({"ours": [1.5], "peer": [2.0, 2.0, 2.0, 0.1, 0.1]}, None, 5),  # the median counts
-        ({"ours": [1.5], "peer": [0.1, 0.1, 2.0, 2.0, 0.1]}, None, 15),
+        ({"ours": [1.01], "peer": [1.01, 1.01, 1.01, 0.1, 0.1]}, None, 5),  # the median counts, not the mean
+        ({"ours": [1.01], "peer": [0.99, 0.99, 9.0, 9.0, 0.99]}, None, 15),
         ({"ours": [0.5], "peer": [2.0]}, 2, 2),
         ({"ours": [1.5], "peer": [2.0]}, 20, 20),
     ],
