@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from detrex_backbones import InternImage
 from detrex_backbones.layers import linear as module
 from detrex_backbones.layers.linear import FastLinear, apply_linear
 from tests.backbones import test_contract as small
 from tests.reference import noise
 
 FAMILIES = {
+    "internimage_scaled": lambda: InternImage(**small.INTERNIMAGE, center_feature_scale=True),
     **{f"swin_{name}": build for name, build in small.SWINS.items()},
     **{f"vit_{name}": build for name, build in small.VITS.items()},
     **{f"mvit_{name}": build for name, build in small.MVITS.items()},
