@@ -57,12 +57,14 @@ def load_images(
         resize: as of `read_tensor`.
         workers: processes that read; 0 for this one, None for one a CPU, eight at the most, as soon as reading holds
             up whoever takes the images.
-        batch_size: of the network.
+        batch_size: of the network: fewer images than that are read by this process.
 
     Raises:
         ArgumentError: a negative number of workers.
         DeviceError: a process that reads died.
     """
+    if workers is None and len(images) <= batch_size:
+        workers = 0
     check_workers(workers)
     dataset, start = _Images(images, resize), 0
     if workers is None:

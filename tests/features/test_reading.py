@@ -51,9 +51,14 @@ def load(monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("count", [1, BATCH, 2 * BATCH, 30])
+@pytest.mark.parametrize("count", [BATCH + 1, 2 * BATCH, 30])
 def test_images_that_take_next_to_no_time_are_read_here(load, count):
     assert load(lambda index: 0.05, count=count) == []
+
+
+@pytest.mark.parametrize("count", [1, BATCH])
+def test_a_batch_is_read_here_however_long_it_takes(load, count):
+    assert load(lambda index: 9.0, count=count) == [(count, 0)]
 
 
 def test_processes_read_where_reading_takes_a_twentieth_of_the_networks_time(load):
