@@ -60,8 +60,9 @@ def _images(input: Tensor, weight: Tensor, bias: Tensor | None) -> int:
     # Exporters and compilers are to see a linear layer; so is whoever replaces the weight, by a quantised one say.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return 0
-    tensors = (input, weight) if bias is None else (input, weight, bias)
-    if not all(map(_is_plain, tensors)) or not _mkl_is_slow():
+    if not _mkl_is_slow():  # on most machines, and on each layer's way: nothing is looked at before it
+        return 0
+    if not all(map(_is_plain, (input, weight) if bias is None else (input, weight, bias))):
         return 0
     if not torch.backends.mkldnn.enabled or torch.is_autocast_enabled("cpu"):
         return 0
